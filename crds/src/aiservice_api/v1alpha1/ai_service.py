@@ -1,0 +1,273 @@
+"""`AIService`: a model served over HTTP for one or more tasks."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from aiservice_api.tasks import Task
+from aiservice_api.v1alpha1.common import (
+    API_VERSION,
+    ApiModel,
+    Conditions,
+    DnsLabel,
+    DnsSubdomain,
+    LastFailure,
+    ObjectMeta,
+    rule,
+    validations,
+)
+from aiservice_api.v1alpha1.model_cache import ModelCacheSpec
+
+_QUANTITIES = validations(
+    rule(
+        "self.all(name, isQuantity(self[name]))",
+        'every amount must be a Kubernetes quantity, for example cpu: "2", memory: 8Gi, nvidia.com/gpu: "1"',
+    )
+)
+
+
+class Precision(StrEnum):
+    """Number format of the weights while they serve."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+class ModelCacheRef(ApiModel):
+    """A ModelCache of the same namespace."""
+
+    name: Annotated[DnsSubdomain, Field(description="Name of the ModelCache, in the namespace of this object.")]
+
+
+Quantities = Annotated[
+    dict[str, Annotated[str, Field(max_length=32)]], Field(max_length=16, json_schema_extra=_QUANTITIES)
+]
+
+
+class Resources(ApiModel):
+    """Compute resources of the serving container, as in a Pod. They replace the profile's, name by name."""
+
+    requests: Annotated[Quantities, Field(description="What the scheduler reserves, for example memory: 8Gi.")] = {}
+    limits: Annotated[
+        Quantities, Field(description='What the container may use at most, for example nvidia.com/gpu: "1".')
+    ] = {}
+
+
+class KeyRef(ApiModel):
+    """One key of a Secret or ConfigMap in the same namespace."""
+
+    name: Annotated[DnsSubdomain, Field(description="Name of the object, in the namespace of the AIService.")]
+    key: Annotated[str, Field(description="Key that holds the value.", min_length=1, max_length=253)]
+
+
+class EnvVarSource(ApiModel):
+    """Where the value of a variable comes from. Exactly one."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            rule(
+                "has(self.secretKeyRef) != has(self.configMapKeyRef)",
+                "set exactly one of secretKeyRef and configMapKeyRef",
+            )
+        )
+    )
+
+    secret_key_ref: Annotated[KeyRef | None, Field(description="A key of a Secret.")] = None
+    config_map_key_ref: Annotated[KeyRef | None, Field(description="A key of a ConfigMap.")] = None
+
+
+class EnvVar(ApiModel):
+    """One environment variable of the serving container."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            rule("!(has(self.value) && has(self.valueFrom))", "set value or valueFrom, not both"),
+            rule(
+                "!self.name.startsWith('AISERVICE_')",
+                "names that start with AISERVICE_ are set by the operator: use the field of the AIService, "
+                "or engine.args, instead",
+            ),
+        )
+    )
+
+    name: Annotated[
+        str,
+        Field(
+            description="Name of the variable.",
+            pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$",
+            min_length=1,
+            max_length=128,
+        ),
+    ]
+    value: Annotated[str | None, Field(description="The value itself.", max_length=4096)] = None
+    value_from: Annotated[EnvVarSource | None, Field(description="Take the value from a Secret or ConfigMap.")] = None
+
+
+class EngineSpec(ApiModel):
+    """The server that runs in the pods."""
+
+    image: Annotated[
+        str | None,
+        Field(
+            description="Container image of the engine. Unset: the operator's image for the tasks. Your own image must "
+            "serve each task's port as docs/inference.md says.",
+            min_length=1,
+            max_length=512,
+        ),
+    ] = None
+    args: Annotated[
+        list[Annotated[str, Field(max_length=1024)]],
+        Field(description="Arguments added to the engine's command line.", max_length=64),
+    ] = []
+    env: Annotated[
+        list[EnvVar],
+        Field(
+            description="Environment variables added to the container.",
+            max_length=64,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = []
+
+
+class GatewaySpec(ApiModel):
+    """How the gateway offers this service."""
+
+    expose: Annotated[bool, Field(description="Whether the gateway routes requests to this service.")] = True
+    names: Annotated[
+        list[DnsSubdomain],
+        Field(
+            description="More names by which clients may ask for this service, besides its own.",
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "set"},
+        ),
+    ] = []
+    default: Annotated[
+        bool,
+        Field(
+            description="Whether requests that name no service go here. Of two defaults for one task the older wins, "
+            "and the other says so in its GatewayDefault condition."
+        ),
+    ] = False
+
+
+class AIServiceSpec(ApiModel):
+    """What is served, from which model, on which hardware, and how clients reach it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            rule(
+                "has(self.model) != has(self.modelCacheRef)",
+                "set exactly one of model (the operator makes and shares the cache) and modelCacheRef (a ModelCache "
+                "that you made)",
+            ),
+            rule(
+                "has(self.profile) || has(self.resources)",
+                "say what hardware to use: set profile to one of the operator's resource profiles (for example "
+                "nvidia-l4 or cpu), or set resources",
+            ),
+        )
+    )
+
+    tasks: Annotated[
+        list[Task],
+        Field(
+            description="What the service does. One engine serves all of them from one copy of the weights: "
+            "text-to-image and image-to-image may stand together, every other task stands alone.",
+            min_length=1,
+            max_length=2,
+            json_schema_extra={
+                "x-kubernetes-list-type": "set",
+                **validations(
+                    rule(
+                        "self.size() == 1 || self.all(t, t in ['text-to-image', 'image-to-image'])",
+                        "only text-to-image and image-to-image can share one service: make one AIService for each "
+                        "other task",
+                    )
+                ),
+            },
+        ),
+    ]
+    model: Annotated[
+        ModelCacheSpec | None,
+        Field(
+            description="The model, stated here. Services of one namespace that state the same model share one "
+            "download."
+        ),
+    ] = None
+    model_cache_ref: Annotated[ModelCacheRef | None, Field(description="Use a ModelCache that you made.")] = None
+    precision: Annotated[
+        Precision,
+        Field(
+            description="Number format of the weights. auto: fp16 on a GPU and fp32 on a CPU. The engine refuses to "
+            "start with one that it cannot serve."
+        ),
+    ] = Precision.AUTO
+    profile: Annotated[
+        DnsLabel | None,
+        Field(
+            description="Resource profile of the operator: GPU, CPU, memory, node selector and tolerations under one "
+            "name, for example cpu, nvidia-t4, nvidia-l4 or nvidia-a100."
+        ),
+    ] = None
+    resources: Annotated[
+        Resources | None,
+        Field(description="Resources of the container. Added to the profile's, and win over them."),
+    ] = None
+    engine: Annotated[EngineSpec, Field(description="The server that runs in the pods.")] = EngineSpec()
+    replicas: Annotated[
+        int | None,
+        Field(description="Number of pods. Unset: 1. 0 keeps the model cached and runs nothing.", ge=0, le=1000),
+    ] = None
+    gateway: Annotated[GatewaySpec, Field(description="How the gateway offers this service.")] = GatewaySpec()
+
+
+class Timings(ApiModel):
+    """How long the last start took, in seconds. Absent parts have not finished, or are not known."""
+
+    cache_seconds: Annotated[float | None, Field(description="From creation to the model being cached.", ge=0)] = None
+    schedule_seconds: Annotated[float | None, Field(description="From pod creation to a node being found.", ge=0)] = (
+        None
+    )
+    load_seconds: Annotated[
+        float | None,
+        Field(description="From the container's start to its readiness: load and warm-up.", ge=0),
+    ] = None
+
+
+class AIServiceStatus(ApiModel):
+    """Observed state of an AIService."""
+
+    observed_generation: Annotated[int, Field(description="The generation that this status describes.", ge=0)] = 0
+    replicas: Annotated[int, Field(description="Pods that exist.", ge=0)] = 0
+    ready_replicas: Annotated[int, Field(description="Pods that serve.", ge=0)] = 0
+    selector: Annotated[str, Field(description="Label selector of the pods, for autoscalers.", max_length=1024)] = ""
+    url: Annotated[
+        str | None, Field(description="Where the first task is served inside the cluster.", max_length=512)
+    ] = None
+    endpoints: Annotated[
+        dict[str, Annotated[str, Field(max_length=512)]],
+        Field(description="Base URL inside the cluster, by task.", max_length=8),
+    ] = {}
+    model: Annotated[str, Field(description="The model's source in one line, for people.", max_length=1024)] = ""
+    model_cache: Annotated[
+        str | None, Field(description="Name of the ModelCache that this service uses.", max_length=253)
+    ] = None
+    timings: Annotated[Timings | None, Field(description="How long the last start took.")] = None
+    last_failure: Annotated[LastFailure | None, Field(description="The last thing that went wrong.")] = None
+    conditions: Conditions = []
+
+
+class AIService(ApiModel):
+    """A model served over HTTP for one or more tasks: cached once, scheduled on the right hardware, observed."""
+
+    api_version: Literal["aiservice.dev/v1alpha1"] = API_VERSION
+    kind: Literal["AIService"] = "AIService"
+    metadata: ObjectMeta
+    spec: AIServiceSpec
+    status: AIServiceStatus = AIServiceStatus()
