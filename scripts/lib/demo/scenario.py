@@ -63,8 +63,8 @@ def cases(samples: Path) -> list[Case]:
     """Returns the demo's cases; the expected texts come with the samples."""
     expected = json.loads((samples / "expected.json").read_text())
     return [
-        Case("speech-to-text", "speech-to-text", "audio", "speech.wav", expected["speech.wav"]),
-        Case("image-to-text", "image-to-text", "image", "text.png", expected["text.png"]),
+        Case(task, task, field, expected[task]["file"], expected[task]["text"])
+        for task, field in (("speech-to-text", "audio"), ("image-to-text", "image"))
     ]
 
 

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from demo import scenario
+from demo.steps import Console, Runner, StepError, together
+
+
+@contextmanager
+def gateway(status: int, body: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A server on loopback that answers every POST alike, and the requests it got."""
+    seen: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append({"path": self.path, "authorization": self.headers["Authorization"], "body": payload})
+            answer = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("X-RateLimit-Remaining", "99")
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *args: object) -> None:
+            """Keeps the test's output quiet."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", seen
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> scenario.Case:
+    (tmp_path / "speech.wav").write_bytes(b"RIFF")
+    return scenario.Case("whisper", "speech-to-text", "audio", "speech.wav", "Hello, big World.")
+
+
+def test_a_case_sends_the_sample_and_keeps_the_answer(case: scenario.Case, tmp_path: Path) -> None:
+    with gateway(200, {"text": "hello big world"}) as (url, seen):
+        answer = scenario.run_case(url, "TOKEN", tmp_path, case, tmp_path)
+    assert seen == [{"path": "/api/speech-to-text", "authorization": "Bearer TOKEN", "body": {"audio": "UklGRg=="}}]
+    assert answer.headers["x-ratelimit-remaining"] == "99"
+    assert json.loads((tmp_path / "whisper.json").read_text()) == {"text": "hello big world"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, {"text": "hello bad world"}, "returned other words"),
+        (200, {}, "returned other words"),
+        (503, {"error": "not ready"}, "answered 503"),
+    ],
+)
+def test_another_answer_fails_the_demo(
+    status: int, body: dict[str, Any], said: str, case: scenario.Case, tmp_path: Path
+) -> None:
+    with gateway(status, body) as (url, _), pytest.raises(StepError, match=said):
+        scenario.run_case(url, "TOKEN", tmp_path, case, tmp_path)
+
+
+def test_ready_after_counts_from_creation_to_the_condition() -> None:
+    service = {
+        "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
+        "status": {
+            "conditions": [
+                {"type": "Accepted", "lastTransitionTime": "2026-01-01T00:00:01Z"},
+                {"type": "Ready", "lastTransitionTime": "2026-01-01T00:01:05Z"},
+            ]
+        },
+    }
+    assert scenario.ready_after(service) == 65
+
+
+def test_table_columns_align() -> None:
+    rows = [
+        scenario.Row("a", "m" * 60, "5 s", "0.1 s, then 0.1 s", "one / two"),
+        scenario.Row("long-name", "m", "15 s", "1.0 s, then 0.9 s", "three"),
+    ]
+    heading, first, second = scenario.table(rows).split("\n")
+    assert heading.index("RESULT") == first.index("one / two") == second.index("three")
+    assert "…" in first
+
+
+def test_shorten_keeps_both_ends() -> None:
+    assert scenario.shorten("abcdefghij", 7) == "abc…hij"
+    assert scenario.shorten("abcdefg", 7) == "abcdefg"
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    return Runner(tmp_path, tmp_path / "logs", Console())
+
+
+def test_a_failing_command_names_its_log_and_last_lines(runner: Runner) -> None:
+    with pytest.raises(StepError) as caught:
+        runner.run("images", ["sh", "-c", "echo building; echo disk is full >&2; exit 3"], timeout=10)
+    assert caught.value.log == runner.logs / "images.log"
+    assert "exited with 3" in caught.value.reason
+    assert "disk is full" in caught.value.reason
+
+
+def test_a_command_that_hangs_is_ended(runner: Runner) -> None:
+    with pytest.raises(StepError, match="did not end within"):
+        runner.run("cluster", ["sleep", "60"], timeout=0.3)
+
+
+def test_capture_says_what_the_command_said(runner: Runner) -> None:
+    assert runner.capture("tools", ["echo", "path"]) == "path\n"
+    with pytest.raises(StepError, match="no such tool"):
+        runner.capture("tools", ["sh", "-c", "echo no such tool >&2; exit 2"])
+
+
+def test_together_raises_the_failure_after_all_have_ended(runner: Runner) -> None:
+    ended: list[str] = []
+
+    def fail() -> None:
+        raise StepError("images", "broken")
+
+    with pytest.raises(StepError, match="broken"):
+        together(fail, lambda: ended.append("cluster"))
+    assert ended == ["cluster"]
