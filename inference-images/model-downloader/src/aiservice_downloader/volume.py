@@ -1,0 +1,212 @@
+"""The volume: what lies where, and how files get from fetched to published.
+
+    <root>/.lock                    held by the one process that works on the volume
+    <root>/.partial/<key>.data      bytes of a file so far;  <key>.json: which content they are of (see Partial)
+    <root>/.staging/<path>          files that are complete and verified
+    <root>/model/<path>             the published model, renamed from .staging in one step, its manifest included
+
+A process may be killed at any moment. What it leaves is either used by the next one or removed by it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from aiservice_downloader.files import FetchedFile, RemoteFile
+from aiservice_downloader.source import MANIFEST_NAME, Source
+
+MANIFEST_VERSION = 1
+
+
+class ManifestFile(BaseModel):
+    """One published file."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What a published model consists of."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    version: int
+    source: Source
+    revision: str | None
+    files: tuple[ManifestFile, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True)
+class Partial:
+    """An unfinished file on the volume."""
+
+    data: Path
+    state: Path
+
+    def size(self) -> int:
+        """Bytes that are there."""
+        return self.data.stat().st_size if self.data.exists() else 0
+
+    def validator(self) -> str | None:
+        """The strong ETag that the bytes came with, if the server gave one."""
+        try:
+            state = json.loads(self.state.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        etag = state.get("etag") if isinstance(state, dict) else None
+        return etag if isinstance(etag, str) else None
+
+    def open(self, *, start_over: bool, validator: str | None) -> BinaryIO:
+        """Opens the bytes for appending, unbuffered: what was written survives a kill of the process."""
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        if start_over:
+            # In this order, for a kill in between: bytes must never lie beside the ETag of other content.
+            self.data.unlink(missing_ok=True)
+            self.state.write_text(json.dumps({"etag": validator}))
+        return self.data.open("ab", buffering=0)
+
+    def remove(self) -> None:
+        """Forgets the bytes."""
+        self.data.unlink(missing_ok=True)
+        self.state.unlink(missing_ok=True)
+
+
+class Volume:
+    """A model volume, mounted at `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.partials = root / ".partial"
+        self.staging = root / ".staging"
+        self.model = root / "model"
+        self._replaced = root / ".replaced"
+
+    @contextmanager
+    def locked(self, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Keeps other processes off the volume; calls `on_wait`, then waits, while another one works on it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def published(self, source: Source) -> Manifest | None:
+        """The manifest, if the published model came from `source` and its files are there in full size."""
+        try:
+            manifest = Manifest.model_validate_json((self.model / MANIFEST_NAME).read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValidationError):
+            return None
+        if manifest.version != MANIFEST_VERSION or manifest.source != source:
+            return None
+        if any(_file_size(self.model / file.path) != file.size for file in manifest.files):
+            return None
+        return manifest
+
+    def partial(self, file: RemoteFile) -> Partial:
+        """Where the bytes of an unfinished file are kept."""
+        return Partial(self.partials / f"{file.key}.data", self.partials / f"{file.key}.json")
+
+    def staged(self, file: RemoteFile) -> Path:
+        """Where a complete file is kept until all are."""
+        return self.staging / file.path
+
+    def bytes_present(self, file: RemoteFile) -> int:
+        """Bytes of a file that need no fetching, as far as sizes can tell."""
+        staged = _file_size(self.staged(file))
+        return self.partial(file).size() if staged is None else staged
+
+    def stage(self, file: RemoteFile, partial: Partial) -> None:
+        """Moves a complete, verified file to the others. It is on disk, not just in memory, when this returns."""
+        target = self.staged(file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sync(partial.data)
+        partial.data.rename(target)
+        partial.remove()
+
+    def sweep(self, files: Iterable[RemoteFile]) -> None:
+        """Removes what earlier attempts left of files that are no longer wanted."""
+        wanted = {file.path: file for file in files}
+        keys = {file.key for file in wanted.values()}
+        for path in _files_below(self.partials):
+            if path.stem not in keys:
+                path.unlink()
+        for path in _files_below(self.staging):
+            if path.relative_to(self.staging).as_posix() not in wanted:
+                path.unlink()
+        for folder in _folders_below(self.staging):
+            # Left by another list of files: empty ones are not part of the model, and may stand where a file goes.
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        _remove_tree(self._replaced)
+
+    def publish(self, source: Source, revision: str | None, files: Iterable[FetchedFile]) -> None:
+        """Makes the staged files the model, all at once: readers see the old model, none, or the whole new one."""
+        listed = sorted(files, key=lambda file: file.path)
+        manifest = {
+            "version": MANIFEST_VERSION,
+            "source": source.to_wire(),
+            "revision": revision,
+            "files": [asdict(file) for file in listed],
+            "totalBytes": sum(file.size for file in listed),
+        }
+        path = self.staging / MANIFEST_NAME
+        path.write_text(json.dumps(manifest, indent=1) + "\n")
+        _sync(path)
+        for folder in [*_folders_below(self.staging), self.staging]:
+            _sync(folder)
+        if self.model.exists():
+            # A rename cannot replace a folder that is not empty. Pods keep the old files through their mounts.
+            _remove_tree(self._replaced)
+            self.model.rename(self._replaced)
+        self.staging.rename(self.model)
+        _sync(self.root)
+        _remove_tree(self._replaced)
+        _remove_tree(self.partials)
+
+
+def _file_size(path: Path) -> int | None:
+    """Size of a regular file; None if there is none."""
+    return path.stat().st_size if path.is_file() and not path.is_symlink() else None
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if not path.is_dir() or path.is_symlink()]
+
+
+def _folders_below(folder: Path) -> list[Path]:
+    """All folders below, the deepest first."""
+    return [path for path in sorted(folder.rglob("*"), reverse=True) if path.is_dir() and not path.is_symlink()]
+
+
+def _remove_tree(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
