@@ -16,17 +16,12 @@ from aiservice_api.v1alpha1.common import (
     DnsSubdomain,
     LastFailure,
     ObjectMeta,
+    exactly_one,
     rule,
     validations,
 )
+from aiservice_api.v1alpha1.container import EngineSpec, Resources
 from aiservice_api.v1alpha1.model_cache import ModelCacheSpec
-
-_QUANTITIES = validations(
-    rule(
-        "self.all(name, isQuantity(self[name]))",
-        'every amount must be a Kubernetes quantity, for example cpu: "2", memory: 8Gi, nvidia.com/gpu: "1"',
-    )
-)
 
 
 class Precision(StrEnum):
@@ -45,104 +40,29 @@ class ModelCacheRef(ApiModel):
     name: Annotated[DnsSubdomain, Field(description="Name of the ModelCache, in the namespace of this object.")]
 
 
-Quantities = Annotated[
-    dict[str, Annotated[str, Field(max_length=32)]], Field(max_length=16, json_schema_extra=_QUANTITIES)
-]
-
-
-class Resources(ApiModel):
-    """Compute resources of the serving container, as in a Pod. They replace the profile's, name by name."""
-
-    requests: Annotated[Quantities, Field(description="What the scheduler reserves, for example memory: 8Gi.")] = {}
-    limits: Annotated[
-        Quantities, Field(description='What the container may use at most, for example nvidia.com/gpu: "1".')
-    ] = {}
-
-
-class KeyRef(ApiModel):
-    """One key of a Secret or ConfigMap in the same namespace."""
-
-    name: Annotated[DnsSubdomain, Field(description="Name of the object, in the namespace of the AIService.")]
-    key: Annotated[str, Field(description="Key that holds the value.", min_length=1, max_length=253)]
-
-
-class EnvVarSource(ApiModel):
-    """Where the value of a variable comes from. Exactly one."""
-
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            rule(
-                "has(self.secretKeyRef) != has(self.configMapKeyRef)",
-                "set exactly one of secretKeyRef and configMapKeyRef",
-            )
-        )
-    )
-
-    secret_key_ref: Annotated[KeyRef | None, Field(description="A key of a Secret.")] = None
-    config_map_key_ref: Annotated[KeyRef | None, Field(description="A key of a ConfigMap.")] = None
-
-
-class EnvVar(ApiModel):
-    """One environment variable of the serving container."""
-
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            rule("!(has(self.value) && has(self.valueFrom))", "set value or valueFrom, not both"),
-            rule(
-                "!self.name.startsWith('AISERVICE_')",
-                "names that start with AISERVICE_ are set by the operator: use the field of the AIService, "
-                "or engine.args, instead",
-            ),
-        )
-    )
-
-    name: Annotated[
-        str,
-        Field(
-            description="Name of the variable.",
-            pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$",
-            min_length=1,
-            max_length=128,
-        ),
-    ]
-    value: Annotated[str | None, Field(description="The value itself.", max_length=4096)] = None
-    value_from: Annotated[EnvVarSource | None, Field(description="Take the value from a Secret or ConfigMap.")] = None
-
-
-class EngineSpec(ApiModel):
-    """The server that runs in the pods."""
-
-    image: Annotated[
-        str | None,
-        Field(
-            description="Container image of the engine. Unset: the operator's image for the tasks. Your own image must "
-            "serve each task's port as docs/inference.md says.",
-            min_length=1,
-            max_length=512,
-        ),
-    ] = None
-    args: Annotated[
-        list[Annotated[str, Field(max_length=1024)]],
-        Field(description="Arguments added to the engine's command line.", max_length=64),
-    ] = []
-    env: Annotated[
-        list[EnvVar],
-        Field(
-            description="Environment variables added to the container.",
-            max_length=64,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-        ),
-    ] = []
+ServedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
+"""A name that clients ask for, in the style of model names: whisper-1, openai/whisper-large-v3."""
 
 
 class GatewaySpec(ApiModel):
     """How the gateway offers this service."""
 
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            rule(
+                "self.expose || !self.default",
+                "a service that is not exposed cannot be the default: set gateway.default to false, or "
+                "gateway.expose to true",
+            )
+        )
+    )
+
     expose: Annotated[bool, Field(description="Whether the gateway routes requests to this service.")] = True
     names: Annotated[
-        list[DnsSubdomain],
+        list[ServedName],
         Field(
-            description="More names by which clients may ask for this service, besides its own.",
+            description="More names by which clients may ask for this service, besides its own, for example "
+            "whisper-1 or openai/whisper-large-v3.",
             max_length=16,
             json_schema_extra={"x-kubernetes-list-type": "set"},
         ),
@@ -161,15 +81,16 @@ class AIServiceSpec(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=validations(
-            rule(
-                "has(self.model) != has(self.modelCacheRef)",
-                "set exactly one of model (the operator makes and shares the cache) and modelCacheRef (a ModelCache "
-                "that you made)",
+            exactly_one(
+                "model",
+                "modelCacheRef",
+                of="model (the operator makes and shares the cache) and modelCacheRef (a ModelCache that you made)",
             ),
             rule(
-                "has(self.profile) || has(self.resources)",
+                "has(self.profile) || self.?resources.?requests.orValue({}).size() > 0 "
+                "|| self.?resources.?limits.orValue({}).size() > 0",
                 "say what hardware to use: set profile to one of the operator's resource profiles (for example "
-                "nvidia-l4 or cpu), or set resources",
+                "nvidia-l4 or cpu), or set requests or limits under resources",
             ),
         )
     )
@@ -188,6 +109,10 @@ class AIServiceSpec(ApiModel):
                         "self.size() == 1 || self.all(t, t in ['text-to-image', 'image-to-image'])",
                         "only text-to-image and image-to-image can share one service: make one AIService for each "
                         "other task",
+                        message_expression=(
+                            "self.join(' and ') + ' cannot share one service, only text-to-image and image-to-image "
+                            "can: make one AIService for each other task'"
+                        ),
                     )
                 ),
             },
@@ -266,8 +191,18 @@ class AIServiceStatus(ApiModel):
 class AIService(ApiModel):
     """A model served over HTTP for one or more tasks: cached once, scheduled on the right hardware, observed."""
 
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            rule(
+                "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 63",
+                "the Service of the pods gets this object's name, so metadata.name must be at most 63 lower-case "
+                "letters, digits and dashes, and start with a letter",
+            )
+        )
+    )
+
     api_version: Literal["aiservice.dev/v1alpha1"] = API_VERSION
     kind: Literal["AIService"] = "AIService"
     metadata: ObjectMeta
-    spec: AIServiceSpec
-    status: AIServiceStatus = AIServiceStatus()
+    spec: Annotated[AIServiceSpec, Field(description="What is asked for.")]
+    status: Annotated[AIServiceStatus, Field(description="What is so, written by the operator.")] = AIServiceStatus()

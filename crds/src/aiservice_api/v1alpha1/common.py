@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-GROUP = "aiservice.dev"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
+GROUP: Final = "aiservice.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = "aiservice.dev/v1alpha1"
 
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 """An RFC 1123 label, as names of services and profiles are."""
@@ -28,10 +28,7 @@ DnsSubdomain = Annotated[
 RelativePath = Annotated[str, Field(max_length=512)]
 """A path below a folder: no leading slash, no `..` (held by a CEL rule where it is used)."""
 
-HTTP_URL = "self.matches('^https?://[^/?#@[:space:]]+(/[^#[:space:]]*)?$')"
-"""CEL: a string is an http or https address with a host, without credentials, fragment or blanks."""
-
-HTTP_URL_CREDENTIALS = "self.matches('^[a-z]+://[^/?#]*@')"
+_CREDENTIALS = "self.matches('^[a-z]+://[^/?#]*@')"
 """CEL: a string is an address that carries credentials (`https://user:password@host/`)."""
 
 
@@ -74,29 +71,29 @@ def exactly_one(*names: str, of: str) -> dict[str, str]:
         names: Wire names of the fields.
         of: The fields in words, for the sentence "set exactly one of ...".
     """
-    which = "[" + ", ".join(f"has(self.{name}) ? '{name}' : ''" for name in names) + "].filter(n, n != '')"
-    sentence = f"set exactly one of {of}"
+    present = [f"has(self.{name})" for name in names]
+    listed = " + ".join(f"({has} ? ' {name}' : '')" for has, name in zip(present, names, strict=True))
     return rule(
-        f"{which}.size() == 1",
-        sentence,
-        message_expression=f"'{sentence}; here ' + ({which}.size() == 0 ? 'none is set' : "
-        f"{which}.join(' and ') + ' are set')",
+        f"[{', '.join(present)}].exists_one(present, present)",
+        f"set exactly one of {of}",
+        message_expression=f"'set exactly one of {of}; set here:' + ({' || '.join(present)} ? {listed} : ' none')",
     )
 
 
-def http_url(example: str) -> tuple[dict[str, str], dict[str, str]]:
+def http_url(path: str, example: str) -> tuple[dict[str, str], dict[str, str]]:
     """The rules of an address that something is fetched from, each with its own sentence.
 
     Args:
+        path: Regular expression of what may follow the host.
         example: A good value, for the sentence.
     """
     return (
         rule(
-            f"{HTTP_URL_CREDENTIALS} || {HTTP_URL}",
-            f"write an http:// or https:// address with a host and without blanks or #fragment, such as {example}",
+            f"{_CREDENTIALS} || self.matches('^https?://[^/?#@[:space:]]+{path}$')",
+            f"write an http:// or https:// address without blanks or #fragment, such as {example}",
         ),
         rule(
-            f"!{HTTP_URL_CREDENTIALS}",
+            f"!{_CREDENTIALS}",
             "the address carries a user name or password, which everybody who may read this object would see: "
             "remove the part before the @",
         ),

@@ -13,126 +13,14 @@ from aiservice_api.v1alpha1.common import (
     DnsSubdomain,
     LastFailure,
     ObjectMeta,
-    RelativePath,
+    exactly_one,
     rule,
     validations,
 )
+from aiservice_api.v1alpha1.sources import HttpSource, HuggingFaceSource, PvcSource
 
-_SAFE_PATH = "!self.startsWith('/') && !self.split('/').exists(p, p == '..' || p == '.')"
-
-
-class SecretKeyRef(ApiModel):
-    """One key of a Secret in the same namespace."""
-
-    name: Annotated[DnsSubdomain, Field(description="Name of the Secret, in the namespace of this object.")]
-    key: Annotated[str, Field(description="Key of the Secret that holds the value.", min_length=1, max_length=253)] = (
-        "token"
-    )
-
-
-class HuggingFaceSource(ApiModel):
-    """A repository of the Hugging Face Hub, or of a mirror that speaks its API."""
-
-    repo: Annotated[
-        str,
-        Field(
-            description="Repository as OWNER/NAME, for example stabilityai/stable-diffusion-xl-base-1.0.",
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$",
-            max_length=192,
-        ),
-    ]
-    revision: Annotated[
-        str,
-        Field(
-            description="Branch, tag or commit. A branch is resolved to a commit when the download starts; "
-            "status.revision shows which.",
-            min_length=1,
-            max_length=128,
-        ),
-    ] = "main"
-    include: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=256)]],
-        Field(description="Globs of files to fetch, for example *.safetensors. Empty: all files.", max_length=64),
-    ] = []
-    exclude: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=256)]],
-        Field(description="Globs of files to leave out; they win over include.", max_length=64),
-    ] = []
-    token_secret_ref: Annotated[
-        SecretKeyRef | None,
-        Field(description="Secret with an access token, for gated or private repositories."),
-    ] = None
-    endpoint: Annotated[
-        str | None,
-        Field(
-            description="Base URL of a mirror that speaks the Hub's API. Unset: the public Hub.",
-            pattern=r"^https?://[^/?#]+(/[^?#]*)?$",
-            max_length=512,
-        ),
-    ] = None
-
-
-class HttpFile(ApiModel):
-    """One file fetched over HTTP and checked against its digest."""
-
-    url: Annotated[
-        str,
-        Field(
-            description="Address of the file, http or https.",
-            pattern=r"^https?://[^/?#]+/.*$",
-            max_length=2048,
-        ),
-    ]
-    path: Annotated[
-        RelativePath,
-        Field(
-            description="Where the file goes below the model folder, for example ocr/det/inference.onnx.",
-            min_length=1,
-            json_schema_extra=validations(
-                rule(
-                    _SAFE_PATH,
-                    "path must stay below the model folder: write it relative, without '.' or '..' parts",
-                )
-            ),
-        ),
-    ]
-    sha256: Annotated[
-        str,
-        Field(
-            description="SHA-256 of the file's content, 64 lower-case hex digits (sha256sum FILE prints it).",
-            pattern=r"^[0-9a-f]{64}$",
-            max_length=64,
-        ),
-    ]
-
-
-class HttpSource(ApiModel):
-    """Files fetched over HTTP."""
-
-    files: Annotated[
-        list[HttpFile],
-        Field(
-            description="The files of the model. Each path may occur once.",
-            min_length=1,
-            max_length=128,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["path"]},
-        ),
-    ]
-
-
-class PvcSource(ApiModel):
-    """Files that are already on a PersistentVolumeClaim of the namespace; nothing is downloaded or written."""
-
-    claim_name: Annotated[DnsSubdomain, Field(description="Name of the PersistentVolumeClaim.")]
-    path: Annotated[
-        RelativePath,
-        Field(
-            description="Folder of the model on the volume. Empty: the volume's root.",
-            json_schema_extra=validations(
-                rule(_SAFE_PATH, "path must stay on the volume: write it relative, without '.' or '..' parts")
-            ),
-        ),
-    ] = ""
+DEFAULT_SIZE = "20Gi"
+"""Size of a download's volume where none is stated."""
 
 
 class Storage(ApiModel):
@@ -150,14 +38,15 @@ class Storage(ApiModel):
                 )
             ),
         ),
-    ] = "20Gi"
+    ] = DEFAULT_SIZE
     storage_class_name: Annotated[
         DnsSubdomain | None, Field(description="StorageClass of the claim. Unset: the cluster's default.")
     ] = None
     access_mode: Annotated[
         Literal["ReadWriteOnce", "ReadWriteMany"],
         Field(
-            description="ReadWriteMany lets pods on several nodes share the cache; ReadWriteOnce keeps them on one node."
+            description="How nodes share the volume: with ReadWriteMany pods on several nodes use the cache, with "
+            "ReadWriteOnce all of them run on one node."
         ),
     ] = "ReadWriteOnce"
 
@@ -167,10 +56,7 @@ class ModelCacheSpec(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=validations(
-            rule(
-                "[has(self.huggingFace), has(self.http), has(self.pvc)].filter(s, s).size() == 1",
-                "set exactly one source: huggingFace, http or pvc",
-            ),
+            exactly_one("huggingFace", "http", "pvc", of="the sources huggingFace, http and pvc"),
             rule(
                 "!has(self.pvc) || !has(self.storage)",
                 "storage is for downloads; a pvc source is used as it is: remove storage",
@@ -227,11 +113,79 @@ class ModelCacheStatus(ApiModel):
     conditions: Conditions = []
 
 
+def _or_default(version: str, field: str, default: str) -> str:
+    """CEL: an optional field of the spec, or its default where it or the object around it is absent.
+
+    Args:
+        version: `self` or `oldSelf`.
+        field: `OBJECT.FIELD` below the spec.
+        default: CEL of the default.
+    """
+    outer = f"{version}.{field.partition('.')[0]}"
+    return f"(has({outer}) && has({version}.{field}) ? {version}.{field} : {default})"
+
+
+def _unchanged(field: str, default: str) -> str:
+    """CEL: an optional field of the spec means what it meant before."""
+    return f"{_or_default('self', field, default)} == {_or_default('oldSelf', field, default)}"
+
+
+def _same_source(field: str) -> str:
+    """CEL: a source is there as it was before, or absent as it was before."""
+    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+
+
+_SIZE, _OLD_SIZE = (_or_default(version, "storage.size", f"'{DEFAULT_SIZE}'") for version in ("self", "oldSelf"))
+_NEW_CACHE = "make a ModelCache under a new name, point modelCacheRef at it, and delete this one when it is unused"
+_UPDATE_RULES = validations(
+    # Not tokenSecretRef: a missing or outdated token must be mendable, and the files stay the same.
+    rule(
+        " && ".join(
+            [
+                "has(self.huggingFace) == has(oldSelf.huggingFace)",
+                _unchanged("huggingFace.repo", "''"),
+                _unchanged("huggingFace.revision", "''"),
+                _unchanged("huggingFace.include", "[]"),
+                _unchanged("huggingFace.exclude", "[]"),
+                _unchanged("huggingFace.endpoint", "''"),
+            ]
+        ),
+        f"the source of a ModelCache never changes, since services rely on its files: {_NEW_CACHE}",
+    ),
+    *(
+        rule(
+            _same_source(field),
+            f"the source of a ModelCache never changes, since services rely on its files: {_NEW_CACHE}",
+        )
+        for field in ("http", "pvc")
+    ),
+    rule(
+        f"!isQuantity({_SIZE}) || !isQuantity({_OLD_SIZE}) || quantity({_SIZE}).compareTo(quantity({_OLD_SIZE})) >= 0",
+        "storage.size can grow, never shrink: set it to what it was or more",
+        message_expression=f"'storage.size can grow, never shrink: set it to ' + {_OLD_SIZE} + ' or more'",
+    ),
+    rule(
+        f"{_unchanged('storage.storageClassName', repr(''))} "
+        f"&& {_unchanged('storage.accessMode', repr('ReadWriteOnce'))}",
+        f"storageClassName and accessMode of a volume never change: {_NEW_CACHE}",
+    ),
+)
+
+
 class ModelCache(ApiModel):
     """One source of model files, downloaded once, verified, and shared by every AIService that uses it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            rule(
+                "self.metadata.name.size() <= 52",
+                "metadata.name must be at most 52 characters: the download Job and its pods are named after it",
+            )
+        )
+    )
 
     api_version: Literal["aiservice.dev/v1alpha1"] = API_VERSION
     kind: Literal["ModelCache"] = "ModelCache"
     metadata: ObjectMeta
-    spec: ModelCacheSpec
-    status: ModelCacheStatus = ModelCacheStatus()
+    spec: Annotated[ModelCacheSpec, Field(description="What is asked for.", json_schema_extra=_UPDATE_RULES)]
+    status: Annotated[ModelCacheStatus, Field(description="What is so, written by the operator.")] = ModelCacheStatus()
