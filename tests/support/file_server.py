@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -65,6 +66,10 @@ class Request:
     def path(self) -> str:
         """The target without its query."""
         return urlsplit(self.target).path
+
+    def header(self, name: str) -> str | None:
+        """A header of the request, whatever the case of its name."""
+        return next((value for key, value in self.headers.items() if key.lower() == name.lower()), None)
 
 
 @dataclass
@@ -200,12 +205,21 @@ class Exchange(BaseHTTPRequestHandler):
 AnyServer = TypeVar("AnyServer", bound=FileServer)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that vanish are what some tests are about; anything else is shown."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # sockets are not typed there
+
+
 @contextmanager
 def serving(files: AnyServer) -> Iterator[AnyServer]:
     """Runs a server on a free port of the loopback device."""
     handler = type("BoundExchange", (Exchange,), {"files": files})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     files.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

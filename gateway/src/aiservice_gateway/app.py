@@ -1,0 +1,58 @@
+"""The ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from aiservice_gateway import __version__
+from aiservice_gateway.factory import Lifecycle, running_gateway
+from aiservice_gateway.metrics import Metrics
+from aiservice_gateway.middleware import BodyLimitMiddleware, RequestMiddleware
+from aiservice_gateway.respond import install_error_handlers
+from aiservice_gateway.routers import health, probes, tasks, usage
+from aiservice_gateway.settings import Settings
+
+_DESCRIPTION = """
+One authenticated door to five AI services.
+
+Every request to `/api` needs a bearer token (JWT, HS256) that names a tenant; a tenant may make a number of requests to
+each service within any hour. Errors are JSON: `{"error": "<sentence>", "code": "<word>", "request_id": "<id>"}`.
+"""
+
+
+def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAPI:
+    """The application for these settings; its lifespan starts and stops everything behind it.
+
+    Args:
+        settings: From the environment.
+        lifecycle: Where the server tells that it drains, for whoever needs to set it.
+    """
+    lifecycle = lifecycle or Lifecycle()
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with running_gateway(settings, metrics) as gateway:
+            lifecycle.gateway = gateway
+            yield
+
+    # The assets of /docs are served from here: a browser in a closed network has no other place to load them from.
+    app = FastAPIOffline(
+        title="AIService gateway",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        static_url="/docs/assets",
+    )
+    app.state.lifecycle = lifecycle
+    install_error_handlers(app)
+    for router in (health.router, tasks.router, usage.router, probes.router):
+        app.include_router(router)
+    app.add_middleware(BodyLimitMiddleware, maximum=settings.max_body_bytes)
+    app.add_middleware(RequestMiddleware, metrics=metrics)  # outermost: what is added last runs first
+    return app

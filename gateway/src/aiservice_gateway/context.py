@@ -1,0 +1,36 @@
+"""What one request gathers on its way, for its answer's headers and its line in the log."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from starlette.types import Scope
+
+from aiservice_gateway.ids import new_request_id
+
+_KEY = "aiservice_gateway"
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """Lives in the ASGI scope, from the outermost middleware to the end of the answer."""
+
+    request_id: str = field(default_factory=new_request_id)
+    started: float = field(default_factory=time.perf_counter)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Added to the answer, whoever makes it."""
+    tenant: str | None = None
+    service: str | None = None
+    error: str | None = None
+    """Code of the error that is answered."""
+
+    def put(self, scope: Scope) -> None:
+        """Makes this the context of a request."""
+        scope[_KEY] = self
+
+
+def context_of(scope: Scope) -> RequestContext:
+    """The context of a request."""
+    context: RequestContext = scope[_KEY]
+    return context

@@ -1,0 +1,176 @@
+"""What can go wrong, once: every error knows its code, its HTTP status and its headers; `respond.py` renders them.
+
+GatewayError
+    UnauthenticatedError            401  no valid token
+    NoTenantError                   403  a valid token that names no tenant
+    NotFoundError                   404  no such path, or no service for the task
+    BadRequestError                 400
+    RequestTimeoutError             408  the client's body did not arrive
+    PayloadTooLargeError            413
+    UnsupportedMediaError           415
+    RateLimitedError                429
+    UpstreamFailedError             502  the service answered with something broken
+    UnavailableError                503  not ready, busy or unreachable; try again
+    UpstreamTimeoutError            504
+SettingsError                  stops the start with a sentence
+StoreUnavailableError               Redis, PostgreSQL or the disk does not answer now; the caller has another way
+RecordRefusedError                  the database will never take this one record
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """An answer that is not the wanted one. `message` is a sentence for the client and holds nothing internal."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that belong to this error."""
+        return {}
+
+    def body(self, request_id: str) -> dict[str, object]:
+        """The JSON body of the answer."""
+        return {"error": self.message, "code": self.code, "request_id": request_id}
+
+
+class UnauthenticatedError(GatewayError):
+    """The request carries no token that the gateway accepts."""
+
+    status = 401
+    code = "unauthenticated"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """How to authenticate, as RFC 6750 asks."""
+        return {"WWW-Authenticate": 'Bearer realm="aiservice", error="invalid_token"'}
+
+
+class NoTenantError(GatewayError):
+    """The token is genuine but says for no tenant whom to serve."""
+
+    status = 403
+    code = "no_tenant"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """How to authenticate, as RFC 6750 asks."""
+        return {"WWW-Authenticate": 'Bearer realm="aiservice", error="insufficient_scope"'}
+
+
+class NotFoundError(GatewayError):
+    """Nothing is served there."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowedError(GatewayError):
+    """The path exists; the method does not."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class BadRequestError(GatewayError):
+    """The request cannot be understood."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class RequestTimeoutError(GatewayError):
+    """The request's body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class PayloadTooLargeError(GatewayError):
+    """The request's body is larger than the gateway takes."""
+
+    status = 413
+    code = "payload_too_large"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Closes the connection: the rest of the body is not read."""
+        return {"Connection": "close"}
+
+
+class UnsupportedMediaError(GatewayError):
+    """The request's encoding is not one that the gateway passes on."""
+
+    status = 415
+    code = "unsupported_media"
+
+
+class RateLimitedError(GatewayError):
+    """The tenant has used up its requests for this service. The body is the deployment guide's, word for word."""
+
+    status = 429
+    code = "rate_limited"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("Rate limit exceeded")
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When a request will pass again, in seconds."""
+        return {"Retry-After": str(self.retry_after)}
+
+    def body(self, request_id: str) -> dict[str, object]:
+        """Exactly what the deployment guide promises."""
+        del request_id  # the X-Request-Id header carries it
+        return {"error": self.message, "retry_after": self.retry_after}
+
+
+class UpstreamFailedError(GatewayError):
+    """The service failed. Why is in the log, never in the answer."""
+
+    status = 502
+    code = "upstream_failed"
+
+
+class UnavailableError(GatewayError):
+    """Cannot be done now; the same request may pass later."""
+
+    status = 503
+    code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to try again, in seconds."""
+        return {"Retry-After": str(self.retry_after)}
+
+
+class UpstreamTimeoutError(GatewayError):
+    """The service did not answer in time."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class SettingsError(Exception):
+    """The gateway cannot start as configured. The message says what to change."""
+
+
+class StoreUnavailableError(Exception):
+    """A store does not answer at the moment."""
+
+
+class RecordRefusedError(Exception):
+    """The database refuses the values of a record; trying again cannot help."""

@@ -1,0 +1,16 @@
+"""Request ids: the gateway's own, never the client's."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+
+
+def new_request_id() -> str:
+    """A UUID of version 7: it starts with the time, so rows with it are inserted at one end of the index."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 7 << 76
+    value = value & ~(0x3 << 62) | 2 << 62
+    return str(uuid.UUID(int=value))

@@ -1,0 +1,72 @@
+"""Prometheus metrics. One object an application, with its own registry; no label holds a tenant or a user."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class Metrics:
+    """Everything that the gateway counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "aiservice_gateway_requests",
+            "Requests answered.",
+            ["route", "method", "status"],
+            registry=self.registry,
+        )
+        self.latency = Histogram(
+            "aiservice_gateway_request_seconds",
+            "Time from a request's first byte to its answer's last.",
+            ["route"],
+            buckets=_LATENCY_SECONDS,
+            registry=self.registry,
+        )
+        self.upstream_latency = Histogram(
+            "aiservice_gateway_upstream_seconds",
+            "Time that services took for the requests that they answered.",
+            ["task"],
+            buckets=_LATENCY_SECONDS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "aiservice_gateway_requests_in_flight", "Requests being answered now.", registry=self.registry
+        )
+        self.limited = Counter(
+            "aiservice_gateway_rate_limited", "Requests refused by a limit.", ["task"], registry=self.registry
+        )
+        self.usage_written = Counter(
+            "aiservice_gateway_usage_records_written",
+            "Usage records that the database has.",
+            registry=self.registry,
+        )
+        self.usage_lost = Counter(
+            "aiservice_gateway_usage_records_lost",
+            "Usage records that no store would take; each is in the log.",
+            registry=self.registry,
+        )
+        self.usage_waiting = Gauge(
+            "aiservice_gateway_usage_records_waiting",
+            "Usage records that wait for the database, by where.",
+            ["place"],
+            registry=self.registry,
+        )
+        self.up = Gauge(
+            "aiservice_gateway_dependency_up",
+            "1 while a thing that the gateway depends on answers (redis, database, discovery), else 0.",
+            ["dependency"],
+            registry=self.registry,
+        )
+        self.services = Gauge(
+            "aiservice_gateway_services_ready",
+            "1 while a service is ready for a task, else 0.",
+            ["service", "task"],
+            registry=self.registry,
+        )
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)

@@ -1,0 +1,122 @@
+"""Pure ASGI middleware: it adds no task, no queue and no copy of a body to a request."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aiservice_gateway.context import RequestContext, context_of
+from aiservice_gateway.errors import BadRequestError, GatewayError, PayloadTooLargeError
+from aiservice_gateway.logs import FIELDS
+from aiservice_gateway.metrics import Metrics
+from aiservice_gateway.respond import error_response
+
+_access = logging.getLogger("aiservice_gateway.access")
+_log = logging.getLogger(__name__)
+
+_UNMATCHED = "unmatched"
+"""Route of paths that nothing serves: the path itself may hold anything, so neither log nor metrics show it."""
+
+_QUIET = {"/livez", "/readyz", "/metrics"}
+"""Routes that are asked all the time; they are counted, not logged."""
+
+
+class RequestMiddleware:
+    """Gives each request its id, counts it, logs it, and answers what nothing else caught."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        context = RequestContext()
+        context.put(scope)
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                added = {"x-request-id": context.request_id, **context.headers}
+                message["headers"] = [*message["headers"], *_raw(added.items())]
+            await send(message)
+
+        try:
+            with self._metrics.in_flight.track_inprogress():
+                await self._app(scope, receive, send_with_headers)
+        except Exception:  # noqa: BLE001 - the last place where a bug can become an answer
+            _log.exception("A request failed unexpectedly", extra={FIELDS: {"request_id": context.request_id}})
+            if not status:
+                unexpected = GatewayError("Something went wrong inside the gateway. Its log has the request id.")
+                await error_response(unexpected, context)(scope, receive, send_with_headers)
+        finally:
+            self._account(scope, context, status)
+
+    def _account(self, scope: Scope, context: RequestContext, status: int) -> None:
+        route = getattr(scope.get("route"), "path", _UNMATCHED)
+        seconds = time.perf_counter() - context.started
+        self._metrics.requests.labels(route, scope["method"], status).inc()
+        self._metrics.latency.labels(route).observe(seconds)
+        if route in _QUIET:
+            return
+        fields = {
+            "request_id": context.request_id,
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 1),
+            "tenant": context.tenant,
+            "service": context.service,
+            "error": context.error,
+        }
+        _access.info("request", extra={FIELDS: {name: value for name, value in fields.items() if value is not None}})
+
+
+class BodyLimitMiddleware:
+    """Refuses bodies over a size: before the first byte where the length is declared, else when it is passed."""
+
+    def __init__(self, app: ASGIApp, maximum: int) -> None:
+        self._app = app
+        self._maximum = maximum
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            declared = int(Headers(scope=scope).get("content-length", "0"))
+        except ValueError:
+            await error_response(BadRequestError("The Content-Length header is not a number."), context_of(scope))(
+                scope, receive, send
+            )
+            return
+        if declared > self._maximum:
+            await error_response(self._too_large(), context_of(scope))(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._maximum:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _too_large(self) -> PayloadTooLargeError:
+        return PayloadTooLargeError(f"The request's body is larger than {self._maximum} bytes, the most that is taken.")
+
+
+def _raw(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]

@@ -1,0 +1,165 @@
+"""The values that the layers hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from aiservice_api.tasks import Task
+
+MODEL_CHARACTERS = 255
+"""Longest model name in a record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks, as a verified token says."""
+
+    tenant: str
+    user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One AI service, as discovery sees it."""
+
+    name: str
+    namespace: str
+    tasks: tuple[Task, ...]
+    endpoints: Mapping[Task, str]
+    """Base URL by task, without a trailing slash. A task may lack one while the service is not ready."""
+    aliases: tuple[str, ...] = ()
+    default: bool = False
+    ready: bool = True
+    reason: str = ""
+    """Why it is not ready, for the log: clients of the gateway are not told what happens inside the cluster."""
+    model: str | None = None
+    created: datetime = field(default=datetime(1970, 1, 1, tzinfo=UTC))
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other service."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Where a tenant stands with one service."""
+
+    limit: int
+    remaining: int
+    reset_seconds: float
+    """Until the oldest counted request leaves the window, and `remaining` grows. 0 when none is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The limiter's answer to one request."""
+
+    allowed: bool
+    quota: Quota
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What an engine says that it did, from its answer's headers."""
+
+    units: Decimal = Decimal(0)
+    unit: str | None = None
+    tokens: int = 0
+
+
+class Outcome(StrEnum):
+    """How an admitted request ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """The engine refused it (4xx), failed (5xx) or did not answer in time."""
+    CANCELLED = "cancelled"
+    """The client went away before the answer's end."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """One row of `"AIUsage"`. The id is the gateway's own request id, so that writing it twice is writing it once."""
+
+    id: str
+    tenant: str
+    user: str | None
+    service: Task
+    model: str | None
+    tokens: int
+    units: Decimal
+    unit: str | None
+    cost: Decimal
+    duration_ms: int
+    status: Outcome
+    created_at: datetime
+
+    def to_wire(self) -> bytes:
+        """JSON with the table's column names as keys; numbers that must stay exact are strings."""
+        return orjson.dumps(
+            {
+                "id": self.id,
+                "tenantId": self.tenant,
+                "userId": self.user,
+                "service": self.service.value,
+                "model": self.model,
+                "requestId": self.id,
+                "tokens": self.tokens,
+                "units": str(self.units),
+                "unit": self.unit,
+                "cost": str(self.cost),
+                "durationMs": self.duration_ms,
+                "status": self.status.value,
+                "createdAt": timestamp(self.created_at)[:-1],  # a column without time zone
+            }
+        )
+
+    @classmethod
+    def from_wire(cls, wire: bytes | str) -> UsageRecord:
+        """Reads what `to_wire` wrote.
+
+        Raises:
+            ValueError: not such a record (orjson's own error is one too).
+        """
+        try:
+            value: dict[str, Any] = orjson.loads(wire)
+            return cls(
+                id=value["id"],
+                tenant=value["tenantId"],
+                user=value["userId"],
+                service=Task(value["service"]),
+                model=value["model"],
+                tokens=value["tokens"],
+                units=Decimal(value["units"]),
+                unit=value["unit"],
+                cost=Decimal(value["cost"]),
+                duration_ms=value["durationMs"],
+                status=Outcome(value["status"]),
+                created_at=datetime.fromisoformat(value["createdAt"]).replace(tzinfo=UTC),
+            )
+        except (KeyError, TypeError, ArithmeticError) as error:
+            raise ValueError(f"not a usage record: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a tenant used of one service within a period."""
+
+    count: int
+    tokens: int
+    units: float
+    unit: str | None
+    cost: float
+
+
+def timestamp(moment: datetime) -> str:
+    """UTC with milliseconds and `Z`, for example 2025-12-12T10:00:00.000Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

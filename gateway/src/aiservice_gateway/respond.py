@@ -1,0 +1,51 @@
+"""Renders errors. Whatever goes wrong, the answer has one shape."""
+
+from __future__ import annotations
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from aiservice_gateway.context import RequestContext, context_of
+from aiservice_gateway.errors import BadRequestError, GatewayError, MethodNotAllowedError, NotFoundError
+
+
+def error_response(error: GatewayError, context: RequestContext) -> Response:
+    """The answer to a request that failed."""
+    context.error = error.code
+    return json_response(error.body(context.request_id), error.status, error.headers)
+
+
+def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer in JSON."""
+    document = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)  # tasks are keys
+    return Response(document, status, headers, media_type="application/json")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Makes the application answer the gateway's errors, and the framework's own, in the one shape."""
+
+    async def render(request: Request, error: Exception) -> Response:
+        context = context_of(request.scope)
+        return error_response(_translate(error, request.method, context), context)
+
+    for kind in (GatewayError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, render)
+
+
+def _translate(error: Exception, method: str, context: RequestContext) -> GatewayError:
+    """What the framework says, in the gateway's words."""
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, RequestValidationError):
+        problem = error.errors()[0]
+        return BadRequestError(f"{'.'.join(map(str, problem['loc'][1:]))}: {problem['msg']}.")
+    status = error.status_code if isinstance(error, HTTPException) else 0
+    if status == MethodNotAllowedError.status:
+        allowed = getattr(error, "headers", {}).get("Allow", "another method")
+        context.headers["Allow"] = allowed
+        return MethodNotAllowedError(f"{method} is not possible here: use {allowed}.")
+    if status == NotFoundError.status:
+        return NotFoundError("There is nothing at this path. The API is described at /docs.")
+    return BadRequestError("The request cannot be understood.")

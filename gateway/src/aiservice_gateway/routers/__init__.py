@@ -1,0 +1,1 @@
+"""The HTTP routes. Each parses, calls one service, and returns."""

@@ -1,0 +1,47 @@
+"""What routes ask for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from aiservice_gateway.context import context_of
+from aiservice_gateway.factory import Gateway, Lifecycle
+from aiservice_gateway.models import Identity
+
+bearer = HTTPBearer(auto_error=False, description="A JWT signed with JWT_SECRET (HS256) that names the tenant.")
+"""Documents the token in the OpenAPI description; `identify` is what checks it."""
+
+
+def lifecycle_of(request: Request) -> Lifecycle:
+    """Where the process is between start and stop."""
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    return lifecycle
+
+
+def gateway_of(request: Request) -> Gateway:
+    """The running parts."""
+    gateway = lifecycle_of(request).gateway
+    if gateway is None:
+        raise RuntimeError("a request was served before the application's lifespan had begun")
+    return gateway
+
+
+def identify(request: Request) -> Identity:
+    """Who asks.
+
+    Raises:
+        UnauthenticatedError, NoTenantError: as `Authenticator.identify`.
+    """
+    identity = gateway_of(request).auth.identify(request.headers.getlist("authorization"))
+    context_of(request.scope).tenant = identity.tenant
+    return identity
+
+
+Running = Annotated[Gateway, Depends(gateway_of)]
+"""A route's parameter: the running parts."""
+
+Caller = Annotated[Identity, Depends(identify)]
+"""A route's parameter: who asks."""

@@ -1,0 +1,168 @@
+"""What the OpenAPI description says of the five tasks. The services validate; this only explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiservice_api.tasks import Task
+
+_BASE64 = {"type": "string", "format": "byte", "contentEncoding": "base64"}
+_FILE = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDocument:
+    """One task's request and answer."""
+
+    summary: str
+    description: str
+    fields: dict[str, Any]
+    """JSON schema of each field besides the file."""
+    example: dict[str, Any]
+    result: dict[str, Any]
+    """An example of the answer, without `request_id`."""
+    media: str | None = None
+    """Name of the JSON field that holds the input file in base64; in multipart it is the part `file`."""
+    required: tuple[str, ...] = field(default=())
+
+    def request_body(self) -> dict[str, Any]:
+        """The OpenAPI request body: JSON, and multipart where there is a file."""
+        properties = dict(self.fields)
+        required = list(self.required)
+        if self.media is not None:
+            properties[self.media] = _BASE64
+            required.append(self.media)
+        schema = {"type": "object", "properties": properties, "required": required}
+        content: dict[str, Any] = {"application/json": {"schema": schema, "example": self.example}}
+        if self.media is not None:
+            form = {
+                "type": "object",
+                "properties": {"file": _FILE, **self.fields},
+                "required": ["file", *self.required],
+            }
+            content["multipart/form-data"] = {"schema": form}
+        return {"required": True, "content": content}
+
+    def answer(self) -> dict[str, Any]:
+        """The OpenAPI response."""
+        example = {"request_id": "0199c3a6-1d9e-7cc0-8f6b-2f2d7d5a4c11", **self.result}
+        return {
+            "description": "The result; `usage` says what it cost.",
+            "content": {"application/json": {"schema": {"type": "object"}, "example": example}},
+        }
+
+
+def _usage(units: float, unit: str, tokens: int, cost: float) -> dict[str, Any]:
+    return {"units": units, "unit": unit, "tokens": tokens, "cost": cost}
+
+
+_TEXT = {"type": "string"}
+_IMAGE_RESULT = {
+    "images": [{"b64": "iVBORw0KGgo=", "format": "png", "width": 1024, "height": 1024, "seed": 42}],
+    "usage": _usage(1, "image", 0, 0.003),
+}
+_PICTURE = "/9j/4AAQSkZJRg=="
+
+TASKS: dict[Task, TaskDocument] = {
+    Task.TEXT_TO_IMAGE: TaskDocument(
+        summary="An image from text",
+        description="Makes an image that shows what the prompt says.",
+        fields={"prompt": _TEXT, "style": _TEXT, "size": {**_TEXT, "examples": ["1024x1024"]}},
+        required=("prompt",),
+        example={"prompt": "A beautiful sunset", "style": "realistic", "size": "1024x1024"},
+        result=_IMAGE_RESULT,
+    ),
+    Task.TEXT_TO_SPEECH: TaskDocument(
+        summary="Speech from text",
+        description="Speaks a text.",
+        fields={"text": _TEXT, "language": {**_TEXT, "examples": ["en"]}},
+        required=("text",),
+        example={"text": "Hello, this is a test", "language": "en"},
+        result={
+            "audio": {"b64": "UklGRg==", "format": "wav", "seconds": 1.7},
+            "usage": _usage(21, "character", 21, 0.000105),
+        },
+    ),
+    Task.SPEECH_TO_TEXT: TaskDocument(
+        summary="Text from speech",
+        description="Writes down what a recording says, with times.",
+        fields={
+            "language": {"type": ["string", "null"], "description": "ISO 639-1; found out when left out."},
+            "translate": {"type": "boolean", "default": False, "description": "Into English."},
+            "timestamps": {"type": "string", "enum": ["segment", "word"], "default": "segment"},
+        },
+        media="audio",
+        example={"audio": "UklGRiQAAABXQVZFZm10IA==", "language": "en"},
+        result={
+            "text": "Hello, this is a test.",
+            "language": "en",
+            "duration": 1.7,
+            "segments": [{"start": 0.0, "end": 1.7, "text": "Hello, this is a test."}],
+            "usage": _usage(1.7, "audio-second", 8, 0.000068),
+        },
+    ),
+    Task.IMAGE_TO_IMAGE: TaskDocument(
+        summary="An image from an image and text",
+        description="Changes an image towards what the prompt says.",
+        fields={"prompt": _TEXT, "strength": {"type": "number", "minimum": 0, "maximum": 1}},
+        required=("prompt",),
+        media="image",
+        example={"image": _PICTURE, "prompt": "The same street in winter", "strength": 0.6},
+        result=_IMAGE_RESULT,
+    ),
+    Task.IMAGE_TO_TEXT: TaskDocument(
+        summary="A caption and the text of an image",
+        description="Says what an image shows, and reads the text in it.",
+        fields={
+            "prompt": {"type": ["string", "null"], "description": "A question about the image, or a caption's start."},
+            "caption": {
+                "type": ["boolean", "null"],
+                "description": "Whether to caption; as the model can, when left out.",
+            },
+            "ocr": {
+                "type": ["boolean", "null"],
+                "description": "Whether to read text; as the model can, when left out.",
+            },
+        },
+        media="image",
+        example={"image": _PICTURE, "ocr": True},
+        result={
+            "caption": "a sign beside a road",
+            "text": "SPEED LIMIT\n50",
+            "lines": [
+                {"text": "SPEED LIMIT", "confidence": 0.98, "box": [[12, 8], [210, 8], [210, 44], [12, 44]]},
+                {"text": "50", "confidence": 0.99, "box": [[80, 60], [140, 60], [140, 120], [80, 120]]},
+            ],
+            "width": 240,
+            "height": 160,
+            "usage": _usage(1, "image", 10, 0.00075),
+        },
+    ),
+}
+"""By task."""
+
+
+def _error(description: str, example: dict[str, Any]) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {"error": _TEXT}, "required": ["error"]}
+    return {"description": description, "content": {"application/json": {"schema": schema, "example": example}}}
+
+
+def _coded(description: str, sentence: str, code: str) -> dict[str, Any]:
+    return _error(description, {"error": sentence, "code": code, "request_id": "0199c3a6-1d9e-7cc0-8f6b-2f2d7d5a4c11"})
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: _coded("The service cannot use the request", "The field 'audio' is not base64.", "invalid_request"),
+    401: _coded("No valid token", "The token has expired: get a new one from your application.", "unauthenticated"),
+    403: _coded(
+        "The token names no tenant", "The token names no tenant: it must have a 'tenantId' claim.", "no_tenant"
+    ),
+    404: _coded("No service does this", "No service here does text-to-image.", "not_found"),
+    413: _coded("The body is too large", "The request's body is larger than 104857600 bytes.", "payload_too_large"),
+    429: _error("The limit is used up", {"error": "Rate limit exceeded", "retry_after": 3600}),
+    502: _coded("The service failed", "The service whisper failed.", "upstream_failed"),
+    503: _coded("The service is not ready, or busy", "The service whisper is not ready yet.", "unavailable"),
+    504: _coded("The service took too long", "The service whisper did not answer within 300 s.", "upstream_timeout"),
+}
+"""The answers that are no result, by status."""

@@ -1,0 +1,66 @@
+"""The process: serves the application, and stops without dropping a request."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+
+from aiservice_gateway.app import create_app
+from aiservice_gateway.factory import Lifecycle
+from aiservice_gateway.settings import Settings
+
+_IDLE_CONNECTION_SECONDS = 75  # longer than the idle time of the usual load balancers, so that they close first
+
+
+class Server(uvicorn.Server):
+    """On SIGTERM: not ready at once, but still accepting for a moment; then what is in flight finishes; exit code 0."""
+
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, delay_seconds: float) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._delay_seconds = delay_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Binds, and runs the application's lifespan."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begins to stop; a second signal stops without waiting."""
+        del frame
+        if self._lifecycle.draining or self._loop is None:
+            self.should_exit = self.force_exit = True
+            return
+        self._lifecycle.draining = True
+        # Whoever pressed Ctrl-C has no load balancer to wait for.
+        delay = self._delay_seconds if sig == signal.SIGTERM else 0.0
+        self._loop.call_soon_threadsafe(self._loop.call_later, delay, self._stop)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def serve(settings: Settings) -> None:
+    """Serves until a signal."""
+    lifecycle = Lifecycle()
+    config = uvicorn.Config(
+        create_app(settings, lifecycle),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_IDLE_CONNECTION_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+    )
+    Server(config, lifecycle, settings.drain_delay_seconds).run()

@@ -1,0 +1,218 @@
+"""The ledger: every request that an engine worked on becomes one row of `"AIUsage"`.
+
+A record is safe before its answer ends: in a Redis stream together with the day's counters, or, without Redis, in a
+synced file on local disk. From there one task per place moves the records to the database in batches, off the path of
+requests. The database takes a record only once however often it is written, so nothing needs to be exactly once
+before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from aiservice_api.tasks import Task
+from aiservice_gateway.errors import RecordRefusedError, StoreUnavailableError
+from aiservice_gateway.logs import FIELDS
+from aiservice_gateway.metrics import Metrics
+from aiservice_gateway.models import Totals, UsageRecord
+from aiservice_gateway.stores.base import UsageStore, WaitingRoom
+from aiservice_gateway.stores.memory import MemoryCounters
+from aiservice_gateway.stores.redis import RedisStore
+from aiservice_gateway.stores.spool import Spool
+
+_log = logging.getLogger(__name__)
+
+_BATCH_RECORDS = 500
+_IDLE_SECONDS = 0.2
+_FIRST_BACKOFF_SECONDS = 0.25
+_LONGEST_BACKOFF_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+
+
+class Ledger:
+    """Keeps records safe, and moves them to the database."""
+
+    def __init__(
+        self, store: UsageStore, shared: RedisStore | None, spool: Spool, counters: MemoryCounters, metrics: Metrics
+    ) -> None:
+        self._store = store
+        self._shared = shared
+        self._spool = spool
+        self._counters = counters
+        self._metrics = metrics
+        self._database_up = True
+        self._wake = asyncio.Event()
+        self._writers: list[asyncio.Task[None]] = []
+        self._settling: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Starts to move records."""
+        places: list[tuple[str, WaitingRoom]] = [("spool", self._spool)]
+        if self._shared is not None:
+            places.append(("redis", self._shared))
+        self._writers = [asyncio.create_task(self._write_from(room), name=f"ledger-{name}") for name, room in places]
+
+    @property
+    def database_up(self) -> bool:
+        """Whether the database took the last batch."""
+        return self._database_up
+
+    async def settle(self, record: UsageRecord) -> None:
+        """Returns when the record is safe. It is written even if the caller is cancelled meanwhile."""
+        task = asyncio.create_task(self._settle(record))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        await asyncio.shield(task)
+
+    async def flushed(self, within_seconds: float) -> bool:
+        """Waits until the database has what was settled before; False when it takes longer than that."""
+        self._wake.set()
+        try:
+            async with asyncio.timeout(within_seconds):
+                newest = await self._shared.newest_waiting() if self._shared is not None else None
+                while not await self._empty_until(newest):  # noqa: ASYNC110 - see below
+                    # Another gateway may be the one that writes: no event of this process tells.
+                    await asyncio.sleep(_POLL_SECONDS)
+        except (TimeoutError, StoreUnavailableError):
+            return False
+        return True
+
+    async def close(self, within_seconds: float) -> None:
+        """Writes what waits, as far as the database takes it; what it does not take stays in Redis or on disk."""
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=within_seconds)
+        await self.flushed(within_seconds)
+        for writer in self._writers:
+            writer.cancel()
+        await asyncio.gather(*self._writers, return_exceptions=True)
+        if not self._spool.empty:
+            await self._hand_over()
+        self._spool.close()
+
+    async def today(self, tenant: str, now: datetime) -> Mapping[Task, Totals]:
+        """What a tenant used on this day (UTC); while Redis is away, as far as this process knows."""
+        day = now.date().isoformat()
+        if self._shared is not None:
+            with contextlib.suppress(StoreUnavailableError):
+                return await self._shared.counters(tenant, day)
+        return self._counters.counters(tenant, day)
+
+    async def waiting(self) -> Mapping[str, int]:
+        """How many records wait for the database, by place; a place that does not answer is left out."""
+        places = {"spool": await self._spool.waiting()}
+        if self._shared is not None:
+            with contextlib.suppress(StoreUnavailableError):
+                places["redis"] = await self._shared.waiting()
+        return places
+
+    async def _empty_until(self, newest: str | None) -> bool:
+        if not self._spool.empty:
+            return False
+        return self._shared is None or newest is None or not await self._shared.waits_until(newest)
+
+    async def _settle(self, record: UsageRecord) -> None:
+        self._counters.add(record)
+        if self._shared is not None:
+            with contextlib.suppress(StoreUnavailableError):
+                await self._shared.settle(record)
+                return
+        try:
+            await self._spool.add(record)
+            self._wake.set()
+        except StoreUnavailableError as error:
+            await self._last_resort(record, error)
+
+    async def _last_resort(self, record: UsageRecord, why: StoreUnavailableError) -> None:
+        """Neither Redis nor the disk takes the record: the database itself may, and else the log keeps it."""
+        try:
+            await self._store.insert([record])
+        except (StoreUnavailableError, RecordRefusedError) as error:
+            self._lose(record, f"{why}; {error}")
+
+    async def _write_from(self, room: WaitingRoom) -> None:
+        """Moves batches for ever; waits longer and longer while the database is away."""
+        backoff = _FIRST_BACKOFF_SECONDS
+        while True:
+            try:
+                moved = await self._move_batch(room)
+            except StoreUnavailableError as error:
+                self._note_database(error)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
+            except Exception:  # noqa: BLE001 - a writer that died would let records pile up unseen
+                _log.exception("The ledger met something unexpected and tries again")
+                await asyncio.sleep(_LONGEST_BACKOFF_SECONDS)
+            else:
+                backoff = _FIRST_BACKOFF_SECONDS
+                if not moved:
+                    await self._rest()
+
+    async def _rest(self) -> None:
+        """Until something is settled here, or long enough to look for what others left."""
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), _IDLE_SECONDS)
+
+    async def _move_batch(self, room: WaitingRoom) -> bool:
+        """Moves the oldest records of a place; False when there are none.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        try:
+            batch = await room.take(_BATCH_RECORDS)
+        except StoreUnavailableError:
+            return False  # the place itself is away, and with it what waits there
+        if not batch.receipts:
+            return False
+        await self._insert(batch.records)
+        self._note_database(None)
+        with contextlib.suppress(StoreUnavailableError):
+            await room.done(batch.receipts)  # what is not forgotten is written again, which changes nothing
+        return True
+
+    async def _insert(self, records: Sequence[UsageRecord]) -> None:
+        """Writes records; finds the one among them that the database refuses by halving."""
+        if not records:
+            return
+        try:
+            await self._store.insert(records)
+        except RecordRefusedError as error:
+            if len(records) == 1:
+                self._lose(records[0], str(error))
+                return
+            middle = len(records) // 2
+            await self._insert(records[:middle])
+            await self._insert(records[middle:])
+        else:
+            self._metrics.usage_written.inc(len(records))
+
+    async def _hand_over(self) -> None:
+        """At the end, gives Redis what the database did not take: this machine's disk may go with the gateway."""
+        try:
+            while self._shared is not None and not self._spool.empty:
+                batch = await self._spool.take(_BATCH_RECORDS)
+                await self._shared.enqueue(batch.records)
+                await self._spool.done(batch.receipts)
+        except StoreUnavailableError as error:
+            _log.warning("Usage records could not be handed to Redis: %s", error)
+        if not self._spool.empty:
+            _log.warning(
+                "Usage records wait on disk in %s: a gateway that starts with the same GATEWAY_SPOOL_DIR writes them",
+                self._spool.folder,
+            )
+
+    def _lose(self, record: UsageRecord, why: str) -> None:
+        self._metrics.usage_lost.inc()
+        _log.error("A usage record is kept nowhere but here: %s", why, extra={FIELDS: {"record": str(record)}})
+
+    def _note_database(self, error: StoreUnavailableError | None) -> None:
+        if error is not None and self._database_up:
+            _log.warning("The database does not take usage records; they wait: %s", error)
+        elif error is None and not self._database_up:
+            _log.warning("The database takes usage records again")
+        self._database_up = error is None

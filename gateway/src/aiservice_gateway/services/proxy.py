@@ -1,0 +1,237 @@
+"""The proxy: streams a request to a service and its answer back, and settles what it used.
+
+One call goes: admit (the limit), forward, relay, settle (the ledger) and only then the answer's last bytes. A call
+that no engine worked on is refunded instead of settled: it costs nothing and does not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import aiohttp
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from aiservice_api.tasks import Task
+from aiservice_gateway.context import RequestContext
+from aiservice_gateway.errors import (
+    GatewayError,
+    RateLimitedError,
+    RequestTimeoutError,
+    UpstreamFailedError,
+    UpstreamTimeoutError,
+)
+from aiservice_gateway.logs import FIELDS
+from aiservice_gateway.metrics import Metrics
+from aiservice_gateway.models import MODEL_CHARACTERS, Identity, Measured, Outcome, Quota, Service, UsageRecord
+from aiservice_gateway.services.ledger import Ledger
+from aiservice_gateway.services.limits import Limits, quota_headers, whole_seconds
+from aiservice_gateway.services.pricing import cost, price_header, read_measured
+from aiservice_gateway.services.upload import ClientGoneError, Upload
+from aiservice_gateway.services.upstream import Upstream, failure, request_headers, response_headers
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """What every call needs."""
+
+    upstream: Upstream
+    limits: Limits
+    ledger: Ledger
+    prices: Mapping[Task, Decimal]
+    metrics: Metrics
+    timeout_seconds: float
+    active: set[asyncio.Future[None]] = field(default_factory=set)
+    """One for each call that is not settled. The server may cancel calls when it stops; they settle all the same."""
+
+    async def finished(self, within_seconds: float) -> None:
+        """Waits until every call is settled."""
+        if self.active:
+            await asyncio.wait(self.active, timeout=within_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who asks for what, and where it goes."""
+
+    context: RequestContext
+    headers: Headers
+    identity: Identity
+    task: Task
+    service: Service
+    url: str
+
+
+_NOTHING = Measured()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call went."""
+
+    outcome: Outcome | None
+    """None: no engine worked on it."""
+    measured: Measured = _NOTHING
+    error: GatewayError | None = None
+    """What to answer, where nothing was answered yet."""
+    last: Message | None = None
+    """The end of a complete answer, which is held back until the call is settled."""
+
+
+class Exchange(Response):
+    """One call, in the form of the response that a route returns: it runs when the server wants the answer."""
+
+    def __init__(self, proxy: Proxy, call: Call) -> None:
+        self.background = None  # what Response has for FastAPI; its other fields describe answers that are known
+        self._proxy = proxy
+        self._call = call
+        self._relayed: Measured | None = None
+        """Set once the answer has begun."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers.
+
+        Raises:
+            GatewayError: what to answer instead, while nothing was.
+        """
+        call = self._call
+        price = price_header(self._proxy.prices, call.task)
+        headers = request_headers(call.headers, call.context.request_id, price)
+        quota = await self._admit()
+        started, created = time.perf_counter(), datetime.now(UTC)
+        ending = Ending(Outcome.FAILED)  # if it is cancelled: the server stops what did not finish while it drained
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._proxy.active.add(settled)
+        try:
+            ending = await self._run(headers, receive, send)
+        finally:
+            try:
+                if ending.outcome is None:
+                    await self._refund(quota)
+                else:
+                    await self._proxy.ledger.settle(self._record(ending.outcome, ending.measured, started, created))
+            finally:
+                self._proxy.active.discard(settled)
+                settled.set_result(None)
+        if ending.error is not None:
+            raise ending.error
+        if ending.last is not None:
+            await send(ending.last)
+        # Else the answer was cut in the middle: the server closes the connection when this returns.
+
+    async def _admit(self) -> Quota:
+        call = self._call
+        admission = await self._proxy.limits.admit(call.identity.tenant, call.task, call.context.request_id)
+        call.context.headers |= quota_headers(admission.quota)
+        if not admission.allowed:
+            self._proxy.metrics.limited.labels(call.task).inc()
+            raise RateLimitedError(max(1, whole_seconds(admission.quota.reset_seconds)))
+        return admission.quota
+
+    async def _refund(self, quota: Quota) -> None:
+        call = self._call
+        await self._proxy.limits.refund(call.identity.tenant, call.task, call.context.request_id)
+        call.context.headers |= quota_headers(replace(quota, remaining=quota.remaining + 1))
+
+    async def _run(self, headers: Mapping[str, str], receive: Receive, send: Send) -> Ending:
+        """Forwards and relays within the time limit. A client that goes away ends the time at once."""
+        loop = asyncio.get_running_loop()
+
+        def expire() -> None:
+            if not deadline.expired():
+                deadline.reschedule(loop.time())
+
+        upload = Upload(receive, expire)
+        try:
+            async with asyncio.timeout(self._proxy.timeout_seconds) as deadline:
+                try:
+                    return await self._forward(headers, upload, send)
+                finally:
+                    upload.close()
+        except TimeoutError:
+            return self._out_of_time(upload)
+
+    async def _forward(self, headers: Mapping[str, str], upload: Upload, send: Send) -> Ending:
+        call = self._call
+        try:
+            body = await upload.start()
+            sent = time.perf_counter()
+            response = await self._proxy.upstream.post(f"{call.url}/api/{call.task}", body, headers, upload)
+            async with response:
+                self._proxy.metrics.upstream_latency.labels(call.task).observe(time.perf_counter() - sent)
+                return await self._relay(response, send)
+        except ClientGoneError:
+            return Ending(None)  # before the end of its body: no engine can have begun
+        except GatewayError as error:
+            return Ending(Outcome.FAILED if isinstance(error, UpstreamFailedError) else None, error=error)
+
+    async def _relay(self, response: aiohttp.ClientResponse, send: Send) -> Ending:
+        """Passes an answer on as it comes, but for its end."""
+        call = self._call
+        if response.status >= 500 or 300 <= response.status < 400:
+            raise await failure(response, call.service.name, call.context.request_id)
+        outcome = Outcome.SUCCEEDED if response.status < 300 else Outcome.FAILED
+        measured = self._measured(response.headers) if outcome is Outcome.SUCCEEDED else _NOTHING
+        headers = response_headers(response.headers)
+        self._relayed = measured
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        left, last = response.content_length, b""
+        try:
+            async for chunk in response.content.iter_any():
+                left = None if left is None else left - len(chunk)
+                if left == 0:
+                    last = chunk
+                else:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except aiohttp.ClientError as error:
+            _log.warning("The service %s broke off in its answer: %s", call.service.key, error)
+            return Ending(Outcome.FAILED)
+        return Ending(outcome, measured, last={"type": "http.response.body", "body": last, "more_body": False})
+
+    def _out_of_time(self, upload: Upload) -> Ending:
+        if upload.gone:
+            return Ending(Outcome.CANCELLED, self._relayed or _NOTHING)
+        if self._relayed is not None:
+            _log.warning("The service %s did not end its answer in time", self._call.service.key)
+            return Ending(Outcome.FAILED)
+        seconds = f"{self._proxy.timeout_seconds:g}"
+        if not upload.complete:
+            return Ending(None, error=RequestTimeoutError(f"The request's body did not arrive within {seconds} s."))
+        return Ending(
+            Outcome.FAILED,
+            error=UpstreamTimeoutError(f"The service {self._call.service.name} did not answer within {seconds} s."),
+        )
+
+    def _measured(self, headers: Mapping[str, str]) -> Measured:
+        try:
+            return read_measured(headers)
+        except ValueError as error:
+            fields = {"request_id": self._call.context.request_id, "service": self._call.service.key}
+            _log.error("A service measures nonsense; nothing is charged: %s", error, extra={FIELDS: fields})
+            return _NOTHING
+
+    def _record(self, outcome: Outcome, measured: Measured, started: float, created: datetime) -> UsageRecord:
+        call = self._call
+        return UsageRecord(
+            id=call.context.request_id,
+            tenant=call.identity.tenant,
+            user=call.identity.user,
+            service=call.task,
+            model=call.service.model and call.service.model[:MODEL_CHARACTERS],
+            tokens=measured.tokens,
+            units=measured.units,
+            unit=measured.unit,
+            cost=cost(measured.units, self._proxy.prices[call.task]),
+            duration_ms=round((time.perf_counter() - started) * 1000),
+            status=outcome,
+            created_at=created,
+        )

@@ -1,0 +1,91 @@
+"""Which services there are, and which of them a request goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from aiservice_api.tasks import Task
+from aiservice_gateway.errors import NotFoundError, UnavailableError
+from aiservice_gateway.models import Service
+
+_NOT_READY_RETRY_SECONDS = 10
+
+
+class Registry:
+    """The services of all sources. A source (a namespace, a file) replaces or edits only its own."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, dict[str, Service]] = {}
+        self._by_task: Mapping[Task, list[Service]] = {}
+
+    def replace(self, source: str, services: Iterable[Service]) -> None:
+        """Sets all services of a source."""
+        self._sources[source] = {service.key: service for service in services}
+        self._index()
+
+    def put(self, source: str, service: Service) -> None:
+        """Adds a service, or changes it."""
+        self._sources[source][service.key] = service
+        self._index()
+
+    def remove(self, source: str, key: str) -> None:
+        """Removes a service, if it is there."""
+        if self._sources[source].pop(key, None) is not None:
+            self._index()
+
+    def defaults(self) -> Mapping[Task, Service]:
+        """For each task that is served, the service that a request without a name goes to."""
+        return {task: services[0] for task, services in self._by_task.items()}
+
+    def services(self) -> list[Service]:
+        """All services, by key."""
+        return sorted(
+            (service for services in self._sources.values() for service in services.values()),
+            key=lambda service: service.key,
+        )
+
+    def resolve(self, task: Task, name: str | None) -> tuple[Service, str]:
+        """The service for a request and its base URL.
+
+        Args:
+            task: What is asked for.
+            name: Which service, by its own name, an alias or NAMESPACE/NAME; None for the default.
+
+        Raises:
+            NotFoundError: no service does that, or none of that name.
+            UnavailableError: the service is not ready.
+        """
+        services = self._by_task.get(task)
+        if not services:
+            raise NotFoundError(f"No service here does {task}. Apply an AIService with this task to offer it.")
+        service = services[0] if name is None else _named(services, name)
+        if service is None:
+            names = ", ".join(sorted({service.name for service in services}))
+            raise NotFoundError(f"No service of that name does {task}. There are: {names}.")
+        url = service.endpoints.get(task)
+        if not service.ready or url is None:
+            raise UnavailableError(
+                f"The service {service.name} is not ready yet: try again later.",
+                retry_after=_NOT_READY_RETRY_SECONDS,
+            )
+        return service, url
+
+    def _index(self) -> None:
+        by_task: dict[Task, list[Service]] = {}
+        for service in sorted(self.services(), key=_precedence):
+            for task in service.tasks:
+                by_task.setdefault(task, []).append(service)
+        self._by_task = by_task
+
+
+def _precedence(service: Service) -> tuple[bool, object, str]:
+    """Defaults before others, older before younger, so that a new service never takes requests unasked."""
+    return (not service.default, service.created, service.key)
+
+
+def _named(services: list[Service], name: str) -> Service | None:
+    """A service's own name wins over another's alias."""
+    for service in services:
+        if name in {service.name, service.key}:
+            return service
+    return next((service for service in services if name in service.aliases), None)

@@ -1,0 +1,189 @@
+"""Settings, from environment variables only. An empty variable counts as unset."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+
+from aiservice_api.tasks import Task
+from aiservice_gateway.errors import SettingsError
+
+MINIMUM_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size
+_MINIMUM_DISTINCT_CHARACTERS = 8
+
+_PLACEHOLDER = re.compile(
+    r"your.{0,20}(secret|key|jwt)|change.?(me|this|it|in)|secret.{0,4}here|replace.?(me|this|with)"
+    r"|super.?secret|placeholder|example|insecure|default.?secret|dev(elopment)?.?(secret|key)",
+    re.IGNORECASE,
+)
+
+DEFAULT_PRICES: dict[Task, Decimal] = {
+    Task.TEXT_TO_IMAGE: Decimal("0.003"),  # an image
+    Task.IMAGE_TO_IMAGE: Decimal("0.003"),  # an image
+    Task.IMAGE_TO_TEXT: Decimal("0.00075"),  # an image
+    Task.TEXT_TO_SPEECH: Decimal("0.000005"),  # a character; a request of 110 characters: 0.00055
+    Task.SPEECH_TO_TEXT: Decimal("0.00004"),  # a second of audio; a request of 31 s: 0.00125
+}
+"""Dollars for one unit: the middle of the deployment guide's per-request prices, over a usual request."""
+
+
+def weakness(secret: str) -> str | None:
+    """Why a secret must not sign tokens, or None when it may."""
+    if len(secret.encode()) < MINIMUM_SECRET_BYTES:
+        return f"it is shorter than {MINIMUM_SECRET_BYTES} bytes"
+    if _PLACEHOLDER.search(secret):
+        return "it looks like the placeholder of an example"
+    if len(set(secret)) < _MINIMUM_DISTINCT_CHARACTERS:
+        return f"it has fewer than {_MINIMUM_DISTINCT_CHARACTERS} different characters"
+    return None
+
+
+def _from_json(value: object) -> object:
+    """Reads a variable that holds JSON."""
+    if isinstance(value, str):
+        try:
+            return orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"not JSON: {error}") from error
+    return value
+
+
+def _from_list(value: object) -> object:
+    """Reads a variable that holds names with commas between them."""
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+class _Environment(BaseModel):
+    """Base of the groups of settings: one field a variable, the variable's name as alias."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Self:
+        """Reads the variables.
+
+        Raises:
+            SettingsError: one is missing or wrong; the message has a line for each.
+        """
+        given = {name: value for name, value in environ.items() if value != ""}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise SettingsError("\n".join(map(_explain, error.errors(include_url=False)))) from error
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One line for one wrong variable. It never shows the value, which may be a secret."""
+    name = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "missing":
+        return f"{name} is not set. docs/gateway.md describes every setting."
+    return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+class TokenSettings(_Environment):
+    """How tokens are signed and what their claims mean."""
+
+    jwt_secret: Annotated[SecretStr, Field(alias="JWT_SECRET")]
+    """Signs the tokens (HS256); the same as the application's that issues them."""
+    tenant_claim: Annotated[str, Field(alias="GATEWAY_TENANT_CLAIM", min_length=1)] = "tenantId"
+    """Claim that names the tenant."""
+    user_claim: Annotated[str, Field(alias="GATEWAY_USER_CLAIM", min_length=1)] = "sub"
+    """Claim that names the user."""
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _strong(cls, value: SecretStr) -> SecretStr:
+        if problem := weakness(value.get_secret_value()):
+            raise ValueError(
+                f"{problem}, so anyone could make tokens. Set it to the secret of the application that issues them, "
+                "made for example with: openssl rand -base64 48"
+            )
+        return value
+
+
+class DatabaseSettings(_Environment):
+    """Where usage is kept for good."""
+
+    database_url: Annotated[SecretStr | None, Field(alias="DATABASE_URL")] = None
+    """PostgreSQL, as postgresql://user:password@host:port/database; Prisma's ?schema= is understood. Unset: SQLite."""
+    sqlite_file: Annotated[Path, Field(alias="GATEWAY_SQLITE_FILE")] = Path("aiservice-usage.sqlite3")
+    """The SQLite file that is used when DATABASE_URL is unset."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in {"postgresql", "postgres"}:
+            raise ValueError("must start with postgresql:// or postgres://")
+        return value
+
+
+class Settings(TokenSettings, DatabaseSettings):
+    """Everything that `serve` needs."""
+
+    redis_url: Annotated[SecretStr | None, Field(alias="REDIS_URL")] = None
+    """Redis for the limits, as redis:// or rediss://. Unset: the limits are counted in this process."""
+    host: Annotated[str, Field(alias="GATEWAY_HOST")] = "0.0.0.0"  # noqa: S104 - a server in a container
+    """Address to listen on."""
+    port: Annotated[int, Field(alias="GATEWAY_PORT", ge=0, le=65535)] = 8000
+    """Port to listen on; 0 takes a free one."""
+    namespaces: Annotated[tuple[str, ...], Field(alias="GATEWAY_NAMESPACES"), BeforeValidator(_from_list)] = ()
+    """Namespaces whose AIServices are offered, with commas between them. Unset: all."""
+    services_file: Annotated[Path | None, Field(alias="GATEWAY_SERVICES_FILE")] = None
+    """YAML file that lists the services, where there is no Kubernetes."""
+    rate_limit_per_hour: Annotated[int, Field(alias="GATEWAY_RATE_LIMIT_PER_HOUR", ge=1, le=1_000_000)] = 100
+    """Requests a tenant may make to each service within any 3,600 s."""
+    max_body_bytes: Annotated[int, Field(alias="GATEWAY_MAX_BODY_BYTES", ge=1024)] = 100 * 1024 * 1024
+    """Largest request body."""
+    upstream_timeout_seconds: Annotated[float, Field(alias="GATEWAY_UPSTREAM_TIMEOUT_SECONDS", gt=0)] = 300.0
+    """Longest time for one request, from its first byte to the answer's last."""
+    drain_seconds: Annotated[float, Field(alias="GATEWAY_DRAIN_SECONDS", ge=0)] = 30.0
+    """After SIGTERM, longest time for requests in flight to finish."""
+    drain_delay_seconds: Annotated[float, Field(alias="GATEWAY_DRAIN_DELAY_SECONDS", ge=0)] = 2.0
+    """After SIGTERM, time during which requests are still accepted while /readyz already says no."""
+    spool_dir: Annotated[Path, Field(alias="GATEWAY_SPOOL_DIR")] = (
+        Path(tempfile.gettempdir()) / "aiservice-gateway-spool"
+    )
+    """Folder for usage records that neither Redis nor the database could take yet."""
+    prices: Annotated[dict[Task, Decimal], Field(alias="GATEWAY_PRICES"), BeforeValidator(_from_json)] = DEFAULT_PRICES
+    """JSON object: dollars for one unit, by task. Tasks that it leaves out keep their default."""
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(alias="GATEWAY_LOG_LEVEL"), BeforeValidator(str.upper)
+    ] = "INFO"
+    """Least severe log lines that are written."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("prices")
+    @classmethod
+    def _complete_prices(cls, value: dict[Task, Decimal]) -> dict[Task, Decimal]:
+        for task, price in value.items():
+            if not price.is_finite() or price < 0:
+                raise ValueError(f"the price of {task} must be a number that is not negative")
+        return DEFAULT_PRICES | value
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Names that start with GATEWAY_ and that no setting has: probably misspelt."""
+    known = {field.alias for field in Settings.model_fields.values()}
+    return sorted(name for name in names if name.startswith("GATEWAY_") and name not in known)

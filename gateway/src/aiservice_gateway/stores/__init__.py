@@ -1,0 +1,1 @@
+"""The backends, one client module each. Their own exceptions stop here and become the gateway's."""
