@@ -1,0 +1,25 @@
+"""What every inference image is built on: one engine, one device thread, one HTTP app.
+
+An image brings an Engine and calls serve(). This package imports no machine-learning library.
+"""
+
+from aiservice_runtime.engine import Answer, Engine, Media, RequestBody, Task
+from aiservice_runtime.errors import FatalError, InvalidRequestError, PayloadTooLargeError, RequestError
+from aiservice_runtime.server import run_main, serve
+from aiservice_runtime.settings import RuntimeSettings, parse_settings
+
+__all__ = [
+    "Answer",
+    "Engine",
+    "FatalError",
+    "InvalidRequestError",
+    "Media",
+    "PayloadTooLargeError",
+    "RequestBody",
+    "RequestError",
+    "RuntimeSettings",
+    "Task",
+    "parse_settings",
+    "run_main",
+    "serve",
+]

@@ -1,0 +1,76 @@
+"""What can go wrong, as the client and the operator of the pod see it.
+
+RequestError                 one request fails, the process goes on
+  InvalidRequestError   400  the request can never succeed as it is
+  UnsupportedMediaError 415  the body is neither JSON nor multipart
+  PayloadTooLargeError  413  over a limit: bytes, seconds of audio, pixels
+  OverloadedError       503  try again after a while
+  NotReadyError         503  loading or draining
+  InternalError         500  a defect; the details are in the log only
+ClientGoneError              nobody is there to be answered
+FatalError                   the process cannot serve; its sentence becomes the termination message
+"""
+
+from __future__ import annotations
+
+
+class RequestError(Exception):
+    """One request fails with a sentence for its sender. Carries the HTTP status and the code of the error body."""
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class InvalidRequestError(RequestError):
+    """The request can never succeed as it is."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class UnsupportedMediaError(RequestError):
+    """The body has a content type that is not understood."""
+
+    status = 415
+    code = "unsupported_media"
+
+
+class PayloadTooLargeError(RequestError):
+    """The request is over one of the limits."""
+
+    status = 413
+    code = "payload_too_large"
+
+
+class OverloadedError(RequestError):
+    """There is no room or no time for the request now."""
+
+    status = 503
+    code = "overloaded"
+
+
+class NotReadyError(RequestError):
+    """The model is not loaded yet, or the process is about to stop."""
+
+    status = 503
+    code = "not_ready"
+
+
+class InternalError(RequestError):
+    """A defect. The message never holds more than the client may know."""
+
+    status = 500
+    code = "internal"
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before the answer was there."""
+
+
+class FatalError(Exception):
+    """The process cannot serve: wrong settings, a model that cannot be loaded. The message says what to do."""

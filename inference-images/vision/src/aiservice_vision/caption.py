@@ -1,0 +1,65 @@
+"""Captions and answers about a picture, with BLIP-2 through transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import Blip2ForConditionalGeneration, Blip2Processor
+from transformers.utils import logging as transformers_logging
+
+from aiservice_runtime import FatalError, InvalidRequestError
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What the model said, without the prompt."""
+
+    text: str
+    tokens: int
+    """Tokens generated, special ones left out."""
+
+
+class Captioner:
+    """BLIP-2 with its processor. Not for several threads at once, except check_prompt()."""
+
+    def __init__(self, folder: Path, *, precision: str, device: str, max_new_tokens: int) -> None:
+        """Loads from the folder only. Raises FatalError when the files there do not make up a BLIP-2."""
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers is typed in parts
+        dtype = DTYPES[precision]
+        try:
+            self._processor = Blip2Processor.from_pretrained(folder, local_files_only=True)
+            model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [""])[0][:300]
+            raise FatalError(f"The BLIP-2 model in {folder} cannot be loaded: {reason}") from error
+        self._model = model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # its decorator hides the method
+        self._dtype = dtype
+        self._max_new_tokens = max_new_tokens
+        self._special = set(self._processor.tokenizer.all_special_ids) | {self._model.config.image_token_id}
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raises InvalidRequestError on a prompt with the mark that stands for the picture."""
+        mark = str(self._processor.image_token)
+        if mark in prompt:
+            raise InvalidRequestError(f"The prompt must not contain {mark}.")
+
+    @torch.inference_mode()
+    def describe(self, picture: Image.Image, prompt: str | None) -> Caption:
+        """Returns a caption, or with a prompt its continuation: "Question: how many? Answer:" asks a question."""
+        inputs = self._processor(images=picture, text=prompt, return_tensors="pt").to(self._model.device, self._dtype)
+        output = self._model.generate(**inputs, max_new_tokens=self._max_new_tokens, do_sample=False)[0]
+        generated = without_prompt(output, inputs["input_ids"][0] if prompt is not None else None)
+        tokens = [token for token in generated.tolist() if token not in self._special]
+        return Caption(self._processor.tokenizer.decode(tokens).strip(), len(tokens))
+
+
+def without_prompt(output: torch.Tensor, prompt: torch.Tensor | None) -> torch.Tensor:
+    """Returns the generated ids (one dimension): decoder-only models repeat the prompt's before their own."""
+    if prompt is None or not torch.equal(output[: len(prompt)], prompt):
+        return output
+    return output[len(prompt) :]

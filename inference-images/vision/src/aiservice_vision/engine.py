@@ -1,0 +1,144 @@
+"""image-to-text as an engine: what a request holds, which half answers it, and how.
+
+torch, transformers and paddleocr are imported by load(), in the device thread: /health answers meanwhile.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from PIL import Image, ImageDraw, ImageFont
+from pydantic import Field
+
+from aiservice_runtime import Answer, FatalError, InvalidRequestError, Media, RequestBody, Task
+from aiservice_runtime.precision import choose_precision
+from aiservice_vision import layout
+from aiservice_vision.image import decode
+from aiservice_vision.settings import VisionSettings
+
+if TYPE_CHECKING:
+    from aiservice_vision.caption import Captioner
+    from aiservice_vision.reading import Reader
+
+# Half precision on CPUs is slower than full, bf16 included, but half the memory: bf16 is there to be chosen.
+PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
+
+
+class ImageToText(RequestBody):
+    """Body of POST /api/image-to-text."""
+
+    file_field: ClassVar[str] = "image"
+
+    image: Media
+    """A picture: PNG, JPEG, WebP, GIF (first frame), BMP or TIFF."""
+    prompt: str | None = Field(None, min_length=1, max_length=1000)
+    """What the caption goes on from, for example "Question: what is in the box? Answer:"."""
+    caption: bool | None = None
+    """Whether to caption; null: if the service can."""
+    ocr: bool | None = None
+    """Whether to read text; null: if the service can."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request, decoded and checked."""
+
+    picture: Image.Image
+    prompt: str | None
+    caption: bool
+    ocr: bool
+
+
+class VisionEngine:
+    """BLIP-2 and PaddleOCR behind aiservice_runtime's Engine protocol."""
+
+    def __init__(self, settings: VisionSettings) -> None:
+        self._settings = settings
+        self._precision = choose_precision(settings, PRECISIONS)
+        self._captioner: Captioner | None = None
+        self._reader: Reader | None = None
+
+    @property
+    def tasks(self) -> Sequence[Task[Any, Any]]:
+        """The one task of this image."""
+        return [Task("image-to-text", "image", ImageToText, self._prepare, self._run)]
+
+    def load(self) -> None:
+        """Loads the halves that the model folder holds."""
+        found = layout.find(self._settings.model_dir)
+        if found.caption is not None:
+            import torch  # noqa: PLC0415 - see the module's docstring
+
+            from aiservice_vision.caption import Captioner  # noqa: PLC0415 - imports torch
+
+            torch.set_num_threads(self._settings.threads)
+            if self._settings.device == "cuda" and not torch.cuda.is_available():
+                raise FatalError(
+                    "The device is cuda, but no GPU is to be seen: check spec.profile, the node and its driver."
+                )
+            self._captioner = Captioner(
+                found.caption,
+                precision=self._precision,
+                device=self._settings.device,
+                max_new_tokens=self._settings.max_new_tokens,
+            )
+        if found.detector is not None and found.recogniser is not None:
+            from aiservice_vision.reading import Reader  # noqa: PLC0415 - imports paddleocr
+
+            self._reader = Reader(
+                found.detector,
+                found.recogniser,
+                threads=self._settings.threads,
+                max_side=self._settings.ocr_max_side,
+            )
+
+    def warm_up(self) -> None:
+        """Runs both halves once on a picture of a word, so that the reader has something to read."""
+        picture = Image.new("RGB", (320, 240), "white")
+        ImageDraw.Draw(picture).text((40, 90), "ready", font=ImageFont.load_default(size=60), fill="black")
+        self._answer(Job(picture, None, caption=self._captioner is not None, ocr=self._reader is not None))
+
+    def release(self) -> None:
+        """Drops the models."""
+        self._captioner = None
+        self._reader = None
+        gc.collect()
+
+    def _prepare(self, body: ImageToText) -> Job:
+        caption = _wanted(body.caption, self._captioner is not None, "caption", "captioning model; it reads text (ocr)")
+        ocr = _wanted(body.ocr, self._reader is not None, "ocr", "OCR model; it captions (caption)")
+        if not caption and not ocr:
+            raise InvalidRequestError("Nothing to do: caption and ocr are both false.")
+        if body.prompt is not None:
+            if not caption or self._captioner is None:
+                raise InvalidRequestError("A prompt is for captions, and none is made: leave prompt out.")
+            self._captioner.check_prompt(body.prompt)
+        picture = decode(body.image, max_pixels=self._settings.max_megapixels * 1e6)
+        return Job(picture, body.prompt, caption, ocr)
+
+    def _run(self, batch: Sequence[Job]) -> list[Answer]:
+        return [self._answer(job) for job in batch]
+
+    def _answer(self, job: Job) -> Answer:
+        caption = self._captioner.describe(job.picture, job.prompt) if job.caption and self._captioner else None
+        lines = self._reader.read(job.picture) if job.ocr and self._reader else []
+        text = "\n".join(line.text for line in lines)
+        body = {
+            "caption": caption.text if caption else None,
+            "text": text,
+            "lines": [asdict(line) for line in lines],
+            "width": job.picture.width,
+            "height": job.picture.height,
+        }
+        return Answer(body, units=1, tokens=(caption.tokens if caption else 0) + math.ceil(len(text) / 4))
+
+
+def _wanted(asked: bool | None, loaded: bool, field: str, lacks: str) -> bool:
+    """Returns whether to run a half. Raises InvalidRequestError when it is asked for and not there."""
+    if asked and not loaded:
+        raise InvalidRequestError(f"{field} cannot be true: this service has no {lacks} only.")
+    return loaded if asked is None else asked

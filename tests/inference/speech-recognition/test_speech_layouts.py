@@ -1,0 +1,137 @@
+"""Both layouts of a Whisper model give the same model; what is no model is told in a sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import whisper
+from transformers import WhisperForConditionalGeneration
+
+from aiservice_runtime import FatalError, InvalidRequestError
+from aiservice_speech_recognition.engine import SpeechEngine
+from aiservice_speech_recognition.model import Transcriber, build
+from aiservice_speech_recognition.settings import SpeechSettings
+from aiservice_speech_recognition.weights import read_weights
+from support import models
+from support.engines import ask
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_the_hugging_face_layout_gives_what_transformers_computes(tmp_path: Path, shards: bool) -> None:
+    models.tiny_hugging_face_whisper(tmp_path, shards=shards)
+    assert (tmp_path / "model.safetensors.index.json").exists() == shards
+    ours = build(read_weights(tmp_path), precision="fp32", device="cpu")
+    theirs = WhisperForConditionalGeneration.from_pretrained(tmp_path, local_files_only=True).eval()
+    mel = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([[50258, 50259, 50359, 50363, 400, 500]])
+    with torch.no_grad():
+        expected = theirs(input_features=mel, decoder_input_ids=tokens).logits
+        got = ours(mel, tokens)
+    assert got.shape == expected.shape
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert expected.std() > 0.1
+    assert ours.alignment_heads.to_dense().tolist() == [[False, True], [True, False]]
+
+
+def test_a_checkpoint_loads_as_whisper_itself_loads_it(weights: Path) -> None:
+    ours = build(read_weights(weights / "whisper"), precision="fp32", device="cpu")
+    theirs = whisper.load_model(str(weights / "whisper" / "tiny.en.pt"), device="cpu")
+    mine, original = ours.state_dict(), theirs.state_dict()
+    assert set(mine) == set(original)
+    assert all(torch.equal(mine[name], original[name]) for name in original)
+    assert {parameter.dtype for parameter in ours.parameters()} == {torch.float32}
+    # The heads that follow time, which load_model() knows only for checkpoints that it fetched itself.
+    theirs.set_alignment_heads(whisper._ALIGNMENT_HEADS["tiny.en"])
+    assert torch.equal(ours.alignment_heads.to_dense(), theirs.alignment_heads.to_dense())
+
+
+def test_half_precision_keeps_layer_norms_and_results(weights: Path) -> None:
+    found = read_weights(weights / "whisper")
+    half = build(found, precision="fp16", device="cpu")
+    full = build(read_weights(weights / "whisper"), precision="fp32", device="cpu")
+    kinds = {name: parameter.dtype for name, parameter in half.named_parameters()}
+    assert kinds["encoder.ln_post.weight"] == kinds["decoder.blocks.0.attn_ln.bias"] == torch.float32
+    assert kinds["encoder.conv1.weight"] == kinds["decoder.token_embedding.weight"] == torch.float16
+    mel = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([[50257, 50362, 400]])
+    with torch.no_grad():
+        difference = (half(mel.half(), tokens) - full(mel, tokens)).abs().max().item()
+    assert 0 < difference < 0.5
+
+
+def test_a_multilingual_model_detects_and_takes_languages(tmp_path: Path) -> None:
+    models.tiny_whisper(tmp_path / "model.pt", vocabulary=51866)
+    transcriber = Transcriber(build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False)
+    assert transcriber.language_code(None, translate=True) is None
+    assert transcriber.language_code("de", translate=False) == "de"
+    assert transcriber.language_code("German", translate=False) == "de"
+    assert transcriber.language_code("yue", translate=False) == "yue"
+    with pytest.raises(InvalidRequestError, match="not known"):
+        transcriber.language_code("klingon", translate=False)
+
+
+def test_a_language_newer_than_the_model_is_refused(tmp_path: Path) -> None:
+    models.tiny_whisper(tmp_path / "model.pt", vocabulary=51865)
+    transcriber = Transcriber(build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False)
+    with pytest.raises(InvalidRequestError, match="not known"):
+        transcriber.language_code("yue", translate=False)  # Cantonese came with large-v3
+
+
+def test_a_tiny_hugging_face_model_serves(tmp_path: Path, speech: bytes) -> None:
+    models.tiny_hugging_face_whisper(tmp_path)
+    engine = SpeechEngine(SpeechSettings(model_dir=tmp_path))
+    engine.load()
+    engine.warm_up()
+    answer = ask(engine, audio=speech, timestamps="word")
+    assert len(answer.body["language"]) in {2, 3}  # random weights detect one at random
+    assert math.isclose(answer.units, 6.95, abs_tol=0.3)
+
+
+def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FatalError, match=r"No Whisper model in .*one \*\.pt file.*model\.safetensors"):
+        read_weights(tmp_path)
+
+
+def test_two_checkpoints_are_told(tmp_path: Path) -> None:
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(FatalError, match=r"More than one checkpoint .*a\.pt, b\.pt"):
+        read_weights(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"not a model")
+    with pytest.raises(FatalError, match="cannot be read"):
+        read_weights(tmp_path)
+
+
+def test_a_checkpoint_with_code_is_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return (Path.touch, (marker,))
+
+    torch.save({"dims": Evil(), "model_state_dict": {}}, tmp_path / "model.pt")
+    with pytest.raises(FatalError, match="cannot be read"):
+        read_weights(tmp_path)
+    assert not marker.exists()
+
+
+def test_weights_of_another_shape_are_told(tmp_path: Path) -> None:
+    models.tiny_hugging_face_whisper(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"decoder_layers": 3}))
+    with pytest.raises(FatalError, match="do not fit the model"):
+        build(read_weights(tmp_path), precision="fp32", device="cpu")
+
+
+def test_a_missing_weights_file_is_told(tmp_path: Path) -> None:
+    models.tiny_hugging_face_whisper(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FatalError, match="No weights beside"):
+        read_weights(tmp_path)

@@ -1,0 +1,124 @@
+"""More requests than can run, clients that leave, and the time before the model is there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from support.toy_engine import ToyEngine
+from support.toy_service import PATH, StartToy, Toy, body, eventually
+
+
+async def test_health_answers_while_the_model_loads_and_readiness_waits(start_toy: StartToy) -> None:
+    toy = await start_toy(ToyEngine(load_seconds=0.5), wait=False)
+    assert (await toy.client.get("/health")).status_code == 200
+    ready = await toy.client.get("/ready")
+    assert (ready.status_code, ready.json()) == (503, {"status": "loading"})
+    answer = await toy.client.post(PATH, json=body())
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    assert int(answer.headers["retry-after"]) > 0
+    await eventually(lambda: toy.service.ready)
+    assert (await toy.client.post(PATH, json=body())).status_code == 200
+
+
+async def hold(toy: Toy, requests: int) -> list[asyncio.Task[httpx.Response]]:
+    """Sends requests while the device is held up; one runs, the others wait."""
+    toy.engine.gate.clear()
+    sent = [asyncio.create_task(toy.client.post(PATH, json=body(say=f"held {n}"))) for n in range(requests)]
+    await eventually(lambda: toy.service.device.queue_depth == requests - 1 and toy.engine.events[-1] != "warm up")
+    return sent
+
+
+async def test_a_full_queue_answers_503_before_the_body_is_read(start_toy: StartToy) -> None:
+    toy = await start_toy(queue_size=2)
+    held = await hold(toy, 3)
+    assert toy.metric("aiservice_queue_depth") == 2
+    assert toy.metric("aiservice_requests_in_flight", task="speech-to-text") == 3
+    answer = await toy.client.post(PATH, json=body())
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    toy.engine.gate.set()
+    assert [(await task).status_code for task in held] == [200] * 3
+    assert (await toy.client.post(PATH, json=body())).status_code == 200
+    assert toy.metric("aiservice_requests_in_flight", task="speech-to-text") == 0
+
+
+async def test_a_client_that_leaves_the_queue_costs_no_device_time(start_toy: StartToy) -> None:
+    toy = await start_toy()
+    [first] = await hold(toy, 1)
+    _, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+    content = json.dumps(body(say="leaver")).encode()
+    writer.write(
+        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n".encode()
+        + content
+    )
+    await eventually(lambda: toy.service.device.queue_depth == 1)
+    writer.close()
+    await eventually(lambda: toy.service.device.queue_depth == 0 and toy.service.admission.held == 1)
+    toy.engine.gate.set()
+    assert (await first).status_code == 200
+    assert (await toy.client.post(PATH, json=body(say="next"))).status_code == 200
+    assert toy.engine.events[2:] == ["run held 0", "run next"]
+    assert toy.metric("aiservice_request_seconds_count", task="speech-to-text", outcome="cancelled") == 1
+
+
+async def test_a_client_that_leaves_while_sending_frees_its_place(start_toy: StartToy) -> None:
+    toy = await start_toy(queue_size=0)
+    _, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+    writer.write(
+        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{{".encode()
+    )
+    await eventually(lambda: toy.service.admission.held == 1)
+    assert (await toy.client.post(PATH, json=body())).status_code == 503
+    writer.close()
+    await eventually(lambda: toy.service.admission.held == 0)
+    assert (await toy.client.post(PATH, json=body())).status_code == 200
+
+
+async def test_a_client_that_leaves_during_the_run_does_not_stop_the_service(start_toy: StartToy) -> None:
+    toy = await start_toy()
+    [first] = await hold(toy, 1)
+    first.cancel()
+    await eventually(lambda: toy.service.admission.held == 0)
+    toy.engine.gate.set()
+    assert (await toy.client.post(PATH, json=body(say="next"))).status_code == 200
+
+
+async def test_a_request_that_waits_too_long_is_dropped(start_toy: StartToy) -> None:
+    toy = await start_toy(request_seconds=0.5)
+    first, second = await hold(toy, 2)
+    answers = await asyncio.gather(first, second)
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "overloaded")] * 2
+    assert "0.5 seconds" in answers[0].json()["error"]
+    toy.engine.gate.set()
+    assert (await toy.client.post(PATH, json=body(say="next"))).status_code == 200
+    assert [event for event in toy.engine.events if event.startswith("run")] == ["run held 0", "run next"]
+
+
+async def test_closing_fails_what_waits_with_a_hint_to_try_again(start_toy: StartToy) -> None:
+    toy = await start_toy()
+    first, second = await hold(toy, 2)
+    toy.service.close()
+    answer = await second
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    toy.engine.gate.set()
+    assert (await first).status_code == 200
+    await eventually(lambda: toy.engine.events[-1] == "release")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_dead_device_thread_fails_liveness(start_toy: StartToy, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = await start_toy()
+
+    def defect() -> None:
+        raise RuntimeError("a defect of the loop itself")
+
+    monkeypatch.setattr(toy.service.device, "_next_batch", defect)
+    assert (await toy.client.post(PATH, json=body())).status_code == 200
+    await eventually(lambda: not toy.service.device.alive)
+    assert (await toy.client.get("/health")).status_code == 503
+    assert toy.engine.events[-1] == "release"

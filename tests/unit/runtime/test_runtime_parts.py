@@ -1,0 +1,104 @@
+"""Small pure parts of the runtime."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from aiservice_runtime.app import cost
+from aiservice_runtime.cpus import available_cpus, cpu_quota
+from aiservice_runtime.errors import FatalError
+from aiservice_runtime.logs import JsonFormatter
+from aiservice_runtime.precision import choose_precision
+from aiservice_runtime.settings import RuntimeSettings
+
+
+@pytest.mark.parametrize(
+    ("units", "price", "expected"),
+    [
+        (1, None, None),
+        (1, "0.5", 0.5),
+        (1.23456, "1", 1.235),  # charged for what usage.units says
+        (0.0005, "1", 0.001),
+        (2, "0.00000025", 0.000001),
+        (10, "0", 0.0),
+    ],
+)
+def test_cost(units: float, price: str | None, expected: float | None) -> None:
+    assert cost(units, None if price is None else Decimal(price)) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ({}, None),
+    ],
+)
+def test_cpu_quota(tmp_path: Path, files: dict[str, str], expected: float | None) -> None:
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    assert cpu_quota(tmp_path) == expected
+
+
+def test_available_cpus_is_at_least_one() -> None:
+    assert available_cpus() >= 1
+
+
+SUPPORTED = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "fp32")}
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "expected"),
+    [("cpu", "auto", "fp32"), ("cuda", "auto", "fp16"), ("cpu", "bf16", "bf16"), ("cuda", "fp32", "fp32")],
+)
+def test_precision(device: str, asked: str, expected: str) -> None:
+    assert (
+        choose_precision(RuntimeSettings.model_validate({"device": device, "precision": asked}), SUPPORTED) == expected
+    )
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cpu", "fp16"), ("cpu", "int8"), ("cuda", "bf16")])
+def test_impossible_precision(device: str, asked: str) -> None:
+    settings = RuntimeSettings.model_validate({"device": device, "precision": asked})
+    with pytest.raises(
+        FatalError, match=f"Precision {asked} is not possible here on {device}; set precision to auto or"
+    ):
+        choose_precision(settings, SUPPORTED)
+
+
+def test_settings_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AISERVICE_TASKS", " speech-to-text , image-to-text,")
+    monkeypatch.setenv("AISERVICE_PORTS", "speech-to-text=1234")
+    settings = RuntimeSettings()
+    assert settings.tasks == ("speech-to-text", "image-to-text")
+    assert settings.ports == {"speech-to-text": 1234}
+    assert settings.threads == available_cpus()
+
+
+def test_log_records_of_errors_name_causes_and_places_but_no_values() -> None:
+    secret = "prompt " * 100
+    try:
+        try:
+            raise ValueError(secret)
+        except ValueError as error:
+            raise RuntimeError("outer") from error
+    except RuntimeError:
+        record = logging.getLogger("x").makeRecord("x", logging.ERROR, "f", 1, "failed", (), sys.exc_info())
+    record.fields = {"task": "t"}
+    entry = json.loads(JsonFormatter(service="s", namespace="").format(record))
+    assert entry["exception"].startswith("RuntimeError: outer <- ValueError: prompt")
+    assert len(entry["exception"]) < 400
+    assert entry["traceback"][0].endswith("test_log_records_of_errors_name_causes_and_places_but_no_values")
+    assert (entry["service"], entry["task"], "namespace" in entry) == ("s", "t", False)
+    assert entry["time"].endswith("Z")

@@ -1,0 +1,228 @@
+"""The process as Kubernetes sees it: start, ports, probes, SIGTERM, exit code, termination message, log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from support.toy_service import PATH, body
+
+TESTS = Path(__file__).parents[2]
+
+
+class Process:
+    """`python -m support.toy_engine` with its log read as it comes."""
+
+    def __init__(self, folder: Path, arguments: list[str], variables: dict[str, str]) -> None:
+        self.termination = folder / "termination-log"
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AISERVICE_")},
+            "PYTHONPATH": str(TESTS),
+            "AISERVICE_HOST": "127.0.0.1",
+            "AISERVICE_PORTS": "speech-to-text=0,image-to-text=0",
+            "TERMINATION_LOG": str(self.termination),
+            **variables,
+        }
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "support.toy_engine", *arguments],
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.child.stdout
+        self.lines.extend(self.child.stdout)
+        self.child.stdout.close()
+
+    def wait_for(self, message: str, seconds: float = 15) -> dict[str, Any]:
+        """Returns the first log record with this message."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for line in list(self.lines):
+                record: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
+                if record.get("message") == message:
+                    return record
+            time.sleep(0.02)
+        raise AssertionError(f"no log record {message!r} in {self.lines}")
+
+    def ports(self) -> dict[str, int]:
+        ports: dict[str, int] = self.wait_for("listening")["ports"]
+        return ports
+
+    def end(self, seconds: float = 15) -> int:
+        """Waits for the process to end and returns its exit code."""
+        code = self.child.wait(seconds)
+        self._reader.join()
+        return code
+
+
+StartProcess = Callable[..., Process]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[StartProcess]:
+    processes: list[Process] = []
+
+    def begin(*arguments: str, **variables: str) -> Process:
+        processes.append(Process(tmp_path, list(arguments), variables))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        process.child.kill()
+        process.end()
+
+
+def test_each_task_has_its_port_and_a_drain_finishes_what_runs(start: StartProcess) -> None:
+    process = start(AISERVICE_NAME="toy", AISERVICE_NAMESPACE="tests", AISERVICE_DRAIN_SECONDS="10")
+    process.wait_for("ready")
+    ports = process.ports()
+    assert set(ports) == {"speech-to-text", "image-to-text"}
+    assert len(set(ports.values())) == 2
+    for task, port in ports.items():
+        assert httpx.post(f"http://127.0.0.1:{port}/api/{task}", json=body(say=task)).json()["text"] == task
+        assert httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200
+
+    base = f"http://127.0.0.1:{ports['speech-to-text']}"
+    answers: list[httpx.Response] = []
+    sender = threading.Thread(
+        target=lambda: answers.append(httpx.post(base + PATH, json=body(say="last", seconds=1.5), timeout=20))
+    )
+    sender.start()
+    time.sleep(0.5)
+    process.child.send_signal(signal.SIGTERM)
+    process.wait_for("draining")
+    ready = httpx.get(base + "/ready")
+    assert (ready.status_code, ready.json()["status"]) == (503, "draining")
+    assert ready.headers["connection"] == "close"
+    refused = httpx.post(base + PATH, json=body())
+    assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "not_ready", "1")
+    sender.join()
+    assert answers[0].json()["text"] == "last"
+    assert process.end() == 0
+    assert not process.termination.exists()
+    assert process.wait_for("ready")["service"] == "toy"
+
+
+def test_the_drain_ends_in_time_even_if_a_request_does_not(start: StartProcess) -> None:
+    process = start(AISERVICE_DRAIN_SECONDS="2", AISERVICE_TASKS="speech-to-text", AISERVICE_PORTS="speech-to-text=0")
+    process.wait_for("ready")
+    base = f"http://127.0.0.1:{process.ports()['speech-to-text']}"
+    outcome: list[object] = []
+
+    def send() -> None:
+        try:
+            outcome.append(httpx.post(base + PATH, json=body(seconds=30), timeout=20))
+        except httpx.HTTPError as error:
+            outcome.append(error)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    time.sleep(0.5)
+    started = time.monotonic()
+    process.child.send_signal(signal.SIGTERM)
+    assert process.end() == 0
+    assert time.monotonic() - started < 8  # 2 by the setting; the rest is for a busy machine
+    sender.join()
+    assert outcome
+    assert process.wait_for("the drain time is over")["given_up"] == 1
+
+
+def test_sigterm_while_loading_ends_at_once(start: StartProcess) -> None:
+    process = start(TOY_LOAD_SECONDS="30")
+    process.ports()
+    process.child.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    assert process.end() == 0
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"TOY_LOAD_ERROR": "fatal"}, "No toy in /models: put one there."),
+        ({"TOY_LOAD_ERROR": "crash"}, "Loading the model failed: RuntimeError: boom"),
+        ({"AISERVICE_PRECISION": "fp8"}, "Wrong setting AISERVICE_PRECISION='fp8'"),
+        ({"AISERVICE_QUEUE_SIZE": "many"}, "Wrong setting AISERVICE_QUEUE_SIZE='many'"),
+        ({"AISERVICE_TASKS": "text-to-speech"}, "does not serve the task 'text-to-speech'"),
+        ({"AISERVICE_PORTS": "speech-to-text=99999"}, "Wrong setting AISERVICE_PORTS="),
+    ],
+)
+def test_what_keeps_it_from_serving_is_told_in_one_sentence(
+    start: StartProcess, variables: dict[str, str], sentence: str
+) -> None:
+    process = start(**variables)
+    assert process.end() == 1
+    message = process.termination.read_text()
+    assert sentence in message
+    assert "\n" not in message
+    assert any(sentence in line for line in process.lines)
+
+
+def test_a_taken_port_is_told(start: StartProcess) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = start(AISERVICE_PORTS=f"speech-to-text={taken.getsockname()[1]},image-to-text=0")
+        assert process.end() == 1
+    assert "Cannot listen on port" in process.termination.read_text()
+
+
+def test_an_unknown_argument_is_told(start: StartProcess) -> None:
+    process = start("--quick")
+    assert process.end() == 1
+    assert "--quick" in process.termination.read_text()
+
+
+def test_arguments_win_over_variables_and_help_names_both(start: StartProcess) -> None:
+    process = start(
+        "--queue-size",
+        "0",
+        "--tasks=image-to-text",
+        AISERVICE_QUEUE_SIZE="no number",
+        AISERVICE_PORTS="image-to-text=0",
+    )
+    process.wait_for("ready")
+    assert set(process.ports()) == {"image-to-text"}
+    helped = start("--help")
+    assert helped.end() == 0
+    text = " ".join("".join(helped.lines).split())
+    assert "--queue-size" in text
+    assert "AISERVICE_QUEUE_SIZE" in text
+    assert "more are answered 503" in text
+
+
+def test_the_log_is_json_and_holds_no_media_prompts_or_texts(start: StartProcess) -> None:
+    process = start()
+    process.wait_for("ready")
+    url = f"http://127.0.0.1:{process.ports()['speech-to-text']}{PATH}"
+    secret = "a prompt nobody may read"
+    httpx.post(url, json=body(b"media nobody may read", say=secret), headers={"X-Request-Id": "seen"})
+    httpx.post(url, json={"audio": secret, "say": secret, secret: 1})
+    httpx.post(url, json=body(say=secret, refuse=True))
+    httpx.post(url, content=secret, headers={"Content-Type": "application/json"})
+    process.child.send_signal(signal.SIGTERM)
+    process.end()
+    records = [json.loads(line) for line in process.lines]
+    requests = [record for record in records if record["message"] == "request"]
+    assert [record["outcome"] for record in requests] == ["ok", *["invalid_request"] * 3]
+    assert requests[0]["request_id"] == "seen"
+    assert {"time", "level", "task", "status", "seconds", "queue_seconds", "device_seconds"} <= set(requests[0])
+    assert "nobody may read" not in "".join(process.lines)
+    assert body(b"media nobody may read")["audio"] not in "".join(process.lines)
