@@ -1,0 +1,35 @@
+"""ModelCaches: the one made for models stated inline, and the finalizer on those that users made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aiservice_api.v1alpha1 import ModelCacheSpec
+from aiservice_operator import names
+from aiservice_operator.desired.common import used_by
+from aiservice_operator.kinds import Json
+from aiservice_operator.observed import Meta
+
+
+def inline_cache(namespace: str, name: str, spec: ModelCacheSpec, users: Sequence[Meta]) -> Json:
+    """Builds the ModelCache that all AIServices which state this model share, owned by all of them."""
+    owners = [used_by(user).model_dump(mode="json", by_alias=True, exclude_none=True) for user in users]
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": names.cache_labels(name),
+            "ownerReferences": owners,
+            "finalizers": [names.FINALIZER] if users else [],
+        },
+        "spec": spec.to_wire(),
+    }
+
+
+def hold(cache: Meta, *, in_use: bool) -> Json:
+    """Builds what the operator applies to a ModelCache that a user made: the finalizer while it is in use.
+
+    The uid makes sure that it is this one: applied to one that has just gone, it would make a new, empty one.
+    """
+    finalizers = [names.FINALIZER] if in_use else []
+    return {"metadata": {"name": cache.name, "namespace": cache.namespace, "uid": cache.uid, "finalizers": finalizers}}

@@ -1,0 +1,92 @@
+"""Kubernetes Events for what a user should know: only when something turns, so none is said twice.
+
+A restarted operator sees no turn, because what it compares with is the status that it wrote before.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from aiservice_api.v1alpha1 import Condition
+from aiservice_operator import names
+from aiservice_operator.kinds import RESOURCES, Json, Key, Kind
+from aiservice_operator.status.conditions import FALSE, TRUE, find
+
+_NOTE_LENGTH = 1024
+"""The API server's limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Something a user should know of."""
+
+    warning: bool
+    reason: str
+    note: str
+
+
+def turns(kind: Kind, before: Sequence[Condition], after: Sequence[Condition]) -> list[Turn]:
+    """Returns what turned between two states of an object."""
+    return _service_turns(before, after) if kind is Kind.AISERVICE else _cache_turns(before, after)
+
+
+def _service_turns(before: Sequence[Condition], after: Sequence[Condition]) -> list[Turn]:
+    found = []
+    if (rejected := _became(FALSE, "Accepted", before, after)) is not None:
+        found.append(Turn(True, "Rejected", rejected.message))
+    if (cached := _became(TRUE, "ModelReady", before, after)) is not None:
+        found.append(Turn(False, "ModelCached", cached.message))
+    if (ready := _became(TRUE, "Ready", before, after)) is not None:
+        found.append(Turn(False, "Idle" if ready.reason == "Idle" else "Ready", ready.message))
+    if rejected is None and (failed := _became(FALSE, "Ready", before, after)) is not None:
+        was_ready = find(before, "Ready")
+        degraded = was_ready is not None and was_ready.status is TRUE
+        found.append(Turn(True, "Degraded" if degraded else "Failed", f"{failed.reason}: {failed.message}"))
+    return found
+
+
+def _cache_turns(before: Sequence[Condition], after: Sequence[Condition]) -> list[Turn]:
+    found = []
+    if (unbound := _became(FALSE, "StorageBound", before, after)) is not None:
+        found.append(Turn(True, "StorageNotBound", unbound.message))
+    if (done := _became(TRUE, "Downloaded", before, after)) is not None and done.reason == "Downloaded":
+        found.append(Turn(False, "ModelCached", done.message))
+    if (failed := _became(FALSE, "Downloaded", before, after)) is not None:
+        found.append(Turn(True, "DownloadFailed", f"{failed.reason}: {failed.message}"))
+    held, was = find(after, "Ready"), find(before, "Ready")
+    if held is not None and held.reason == "InUse" and (was is None or was.reason != "InUse"):
+        found.append(Turn(True, "DeletionWaits", held.message))
+    return found
+
+
+def _became(status: str, name: str, before: Sequence[Condition], after: Sequence[Condition]) -> Condition | None:
+    """Returns a condition that has this status now and had not, or has it for another reason."""
+    now, was = find(after, name), find(before, name)
+    if now is None or now.status != status:
+        return None
+    same = was is not None and was.status == status and (status == TRUE or was.reason == now.reason)
+    return None if same else now
+
+
+def event(regarding: Key, uid: str, turn: Turn, *, reporter: str, now: datetime) -> Json:
+    """Builds the body of an Event (events.k8s.io/v1)."""
+    return {
+        "metadata": {"name": f"{regarding.name}.{uuid.uuid4().hex[:16]}", "namespace": regarding.namespace},
+        "regarding": {
+            "apiVersion": RESOURCES[regarding.kind].api_version,
+            "kind": regarding.kind.value,
+            "name": regarding.name,
+            "namespace": regarding.namespace,
+            "uid": uid,
+        },
+        "type": "Warning" if turn.warning else "Normal",
+        "reason": turn.reason,
+        "note": turn.note if len(turn.note) <= _NOTE_LENGTH else turn.note[: _NOTE_LENGTH - 1] + "…",
+        "action": "Reconcile",
+        "reportingController": f"{names.FIELD_MANAGER}.aiservice.dev",
+        "reportingInstance": reporter,
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    }

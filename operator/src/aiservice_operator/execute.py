@@ -1,0 +1,138 @@
+"""Carries out plans. No decisions but one: never to take over what somebody else made."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from aiservice_operator import names
+from aiservice_operator.compare import differs
+from aiservice_operator.errors import ConflictError, RefusedError
+from aiservice_operator.kinds import Json, Key, Kind, ObjectId
+from aiservice_operator.kube import Kube
+from aiservice_operator.observed import Meta, parse_meta
+from aiservice_operator.plan.actions import Action, Apply, Delete, Refusal, belongs
+from aiservice_operator.store import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """How the actions of a plan went."""
+
+    changed: bool
+    refusals: tuple[Refusal, ...]
+
+
+class Executor:
+    """Writes to the API server, and the answers into the store.
+
+    Args:
+        store: Learns what every write answered.
+        kube: The API server.
+        notify: Takes the keys that a write concerns.
+    """
+
+    def __init__(self, store: Store, kube: Kube, notify: Callable[[frozenset[Key]], None]) -> None:
+        self._store = store
+        self._kube = kube
+        self._notify = notify
+        self._contested: dict[ObjectId, tuple[str, int]] = {}
+
+    async def run(self, key: Key, actions: Sequence[Action]) -> Executed:
+        """Carries out the actions of one plan, side by side.
+
+        Args:
+            key: Whose plan it is; it goes on planning itself and is not notified.
+            actions: What to do.
+
+        Raises:
+            KubeError: one failed in a way that another try may mend.
+        """
+        results = await asyncio.gather(*(self._one(key, action) for action in actions), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        done = [result for result in results if not isinstance(result, BaseException)]
+        return Executed(
+            changed=any(result is True for result in done),
+            refusals=tuple(result for result in done if isinstance(result, Refusal)),
+        )
+
+    async def _one(self, key: Key, action: Action) -> bool | Refusal:
+        """Returns whether something changed, or why it was refused."""
+        try:
+            keys = await (self._delete(action) if isinstance(action, Delete) else self._apply(action))
+        except RefusedError as error:
+            log.warning("%s: %s is refused: %s", key, action.identity, error.message)
+            return Refusal(action.identity, error.message)
+        if keys is None:
+            return False
+        self._notify(keys - {key})
+        return True
+
+    async def _delete(self, action: Delete) -> frozenset[Key]:
+        log.info("deleting %s: %s", action.identity, action.reason)
+        remaining = await self._kube.delete(action.identity, action.uid, action.version)
+        if remaining is None:
+            return self._store.forget(action.identity, action.uid)
+        return self._store.put(action.identity.kind, remaining)
+
+    async def _apply(self, action: Apply) -> frozenset[Key] | None:
+        digest = _digest(action.body)
+        known = self._store.get(action.identity)
+        if known is not None and self._contested.get(action.identity) == (digest, _marker(known.meta)):
+            return None
+        if action.owner is not None:
+            await self._make_sure(action.identity, action.owner)
+        log.info("applying %s: %s", action.identity, action.reason)
+        live = await self._kube.apply(action.identity, action.body)
+        self._note_contest(action, digest, live)
+        return self._store.put(action.identity.kind, live)
+
+    async def _make_sure(self, identity: ObjectId, owner: Meta) -> None:
+        """Looks before the first apply: it would merge into whatever has this name.
+
+        Raises:
+            ConflictError: what has it is about to go.
+            RefusedError: it is somebody else's.
+        """
+        existing = await self._kube.get(identity)
+        if existing is None:
+            return
+        meta = parse_meta(existing["metadata"])
+        if belongs(meta, owner) and not meta.deleting:
+            return
+        controller = meta.controller
+        left_over = controller is not None and controller.kind in (Kind.AISERVICE, Kind.MODEL_CACHE)
+        if meta.deleting or left_over:
+            raise ConflictError(f"the {identity.kind} {identity.name} of before is still being deleted")
+        raise RefusedError(
+            f"there is a {identity.kind} {identity.name} that the operator did not make: delete or rename it, or give "
+            f"{owner.name} another name"
+        )
+
+    def _note_contest(self, action: Apply, digest: str, live: Json) -> None:
+        """Someone who changes our fields as we write them would otherwise be answered for ever."""
+        where = differs(action.body, live)
+        if where is None:
+            self._contested.pop(action.identity, None)
+            return
+        self._contested[action.identity] = (digest, _marker(parse_meta(live["metadata"])))
+        log.warning(
+            "%s: %s was changed as it was applied, by a webhook or another controller: left so until one side changes",
+            action.identity,
+            where,
+        )
+
+
+def _digest(body: Json) -> str:
+    return str(body["metadata"].get("annotations", {}).get(names.APPLIED_ANNOTATION, ""))
+
+
+def _marker(meta: Meta) -> int:
+    """A number that changes with the spec: the generation, and for kinds without one any change at all."""
+    return meta.generation or meta.version

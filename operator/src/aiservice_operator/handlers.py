@@ -1,0 +1,108 @@
+"""Kopf: the watches. The only module that imports it.
+
+Handlers note what they are told and answer nothing. No create or update handlers, no timers, no indexes, no state in
+annotations: what happens is decided by the reconcile, from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiohttp
+import kopf
+
+from aiservice_operator import __version__, names
+from aiservice_operator.kinds import RESOURCES, Json, Kind
+from aiservice_operator.kube import Kube
+from aiservice_operator.watches import WatchMonitor
+
+Note = Callable[[Kind, str | None, Json], None]
+"""Takes kind, type of event (DELETED or another) and object."""
+
+_RECONNECT_SECONDS = (0.1, 0.2, 0.5, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2)
+"""Pauses between tries of one request. Kopf's own grow to 21 s: so long a recovered API server would go unnoticed."""
+
+
+async def watch(
+    kube: Kube, monitor: WatchMonitor, namespaces: Sequence[str], note: Note, started: Callable[[], None]
+) -> None:
+    """Runs Kopf until it is cancelled or fails.
+
+    Args:
+        kube: Where to connect to, and as whom.
+        monitor: Follows the requests.
+        namespaces: Which are served; empty: all.
+        note: Takes what is seen.
+        started: Called when Kopf has set up its tasks, and its handlers of signals, which are not wanted.
+    """
+    others = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=_registry(kube, monitor, note),
+        settings=_settings(),
+        clusterwide=not namespaces,
+        namespaces=list(namespaces),
+        standalone=True,
+    )
+    started()
+    await kopf.run_tasks(tasks, ignored=others)
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.queueing.worker_limit = None
+    settings.queueing.idle_timeout = 0.5
+    settings.networking.request_timeout = 20
+    settings.networking.connect_timeout = 5
+    settings.networking.error_backoffs = _RECONNECT_SECONDS
+    settings.process.ultimate_exiting_timeout = None
+    for resource in RESOURCES.values():
+        if resource.ours_only:
+            settings.watching.label_selectors[resource.plural] = names.SELECTOR
+    return settings
+
+
+def _registry(kube: Kube, monitor: WatchMonitor, note: Note) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return kopf.AiohttpSession(server=kube.server, aiohttp_session=_session(kube, monitor))
+
+    for kind, resource in RESOURCES.items():
+        kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)(_handler(kind, note))
+    return registry
+
+
+def _handler(kind: Kind, note: Note) -> Callable[..., Any]:
+    async def handle(event: kopf.RawEvent, **_: Any) -> None:
+        note(kind, event["type"], dict(event["object"]))
+
+    return handle
+
+
+def _session(kube: Kube, monitor: WatchMonitor) -> aiohttp.ClientSession:
+    """The session for all watches, with credentials that are fresh at each request."""
+
+    async def authenticate(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        request.headers.update(await kube.credentials())
+        return await send(request)
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=kube.tls),
+        headers={"User-Agent": f"aiservice-operator/{__version__}"},
+        middlewares=(authenticate,),
+        trace_configs=[monitor.trace()],
+        trust_env=True,
+        read_bufsize=2**21,
+    )
+
+
+def quiet() -> None:
+    """Lets only warnings of Kopf through: it reports each step of each watch."""
+    logging.getLogger("kopf").setLevel(logging.WARNING)

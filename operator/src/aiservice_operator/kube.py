@@ -1,0 +1,248 @@
+"""The API server, through the official client: requests, and its exceptions turned into the operator's own.
+
+The client's generated methods parse every answer into models, field by field, which costs more than the request; and
+the store wants JSON. So this uses the client's configuration, credentials, TLS and connections, and sends bodies that
+were built from its typed models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from aiservice_operator import names
+from aiservice_operator.errors import (
+    ConfigurationError,
+    ConflictError,
+    KubeError,
+    NotFoundError,
+    NotLeaderError,
+    RefusedError,
+    ThrottledError,
+    UnavailableError,
+)
+from aiservice_operator.kinds import RESOURCES, Json, Kind, ObjectId
+
+REQUEST_SECONDS = 15.0
+"""A request that takes longer has failed."""
+_PAGE = 500
+SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+"""Exists in every pod that may talk to the API server."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Json | None = None
+    content_type: str = "application/json"
+
+
+class Listing(NamedTuple):
+    """A complete list at one moment."""
+
+    bodies: list[Json]
+    version: int
+
+
+async def connect(*, in_cluster: bool) -> ApiClient:
+    """Opens a client.
+
+    Args:
+        in_cluster: With the pod's service account; else with KUBECONFIG.
+
+    Raises:
+        ConfigurationError: what that needs is missing.
+    """
+    configuration = Configuration()
+    try:
+        if in_cluster:
+            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call] # has no types
+        else:
+            await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call] # has no types
+    except (ConfigException, OSError) as error:
+        raise ConfigurationError(f"no cluster to connect to: {error}; run in a pod, or set KUBECONFIG") from error
+    configuration.connection_pool_maxsize = 100
+    return ApiClient(configuration)
+
+
+class Kube:
+    """Requests to one API server.
+
+    Args:
+        client: The official client.
+        may_write: Whether this process holds the Lease now; asked before every write.
+        wrote: Told of every write, with kind and verb.
+    """
+
+    def __init__(
+        self, client: ApiClient, may_write: Callable[[], bool], wrote: Callable[[str, str], None] = lambda *_: None
+    ) -> None:
+        self._client = client
+        self._rest: Any = client.rest_client  # its methods have no types
+        self._may_write = may_write
+        self._wrote = wrote
+
+    @property
+    def server(self) -> str:
+        """Base URL of the API server."""
+        return str(self._client.configuration.host)
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """Authorities and client certificate."""
+        context: ssl.SSLContext = self._rest.ssl_context
+        return context
+
+    async def credentials(self) -> dict[str, str]:
+        """Returns the headers that authenticate a request; the token in them is fresh."""
+        headers: dict[str, str] = {}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
+        return headers
+
+    async def list_all(self, kind: Kind, namespace: str | None) -> Listing:
+        """Lists a kind, in one namespace or in all, page by page."""
+        resource, bodies, query = RESOURCES[kind], [], {"limit": str(_PAGE)}
+        if resource.ours_only:
+            query["labelSelector"] = names.SELECTOR
+        while True:
+            page = await self._read(resource.path(namespace), query)
+            bodies += page["items"]
+            if not (more := page["metadata"].get("continue")):
+                return Listing(bodies, int(page["metadata"]["resourceVersion"]))
+            query["continue"] = more
+
+    async def get(self, identity: ObjectId) -> Json | None:
+        """Returns an object, or None where there is none."""
+        try:
+            return await self._read(RESOURCES[identity.kind].path(identity.namespace, identity.name))
+        except NotFoundError:
+            return None
+
+    async def apply(self, identity: ObjectId, body: Json, subresource: str | None = None) -> Json:
+        """Server-side apply: the fields of `body` become so, those applied before and now absent go.
+
+        Returns:
+            The object as it is afterwards.
+        """
+        resource = RESOURCES[identity.kind]
+        complete = {"apiVersion": resource.api_version, "kind": identity.kind.value, **body}
+        request = _Request(
+            "PATCH",
+            resource.path(identity.namespace, identity.name, subresource),
+            {"fieldManager": names.FIELD_MANAGER, "force": "true"},
+            complete,
+            "application/apply-patch+yaml",
+        )
+        return await self._write(identity.kind, f"apply-{subresource}" if subresource else "apply", request)
+
+    async def delete(self, identity: ObjectId, uid: str, version: int | None = None) -> Json | None:
+        """Deletes an object, and what it owns after it.
+
+        Args:
+            identity: What to delete.
+            uid: The very object that is meant.
+            version: Where given, only if it has not changed since.
+
+        Returns:
+            The object where it stays until its finalizers are gone; None where it is gone.
+
+        Raises:
+            ConflictError: it is another object by now, or has changed.
+        """
+        preconditions = {"uid": uid} | ({"resourceVersion": str(version)} if version is not None else {})
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        path = RESOURCES[identity.kind].path(identity.namespace, identity.name)
+        request = _Request("DELETE", path, body={**options, "preconditions": preconditions})
+        try:
+            answer = await self._write(identity.kind, "delete", request)
+        except NotFoundError:
+            return None
+        return answer if "deletionTimestamp" in answer.get("metadata", {}) else None
+
+    async def record(self, namespace: str, event: Json) -> None:
+        """Creates an Event (events.k8s.io/v1)."""
+        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+        await self._write("Event", "create", _Request("POST", path, body=event))
+
+    async def events_about(self, namespace: str, uid: str) -> list[Json]:
+        """Returns the Events (core/v1) about one object."""
+        query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": str(_PAGE)}
+        items: list[Json] = (await self._read(f"/api/v1/namespaces/{namespace}/events", query))["items"]
+        return items
+
+    async def last_log_line(self, namespace: str, pod: str, container: str) -> str:
+        """Returns the last line that a container has printed; empty where there is none yet."""
+        path = RESOURCES[Kind.POD].path(namespace, pod, "log")
+        query = {"container": container, "tailLines": "1", "limitBytes": "4096"}
+        try:
+            text = await self._send(_Request("GET", path, query))
+        except (NotFoundError, RefusedError):  # 400: the container has not started, or is gone
+            return ""
+        return text.decode(errors="replace").strip()
+
+    async def _read(self, path: str, query: Mapping[str, str] = MappingProxyType({})) -> Json:
+        answer: Json = json.loads(await self._send(_Request("GET", path, query)))
+        return answer
+
+    async def _write(self, kind: str, verb: str, request: _Request) -> Json:
+        if not self._may_write():
+            raise NotLeaderError(f"{verb} of {request.path} while the Lease is not held")
+        answer: Json = json.loads(await self._send(request))
+        self._wrote(kind, verb)
+        return answer
+
+    async def _send(self, request: _Request) -> bytes:
+        url = self.server + request.path + (f"?{urlencode(request.query)}" if request.query else "")
+        headers = {"Content-Type": request.content_type, "Accept": "application/json", **await self.credentials()}
+        what = f"{request.method} {request.path}"
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                response = await self._rest.request(request.method, url, headers=headers, body=request.body)
+                content: bytes = await response.read()
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            raise UnavailableError(f"{what}: {error!r}") from error
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise _error(response.status, response.headers, content, what)
+        return content
+
+
+def _error(status: int, headers: Mapping[str, str], content: bytes, what: str) -> KubeError:
+    message = f"{what}: {_reason(content)}"
+    match status:
+        case HTTPStatus.NOT_FOUND | HTTPStatus.GONE:
+            return NotFoundError(message)
+        case HTTPStatus.CONFLICT:
+            return ConflictError(message)
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            return ThrottledError(message, _seconds(headers.get("Retry-After")))
+        case _ if status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.UNAUTHORIZED:
+            return RefusedError(_reason(content))
+        case _:
+            return UnavailableError(message)
+
+
+def _reason(content: bytes) -> str:
+    """The API server's own sentence, or what a proxy answered in its place."""
+    try:
+        answer: Any = json.loads(content)
+        return str(answer["message"])
+    except (ValueError, TypeError, KeyError):
+        return content[:500].decode(errors="replace")
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text is not None and text.isdecimal() else 1.0

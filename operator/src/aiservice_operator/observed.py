@@ -1,0 +1,371 @@
+"""Typed views of watched objects: the one place that knows where in their JSON things are.
+
+Children are kept as the API server sent them, because they are compared field by field with what is wanted; what
+decisions and status read from them is parsed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from aiservice_api.v1alpha1 import (
+    AIServiceSpec,
+    AIServiceStatus,
+    ModelCacheSpec,
+    ModelCacheStatus,
+)
+from aiservice_operator import names
+from aiservice_operator.kinds import Json, Key, Kind, ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """One entry of `metadata.ownerReferences`."""
+
+    kind: str
+    name: str
+    uid: str
+    controller: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What the operator reads from `metadata`."""
+
+    name: str
+    namespace: str
+    uid: str
+    version: int
+    """`resourceVersion`. Kubernetes compares them as numbers since 1.35, and etcd has always counted so."""
+    generation: int
+    created: datetime
+    deleting: bool
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    finalizers: tuple[str, ...]
+    owners: tuple[Owner, ...]
+
+    @property
+    def controller(self) -> Owner | None:
+        """The one owner that manages this object."""
+        return next((owner for owner in self.owners if owner.controller), None)
+
+    @property
+    def ours(self) -> bool:
+        """Whether the operator made it."""
+        return self.labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A watched object that the operator, or a controller below it, made."""
+
+    kind: Kind
+    meta: Meta
+    body: Json
+
+    @property
+    def id(self) -> ObjectId:
+        """Which object this is."""
+        return ObjectId(self.kind, self.meta.namespace, self.meta.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An AIService."""
+
+    meta: Meta
+    spec: AIServiceSpec | None
+    """None where this version of the operator cannot read it; `invalid` says why."""
+    status: AIServiceStatus
+    invalid: str = ""
+
+    @property
+    def id(self) -> Key:
+        """Which object this is."""
+        return Key(Kind.AISERVICE, self.meta.namespace, self.meta.name)
+
+    @property
+    def cache_name(self) -> str | None:
+        """Name of the ModelCache that the spec asks for; None where the spec cannot be read."""
+        if self.spec is None:
+            return None
+        if self.spec.model is not None:
+            return names.cache_name(self.spec.model)
+        return self.spec.model_cache_ref.name if self.spec.model_cache_ref is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A ModelCache."""
+
+    meta: Meta
+    spec: ModelCacheSpec | None
+    """None where this version of the operator cannot read it; `invalid` says why."""
+    status: ModelCacheStatus
+    body: Json
+    """As the API server sent it, to compare with what is wanted."""
+    invalid: str = ""
+
+    @property
+    def id(self) -> Key:
+        """Which object this is."""
+        return Key(Kind.MODEL_CACHE, self.meta.namespace, self.meta.name)
+
+
+Observed = Service | Cache | Child
+
+
+def parse(kind: Kind, body: Json) -> Observed:
+    """Parses an object of the API server."""
+    meta = parse_meta(body["metadata"])
+    if kind is Kind.AISERVICE:
+        status = _status(AIServiceStatus, body)
+        try:
+            return Service(meta, AIServiceSpec.model_validate(body.get("spec")), status)
+        except ValidationError as error:
+            return Service(meta, None, status, _explain(error))
+    lean = _lean(kind, body)
+    if kind is Kind.MODEL_CACHE:
+        cache_status = _status(ModelCacheStatus, body)
+        try:
+            return Cache(meta, ModelCacheSpec.model_validate(body.get("spec")), cache_status, lean)
+        except ValidationError as error:
+            return Cache(meta, None, cache_status, lean, _explain(error))
+    return Child(kind, meta, lean)
+
+
+def _lean(kind: Kind, body: Json) -> Json:
+    """Leaves out what nobody reads and what would double the memory of the store."""
+    metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    if kind is not Kind.POD:
+        return {**body, "metadata": metadata}
+    containers = [
+        {key: container[key] for key in ("name", "image", "resources") if key in container}
+        for container in body["spec"]["containers"]
+    ]
+    spec = {"nodeName": body["spec"].get("nodeName", ""), "containers": containers}
+    return {"metadata": metadata, "spec": spec, "status": body.get("status", {})}
+
+
+def parse_meta(metadata: Json) -> Meta:
+    """Parses `metadata`."""
+    return Meta(
+        name=metadata["name"],
+        namespace=metadata.get("namespace", ""),
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        generation=metadata.get("generation", 0),
+        created=parse_time(metadata["creationTimestamp"]),
+        deleting="deletionTimestamp" in metadata,
+        labels=metadata.get("labels") or {},
+        annotations=metadata.get("annotations") or {},
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        owners=tuple(
+            Owner(owner["kind"], owner["name"], owner["uid"], owner.get("controller", False))
+            for owner in metadata.get("ownerReferences") or ()
+        ),
+    )
+
+
+def parse_time(text: str) -> datetime:
+    """Parses a timestamp of Kubernetes."""
+    return datetime.fromisoformat(text)
+
+
+_Status = TypeVar("_Status", AIServiceStatus, ModelCacheStatus)
+
+
+def _status(model: type[_Status], body: Json) -> _Status:
+    """Another version may have written a status that this one cannot read: it is computed anew."""
+    try:
+        return model.model_validate(body.get("status") or {})
+    except ValidationError:
+        return model()
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(f"spec.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+
+
+def links(observed: Observed) -> frozenset[Key]:
+    """Returns what must be reconciled when this object appears, changes or goes."""
+    meta = observed.meta
+    if isinstance(observed, Service):
+        cache = observed.cache_name
+        own = frozenset({observed.id})
+        return own | {Key(Kind.MODEL_CACHE, meta.namespace, cache)} if cache else own
+    if isinstance(observed, Cache):
+        return frozenset({observed.id})
+    if observed.kind is Kind.POD:
+        app, owner = meta.labels.get(names.NAME_LABEL), meta.labels.get(names.INSTANCE_LABEL)
+        kind = {names.SERVICE_APP: Kind.AISERVICE, names.CACHE_APP: Kind.MODEL_CACHE}.get(app or "")
+        return frozenset({Key(kind, meta.namespace, owner)}) if kind and owner else frozenset()
+    controller = meta.controller
+    if controller is None or controller.kind not in (Kind.AISERVICE, Kind.MODEL_CACHE):
+        return frozenset()
+    keys = {Key(Kind(controller.kind), meta.namespace, controller.name)}
+    if observed.kind is Kind.DEPLOYMENT and (cache := mounted_cache(observed)):
+        keys.add(Key(Kind.MODEL_CACHE, meta.namespace, cache))
+    return frozenset(keys)
+
+
+def mounted_cache(deployment: Child) -> str | None:
+    """Returns the name of the ModelCache that a Deployment's pods mount."""
+    return _template_annotations(deployment).get(names.CACHE_ANNOTATION)
+
+
+def mounted_digest(deployment: Child) -> str:
+    """Returns the digest of the content that a Deployment's pods mount."""
+    return _template_annotations(deployment).get(names.DIGEST_ANNOTATION, "")
+
+
+def _template_annotations(deployment: Child) -> dict[str, str]:
+    annotations: dict[str, str] | None = deployment.body["spec"]["template"]["metadata"].get("annotations")
+    return annotations or {}
+
+
+def conditions(body: Json) -> dict[str, Json]:
+    """Returns the conditions of any built-in object, by type."""
+    return {item["type"]: item for item in body.get("status", {}).get("conditions") or ()}
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How far a Deployment is."""
+
+    wanted: int
+    existing: int
+    updated: int
+    ready: int
+    current: bool
+    """Whether the numbers are about the newest spec."""
+    refused: str
+    """Why pods cannot be created (quota, pod security), in the API server's words; empty where they can."""
+    refused_at: datetime | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether exactly the wanted pods exist, all of the newest spec and ready."""
+        return self.current and self.existing == self.updated == self.ready == self.wanted
+
+
+def rollout(deployment: Child) -> Rollout:
+    """Reads the state of a Deployment."""
+    spec, status = deployment.body["spec"], deployment.body.get("status", {})
+    failure = conditions(deployment.body).get("ReplicaFailure", {})
+    failing = failure.get("status") == "True"
+    return Rollout(
+        wanted=spec.get("replicas", 1),
+        existing=status.get("replicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        ready=status.get("readyReplicas", 0),
+        current=status.get("observedGeneration", 0) >= deployment.meta.generation,
+        refused=failure.get("message", "") if failing else "",
+        refused_at=parse_time(failure["lastTransitionTime"]) if failing else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """State of a PersistentVolumeClaim."""
+
+    name: str
+    uid: str
+    phase: str
+    deleting: bool
+    storage_class: str | None
+    requested: str
+    proof: str
+    """The annotation that tells which verified download it holds; empty where it holds none."""
+
+
+def claim(child: Child) -> Claim:
+    """Reads the state of a claim."""
+    spec = child.body.get("spec", {})
+    return Claim(
+        name=child.meta.name,
+        uid=child.meta.uid,
+        phase=child.body.get("status", {}).get("phase", "Pending"),
+        deleting=child.meta.deleting,
+        storage_class=spec.get("storageClassName"),
+        requested=str(spec.get("resources", {}).get("requests", {}).get("storage", "0")),
+        proof=child.meta.annotations.get(names.DOWNLOAD_ANNOTATION, ""),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadJob:
+    """State of a download Job."""
+
+    child: Child
+    source: str
+    claim_uid: str
+    template: str
+    attempt: int
+    earlier_pods: int
+    pods: int
+    """Pods of this Job that ran, run or failed."""
+    succeeded: bool
+    failed_at: datetime | None
+    failed_reason: str
+    failed_message: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether no pod will run any more."""
+        return self.succeeded or self.failed_at is not None
+
+
+def download_job(child: Child) -> DownloadJob:
+    """Reads the state of a download Job."""
+    annotations, status, state = child.meta.annotations, child.body.get("status", {}), conditions(child.body)
+    failed = state.get("Failed", {})
+    is_failed = failed.get("status") == "True"
+    return DownloadJob(
+        child=child,
+        source=annotations.get(names.SOURCE_ANNOTATION, ""),
+        claim_uid=annotations.get(names.CLAIM_UID_ANNOTATION, ""),
+        template=annotations.get(names.TEMPLATE_ANNOTATION, ""),
+        attempt=_number(annotations.get(names.ATTEMPT_ANNOTATION), 1),
+        earlier_pods=_number(annotations.get(names.EARLIER_PODS_ANNOTATION), 0),
+        pods=sum(status.get(field, 0) for field in ("active", "succeeded", "failed")),
+        succeeded=state.get("Complete", {}).get("status") == "True",
+        failed_at=parse_time(failed["lastTransitionTime"]) if is_failed else None,
+        failed_reason=failed.get("reason", ""),
+        failed_message=failed.get("message", ""),
+    )
+
+
+def _number(text: str | None, default: int) -> int:
+    """Annotations can be edited by anyone: what is no number counts as the default."""
+    return int(text) if text is not None and text.isdecimal() else default
+
+
+def pod_container(pod: Child) -> Json:
+    """Returns the status of the operator's container in a pod, whatever was injected beside it; empty: none yet."""
+    statuses: list[Json] = pod.body.get("status", {}).get("containerStatuses") or []
+    return next((status for status in statuses if status["name"] in names.CONTAINERS), {})
+
+
+def pod_running(pod: Child) -> bool:
+    """Whether the pod's container is running now."""
+    return "running" in pod_container(pod).get("state", {})
+
+
+def pod_controller(pod: Child) -> str:
+    """Returns the uid of the Job or ReplicaSet that made a pod; empty where nothing did."""
+    return pod.meta.controller.uid if pod.meta.controller is not None else ""
+
+
+def termination_message(pod: Child) -> str:
+    """Returns what the pod's container left when it last ended; empty where it has not."""
+    status = pod_container(pod)
+    for state in (status.get("state", {}), status.get("lastState", {})):
+        if "terminated" in state:
+            return str(state["terminated"].get("message", ""))
+    return ""

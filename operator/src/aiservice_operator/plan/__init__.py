@@ -1,0 +1,20 @@
+"""What to do: desired compared with observed. Pure; a plan is data."""
+
+from aiservice_operator.plan.actions import Action, Apply, Delete, Refusal
+from aiservice_operator.plan.cache import plan_cache
+from aiservice_operator.plan.download import CachePlan, CacheView
+from aiservice_operator.plan.service import Rejection, ServicePlan, ServiceView, plan_service
+
+__all__ = [
+    "Action",
+    "Apply",
+    "CachePlan",
+    "CacheView",
+    "Delete",
+    "Refusal",
+    "Rejection",
+    "ServicePlan",
+    "ServiceView",
+    "plan_cache",
+    "plan_service",
+]

@@ -1,0 +1,246 @@
+"""The reconcile: observe, plan, execute, status. The same for create, update, delete, drift and restart.
+
+It starts from what the store holds, never from an event, and can be cut off anywhere: the next one begins with what is
+there then. What a write answers goes into the store at once, so planning goes on without waiting for its echo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from aiservice_api.v1alpha1 import AIServiceStatus, Condition, ConditionStatus, ModelCacheStatus
+from aiservice_operator import facts
+from aiservice_operator.errors import KubeError
+from aiservice_operator.events import Turn, event, turns
+from aiservice_operator.execute import Executor
+from aiservice_operator.kinds import Key, Kind, ObjectId
+from aiservice_operator.kube import Kube
+from aiservice_operator.metrics import Metrics
+from aiservice_operator.observed import Cache, Service, mounted_cache
+from aiservice_operator.plan import (
+    CachePlan,
+    CacheView,
+    Refusal,
+    ServiceView,
+    plan_cache,
+    plan_service,
+)
+from aiservice_operator.settings import Settings
+from aiservice_operator.status import CacheFacts, cache_status, service_status
+from aiservice_operator.status.conditions import find
+from aiservice_operator.store import Store
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 6
+"""Plans in one reconcile: a cache, its claim and its Job follow each other, each from the answer to the one before."""
+_YOUNG_SECONDS = 30.0
+_LOOK_SECONDS = (2.0, 15.0)
+"""How often a claim that no watch tells of is looked at: while it is young, and afterwards."""
+_INTERIM_SECONDS = 0.5
+"""How long a status in progress may wait for a better one, so that a quick start costs no extra writes."""
+
+
+def wall_clock() -> datetime:
+    """Returns the time in UTC and whole seconds, as Kubernetes keeps it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a reconcile went."""
+
+    again_after: float | None = None
+    """Seconds after which to look again without any event."""
+    refused: bool = False
+    """Whether the API server refused something, which is tried again later and later."""
+
+
+class Reconciler:
+    """Reconciles one key at a time; different keys may run side by side.
+
+    Args:
+        store: What is known of the cluster.
+        kube: The API server.
+        settings: The operator's configuration.
+        metrics: Where counts go.
+        notify: Takes the keys that a write concerns.
+        reporter: Name of this process, for Events.
+        clock: The time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        kube: Kube,
+        settings: Settings,
+        *,
+        metrics: Metrics,
+        notify: Callable[[frozenset[Key]], None],
+        reporter: str,
+        clock: Callable[[], datetime] = wall_clock,
+    ) -> None:
+        self._store = store
+        self._kube = kube
+        self._settings = settings
+        self._metrics = metrics
+        self._notify = notify
+        self._reporter = reporter
+        self._clock = clock
+        self._executor = Executor(store, kube, notify)
+        self._interim_since: dict[Key, float] = {}
+
+    async def reconcile(self, key: Key) -> Outcome:
+        """Brings what belongs to a key to what its spec asks for, and says in its status how that went.
+
+        Raises:
+            KubeError: something failed that another try may mend.
+        """
+        with self._metrics.reconcile_seconds.labels(key.kind).time():
+            if key.kind is Kind.AISERVICE:
+                return await self._reconcile_service(key)
+            return await self._reconcile_cache(key)
+
+    async def _reconcile_service(self, key: Key) -> Outcome:
+        refusals: tuple[Refusal, ...] = ()
+        for _ in range(_ROUNDS):
+            service = self._store.service(key)
+            if service is None or service.meta.deleting:
+                self._interim_since.pop(key, None)
+                return Outcome()
+            view = self._service_view(key, service)
+            plan = plan_service(view, self._settings)
+            if refusals or not plan.actions:
+                break
+            executed = await self._executor.run(key, plan.actions)
+            refusals = executed.refusals
+            if not executed.changed and not refusals:
+                break
+        status = service_status(view, plan, refusals, self._clock())
+        wait = await self._write_status(key, view.service, view.service.status, status)
+        return Outcome(again_after=wait, refused=bool(refusals))
+
+    def _service_view(self, key: Key, service: Service) -> ServiceView:
+        namespace, name = key.namespace, key.name
+        deployment = self._store.child(ObjectId(Kind.DEPLOYMENT, namespace, name))
+        return ServiceView(
+            service=service,
+            cache=self._cache(namespace, service.cache_name),
+            mounted=self._cache(namespace, mounted_cache(deployment) if deployment is not None else None),
+            deployment=deployment,
+            endpoint=self._store.child(ObjectId(Kind.SERVICE, namespace, name)),
+            account=self._store.child(ObjectId(Kind.SERVICE_ACCOUNT, namespace, name)),
+            pods=self._store.children(key, Kind.POD),
+            rivals=self._store.defaults(),
+        )
+
+    def _cache(self, namespace: str, name: str | None) -> Cache | None:
+        return self._store.cache(Key(Kind.MODEL_CACHE, namespace, name)) if name is not None else None
+
+    async def _reconcile_cache(self, key: Key) -> Outcome:
+        refusals: tuple[Refusal, ...] = ()
+        for _ in range(_ROUNDS):
+            view = self._cache_view(key)
+            plan = plan_cache(view, self._settings, self._clock())
+            if refusals or not plan.actions:
+                break
+            executed = await self._executor.run(key, plan.actions)
+            refusals = executed.refusals
+            if not executed.changed and not refusals:
+                break
+        if view.cache is None or (not view.users and (view.cache.meta.deleting or view.cache.meta.ours)):
+            self._interim_since.pop(key, None)
+            return Outcome(refused=bool(refusals))
+        return await self._report_cache(key, view, view.cache, plan, refusals)
+
+    def _cache_view(self, key: Key) -> CacheView:
+        return CacheView(
+            key=key,
+            cache=self._store.cache(key),
+            users=self._store.users(key),
+            claim=self._store.child(ObjectId(Kind.CLAIM, key.namespace, key.name)),
+            jobs=self._store.children(key, Kind.JOB),
+            pods=self._store.children(key, Kind.POD),
+        )
+
+    async def _report_cache(
+        self, key: Key, view: CacheView, cache: Cache, plan: CachePlan, refusals: Sequence[Refusal]
+    ) -> Outcome:
+        now = self._clock()
+        found = await facts.gather(self._kube, view, cache, plan)
+        status = cache_status(view, cache, plan, facts=found, refusals=refusals, now=now)
+        waits = [await self._write_status(key, cache, cache.status, status), self._next_look(view, cache, plan, found)]
+        if plan.retry_at is not None:
+            waits.append(max((plan.retry_at - now).total_seconds(), 0.0))
+        return Outcome(
+            again_after=min((wait for wait in waits if wait is not None), default=None), refused=bool(refusals)
+        )
+
+    def _next_look(self, view: CacheView, cache: Cache, plan: CachePlan, found: CacheFacts) -> float | None:
+        """When to look for what no event announces."""
+        if facts.running_pod(view, plan) is not None:
+            return self._settings.download.progress_interval_seconds
+        provided = cache.spec is not None and cache.spec.pvc is not None
+        child = found.source_claim if provided else view.claim
+        if facts.unbound(child) or (provided and find(cache.status.conditions, "Ready") is None):
+            age = (self._clock() - (child or cache).meta.created).total_seconds()
+            return _LOOK_SECONDS[0] if age < _YOUNG_SECONDS else _LOOK_SECONDS[1]
+        return _LOOK_SECONDS[1] if provided else None
+
+    async def _write_status(
+        self,
+        key: Key,
+        of: Service | Cache,
+        before: AIServiceStatus | ModelCacheStatus,
+        after: AIServiceStatus | ModelCacheStatus,
+    ) -> float | None:
+        """Writes a status that has changed.
+
+        Returns:
+            Seconds to wait where it is held back, because it may be overtaken at once.
+        """
+        wire = after.to_wire()
+        if before.to_wire() == wire:
+            self._interim_since.pop(key, None)
+            return None
+        ready = find(after.conditions, "Ready")
+        if ready is not None and ready.status is ConditionStatus.UNKNOWN:
+            now = asyncio.get_running_loop().time()
+            wait = self._interim_since.setdefault(key, now) + _INTERIM_SECONDS - now
+            if wait > 0:
+                return wait
+        self._interim_since.pop(key, None)
+        meta = of.meta
+        metadata = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}
+        written = await self._kube.apply(key, {"metadata": metadata, "status": wire}, "status")
+        concerned = self._store.put(key.kind, written)
+        if key.kind is Kind.MODEL_CACHE:  # an AIService's status concerns nobody
+            self._notify(concerned - {key})
+        await self._announce(key, meta.uid, turns(key.kind, before.conditions, after.conditions))
+        self._measure(of, before, after)
+        return None
+
+    async def _announce(self, key: Key, uid: str, found: Sequence[Turn]) -> None:
+        for turn in found:
+            log.log(logging.WARNING if turn.warning else logging.INFO, "%s: %s: %s", key, turn.reason, turn.note)
+            body = event(key, uid, turn, reporter=self._reporter, now=datetime.now(UTC))
+            try:
+                await self._kube.record(key.namespace, body)
+            except KubeError as error:  # the status says the same, and stays
+                log.info("%s: an Event was not recorded: %s", key, error.message)
+
+    def _measure(
+        self,
+        of: Service | Cache,
+        before: AIServiceStatus | ModelCacheStatus,
+        after: AIServiceStatus | ModelCacheStatus,
+    ) -> None:
+        if isinstance(before, AIServiceStatus) and isinstance(after, AIServiceStatus):
+            first = before.timings is None or before.timings.load_seconds is None
+            ready: Condition | None = find(after.conditions, "Ready")
+            if first and ready is not None and ready.reason == "Serving":
+                self._metrics.ready_seconds.observe((self._clock() - of.meta.created).total_seconds())

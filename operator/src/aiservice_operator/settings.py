@@ -1,0 +1,186 @@
+"""The operator's configuration: one YAML file, camelCase, given with `run --config`; and the pod's identity.
+
+Helm values become this file, so every field here is a value of the chart `aiservice-operator`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from aiservice_api.tasks import ENGINES
+from aiservice_operator.errors import ConfigurationError
+from aiservice_operator.quantities import parse
+
+
+class _Section(BaseModel):
+    """A part of the file. Unknown keys are refused: a misspelt option must not be ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+def _is_quantity(text: str) -> str:
+    parse(text)
+    return text
+
+
+def _known_engines(images: dict[str, str]) -> dict[str, str]:
+    unknown = sorted(set(images) - set(ENGINES.values()))
+    if unknown:
+        raise ValueError(
+            f"no engine is called {', '.join(unknown)}; engines are {', '.join(sorted(set(ENGINES.values())))}"
+        )
+    return images
+
+
+Quantities = dict[str, Annotated[str, AfterValidator(_is_quantity)]]
+
+
+class ContainerResources(_Section):
+    """Requests and limits of a container, by resource name."""
+
+    requests: Quantities = {}
+    limits: Quantities = {}
+
+
+class Toleration(_Section):
+    """A toleration, as in a Pod."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
+
+
+class Gpu(_Section):
+    """The accelerator of a profile."""
+
+    resource: str = "nvidia.com/gpu"
+    count: Annotated[int, Field(ge=1)] = 1
+    memory_gi_b: Annotated[Decimal | None, Field(gt=0)] = None
+    """Memory of one GPU. Shown to people; the scheduler goes by resource and selector."""
+
+
+class Profile(_Section):
+    """Hardware under a name: what `spec.profile` of an AIService chooses."""
+
+    resources: ContainerResources = ContainerResources()
+    gpu: Gpu | None = None
+    node_selector: dict[str, str] = {}
+    tolerations: list[Toleration] = []
+    runtime_class_name: str | None = None
+
+
+class Watch(_Section):
+    """What the operator looks at."""
+
+    namespaces: list[str] = []
+    """Namespaces that are served. Empty: all."""
+
+
+class Download(_Section):
+    """The Job that fills a ModelCache."""
+
+    image: str = "localhost/aiservice/model-downloader:0.1.0"
+    backoff_limit: Annotated[int, Field(ge=0, le=100)] = 5
+    """Quick retries of one Job. When they are used up a new Job follows, later and later."""
+    resources: ContainerResources = ContainerResources(
+        requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"}
+    )
+    progress_interval_seconds: Annotated[float, Field(gt=0)] = 5
+
+
+class LeaderElection(_Section):
+    """The Lease that lets one of several replicas act. Needs POD_NAMESPACE; POD_NAME is the identity."""
+
+    enabled: bool = True
+    name: str = "aiservice-operator"
+    lease_seconds: Annotated[int, Field(ge=2)] = 15
+    """How long a leader that went silent is waited for."""
+    renew_seconds: Annotated[float, Field(ge=1)] = 10
+    """How long a leader tries to renew before it gives up and exits. Below leaseSeconds, so that two never act."""
+    retry_seconds: Annotated[float, Field(ge=1)] = 2
+
+    @model_validator(mode="after")
+    def _in_order(self) -> LeaderElection:
+        if not self.lease_seconds > self.renew_seconds > 1.2 * self.retry_seconds:
+            raise ValueError("leaseSeconds must be above renewSeconds, and renewSeconds above 1.2 x retrySeconds")
+        return self
+
+
+class Probes(_Section):
+    """/healthz, /readyz and /metrics."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """0 takes a free port; the log says which."""
+
+
+class Log(_Section):
+    """What the process says on standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["json", "text"] = "json"
+
+
+class Settings(_Section):
+    """The whole configuration."""
+
+    watch: Watch = Watch()
+    images: Annotated[dict[str, str], AfterValidator(_known_engines)] = {}
+    """Image of each engine, by engine name. A task whose engine has none needs `spec.engine.image`."""
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    image_pull_secrets: list[str] = []
+    """Names of Secrets, put on serving and download pods. They must exist in the pods' namespaces."""
+    profiles: dict[str, Profile] = {}
+    download: Download = Download()
+    leader_election: LeaderElection = LeaderElection()
+    probes: Probes = Probes()
+    log: Log = Log()
+
+
+class Identity(BaseModel):
+    """Who this replica is."""
+
+    name: str
+    namespace: str
+
+
+def load(path: Path) -> Settings:
+    """Reads the configuration file.
+
+    Raises:
+        ConfigurationError: it cannot be read, is no YAML, or holds something that no option takes.
+    """
+    try:
+        content: Any = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"cannot read the configuration {path}: {error}") from error
+    try:
+        return Settings.model_validate({} if content is None else content)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'the file'}: {item['msg']}" for item in error.errors()
+        )
+        raise ConfigurationError(f"the configuration {path} is wrong: {wrong}") from error
+
+
+def identity(environment: Mapping[str, str]) -> Identity:
+    """Reads POD_NAME and POD_NAMESPACE.
+
+    Raises:
+        ConfigurationError: one is missing.
+    """
+    missing = [name for name in ("POD_NAME", "POD_NAMESPACE") if not environment.get(name)]
+    if missing:
+        raise ConfigurationError(
+            f"leader election needs {' and '.join(missing)} in the environment (the chart sets them through the "
+            "downward API); for one process outside a cluster set leaderElection.enabled to false"
+        )
+    return Identity(name=environment["POD_NAME"], namespace=environment["POD_NAMESPACE"])

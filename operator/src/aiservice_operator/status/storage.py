@@ -1,0 +1,109 @@
+"""Whether a ModelCache has a volume: the `StorageBound` check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiservice_operator.downloads import Progress
+from aiservice_operator.failures import of_pods
+from aiservice_operator.kinds import Kind
+from aiservice_operator.observed import Child, Claim, claim
+from aiservice_operator.plan.actions import Refusal
+from aiservice_operator.plan.download import CachePlan, CacheView
+from aiservice_operator.status.conditions import Check, no, pending, yes
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimEvent:
+    """What the part that binds claims says of one, in an Event."""
+
+    reason: str
+    message: str
+    problem: bool
+
+    @property
+    def waits_for_pod(self) -> bool:
+        """Whether the claim is to be bound when a pod with it is scheduled."""
+        return self.reason == "WaitForFirstConsumer"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFacts:
+    """What had to be asked for, because no watch tells it."""
+
+    source_claim: Child | None = None
+    """The claim of a `pvc` source."""
+    claim_event: ClaimEvent | None = None
+    """What was said last of a claim that is not bound."""
+    progress: Progress | None = None
+    """What the running download has printed last."""
+
+
+def provided_claim(name: str, namespace: str, facts: CacheFacts) -> Check:
+    """Checks the claim of a `pvc` source: it exists, and pods can use it."""
+    if facts.source_claim is None:
+        return no(
+            "ClaimNotFound",
+            f"there is no PersistentVolumeClaim {name} in namespace {namespace}: create it, or make a ModelCache with "
+            "the right spec.pvc.claimName",
+        )
+    state = claim(facts.source_claim)
+    if state.deleting:
+        return no("ClaimTerminating", f"PersistentVolumeClaim {name} is being deleted")
+    if state.phase == "Pending" and facts.claim_event is not None and facts.claim_event.waits_for_pod:
+        return yes("WaitsForPod", f"PersistentVolumeClaim {name} will be bound when a serving pod is scheduled")
+    return _settled(state) or _waiting(state, facts)
+
+
+def own_claim(view: CacheView, plan: CachePlan, facts: CacheFacts, refusals: Sequence[Refusal]) -> Check:
+    """Checks the claim that the operator made for a download."""
+    refused = next((refusal.message for refusal in refusals if refusal.identity.kind is Kind.CLAIM), "")
+    if plan.conflict:
+        return no("PlacementConflict", plan.conflict)
+    if view.claim is None or refused:
+        return no("ClaimRefused", refused) if refused else pending("Creating", "the claim is being created")
+    state = claim(view.claim)
+    if state.deleting:
+        return no(
+            "ClaimTerminating",
+            f"PersistentVolumeClaim {state.name} is being deleted and goes when no pod uses it; then the model is "
+            "downloaded anew",
+        )
+    return _settled(state) or _unscheduled(view, state) or _waiting(state, facts)
+
+
+def _settled(state: Claim) -> Check | None:
+    """A claim whose fate is decided."""
+    if state.phase == "Bound":
+        return yes("Bound", f"PersistentVolumeClaim {state.name} is bound")
+    if state.phase == "Lost":
+        return no(
+            "ClaimLost",
+            f"the volume of PersistentVolumeClaim {state.name} is gone, and the files with it: delete the claim",
+        )
+    return None
+
+
+def _unscheduled(view: CacheView, state: Claim) -> Check | None:
+    """A claim that is bound where its pod runs, and no node takes the pod."""
+    stuck = of_pods(view.pods)
+    if stuck is None or stuck.reason != "Unschedulable":
+        return None
+    return no("Unschedulable", f"{state.name} is bound when the download is scheduled, but {stuck.message}")
+
+
+def _waiting(state: Claim, facts: CacheFacts) -> Check:
+    """A claim that is not bound: what keeps it, in the provisioner's words."""
+    name, event = state.name, facts.claim_event
+    if event is None:
+        return pending("Provisioning", f"PersistentVolumeClaim {name} waits for a volume")
+    if event.problem:
+        return no(
+            "ProvisioningFailed",
+            f"PersistentVolumeClaim {name} cannot be bound: {event.message}: provide that StorageClass or a volume, or "
+            "choose another with storage.storageClassName",
+        )
+    if event.waits_for_pod:
+        return pending("WaitsForPod", f"PersistentVolumeClaim {name} will be bound when its pod is scheduled")
+    return pending("Provisioning", f"PersistentVolumeClaim {name} waits for a volume: {event.message}")
