@@ -5,6 +5,7 @@ import json
 import ssl
 from pathlib import Path
 
+from localcluster.files import write_file
 from localcluster.layout import Layout
 from localcluster.network import CONTROL_PLANE_SERVICES
 from localcluster.pki import Certificate, Pki
@@ -52,17 +53,14 @@ class ControlPlane:
         for name in ("kube-controller-manager", "kube-scheduler"):
             self._pki.write_kubeconfig(self._kubeconfig(name), name, self.server)
         self._pki.write_kubeconfig(self._layout.kubeconfig, "admin", self.server)
-        self._layout.config.mkdir(parents=True, exist_ok=True)
-        self._scheduler_configuration.write_text(
-            json.dumps(
-                {
-                    "apiVersion": "kubescheduler.config.k8s.io/v1",
-                    "kind": "KubeSchedulerConfiguration",
-                    "leaderElection": {"leaderElect": False},
-                    "clientConnection": {"kubeconfig": str(self._kubeconfig("kube-scheduler")), "qps": 500, "burst": 1000},
-                }
-            )
-        )
+        client = {"kubeconfig": str(self._kubeconfig("kube-scheduler")), "qps": 500, "burst": 1000}
+        scheduler = {
+            "apiVersion": "kubescheduler.config.k8s.io/v1",
+            "kind": "KubeSchedulerConfiguration",
+            "leaderElection": {"leaderElect": False},
+            "clientConnection": client,
+        }
+        write_file(self._scheduler_configuration, json.dumps(scheduler, indent=2))
 
     def components(self) -> list[list[Component]]:
         """Groups that start together, each when the one before is ready. The API server itself waits for etcd."""

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from localcluster.errors import ClusterError
@@ -19,11 +19,16 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "aiservice"
 
 
+def _clusters() -> Path:
+    return cache_root() / "clusters"
+
+
 @dataclass(frozen=True)
 class Layout:
     """The paths of one cluster. Everything but the lock and the logs goes when the cluster goes down."""
 
     name: str
+    clusters: Path = field(default_factory=_clusters)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -33,11 +38,11 @@ class Layout:
 
     @property
     def root(self) -> Path:
-        return cache_root() / "clusters" / self.name
+        return self.clusters / self.name
 
     @property
     def lock(self) -> Path:
-        return cache_root() / "clusters" / f".{self.name}.lock"
+        return self.clusters / f".{self.name}.lock"
 
     @property
     def settings(self) -> Path:
@@ -76,5 +81,5 @@ class Layout:
 
 def existing() -> Iterator[Layout]:
     """The clusters that are up, or were when they were last heard of."""
-    for settings in sorted((cache_root() / "clusters").glob("*/cluster.json")):
+    for settings in sorted(_clusters().glob("*/cluster.json")):
         yield Layout(settings.parent.name)

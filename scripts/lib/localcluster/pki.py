@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster.commands import run
+from localcluster.files import write_file
 
 _DAYS = "3650"
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256")
@@ -51,7 +52,8 @@ class Pki:
 
     def _authority(self, name: str) -> None:
         self._request(
-            name, ["-subj", f"/CN=aiservice-{name}", "-addext", "keyUsage=critical,digitalSignature,keyCertSign,cRLSign"]
+            name,
+            ["-subj", f"/CN=aiservice-{name}", "-addext", "keyUsage=critical,digitalSignature,keyCertSign,cRLSign"],
         )
 
     def _issue(self, wanted: Certificate) -> None:
@@ -82,9 +84,7 @@ class Pki:
 
     def write_kubeconfig(self, path: Path, certificate: str, server: str) -> None:
         """A kubeconfig that needs no other file. JSON is YAML, so every client reads it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(self._kubeconfig(certificate, server), indent=2) + "\n")
+        write_file(path, json.dumps(self._kubeconfig(certificate, server), indent=2) + "\n")
 
     def _kubeconfig(self, certificate: str, server: str) -> Mapping[str, object]:
         user = {

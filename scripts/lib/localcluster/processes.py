@@ -36,8 +36,8 @@ class Process:
 class Component:
     """What to start. `ready` is asked until it says yes, for at most `timeout` seconds.
 
-    `port` is the one it must find free on this machine. `within` starts the component inside the node: it is the
-    command that enters it, put before `argv`.
+    `port` is the one it must find free on this machine. `within` gives the words to put before `argv`: a command that
+    starts it in other namespaces.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Component:
     ready: Callable[[], bool]
     timeout: float = 60
     port: int | None = None
-    within: tuple[str, ...] = ()
+    within: Callable[[], tuple[str, ...]] = tuple
 
 
 def processes(layout: Layout) -> list[Process]:
@@ -86,13 +86,9 @@ def spawn(layout: Layout, component: Component) -> subprocess.Popen[bytes]:
         _COMPONENT: component.name,
         _PROGRAM: Path(component.argv[0]).name,
     }
-    argv = list(component.argv)
-    if component.within:
-        # The shell leaves at once, which makes the component a child of the node's first process, as in any machine.
-        argv = [*component.within, "sh", "-c", '"$@" &', "sh", *argv]
     with layout.log(component.name).open("ab") as log:
         return subprocess.Popen(
-            argv,
+            [*component.within(), *component.argv],
             env=environment,
             cwd="/",
             stdin=subprocess.DEVNULL,

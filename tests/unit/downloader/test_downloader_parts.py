@@ -138,7 +138,9 @@ def test_patience_ends_after_failures_in_a_row_and_says_what_to_check() -> None:
         calls.append(1)
         raise TransientError("The server answered 503 Service Unavailable for http://m/a")
 
-    with pytest.raises(DownloadError, match="503 Service Unavailable for http://m/a, 3 times in a row. Check") as caught:
+    with pytest.raises(
+        DownloadError, match="503 Service Unavailable for http://m/a, 3 times in a row. Check"
+    ) as caught:
         patience(3).run(fail)
     assert len(calls) == 3
     assert caught.value.reason is Reason.UNREACHABLE

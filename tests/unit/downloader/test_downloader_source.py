@@ -70,7 +70,21 @@ def test_a_bad_source_is_refused_with_the_field_and_what_is_wrong(text: str, exp
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/a", "a/", "a//b", "./a", "a/.", "..", "a/../../b", "a\\..\\b", "a\0b", "a\nb", "x" * 256, "d/" * 200 + "x" * 200],
+    [
+        "",
+        "/a",
+        "a/",
+        "a//b",
+        "./a",
+        "a/.",
+        "..",
+        "a/../../b",
+        "a\\..\\b",
+        "a\0b",
+        "a\nb",
+        "x" * 256,
+        "d/" * 200 + "x" * 200,
+    ],
 )
 def test_paths_that_lead_elsewhere_or_cannot_be_written_are_refused(path: str) -> None:
     with pytest.raises(ValueError, match=r"must|too long"):

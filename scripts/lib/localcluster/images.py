@@ -1,0 +1,42 @@
+"""Container images: the one that every pod needs, made here, and those that are loaded from a file."""
+
+import hashlib
+import io
+import json
+import platform
+import tarfile
+from pathlib import Path
+from typing import BinaryIO
+
+_PROGRAM = "pause"
+
+
+def write_pause_image(archive: BinaryIO, program: Path, reference: str) -> None:
+    """Write an image with nothing in it but a static program, in the format of `docker save`."""
+    layer = _tar({_PROGRAM: (program.read_bytes(), 0o755)})
+    config = json.dumps(
+        {
+            "architecture": _architecture(),
+            "os": "linux",
+            "config": {"Entrypoint": [f"/{_PROGRAM}"], "User": "65535:65535"},
+            "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
+        }
+    ).encode()
+    manifest = json.dumps([{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]).encode()
+    files = {"manifest.json": manifest, "config.json": config, "layer.tar": layer}
+    archive.write(_tar({name: (content, 0o644) for name, content in files.items()}))
+
+
+def _tar(files: dict[str, tuple[bytes, int]]) -> bytes:
+    """A tar archive of the files, given by name with content and mode. The same files give the same archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, (content, mode) in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), mode
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _architecture() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())

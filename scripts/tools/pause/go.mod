@@ -1,0 +1,3 @@
+module aiservice.dev/tools/pause
+
+go 1.24

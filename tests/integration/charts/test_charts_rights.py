@@ -1,0 +1,163 @@
+"""Who may do what once the charts are installed, asked of the real authorizer."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.cluster import ControlPlane, eventually
+
+Helm = Callable[..., str]
+Rights = set[tuple[str, str]]
+"""Pairs of resource (with group, and name where it is bound to one) and verb."""
+
+WATCH = ("get", "list", "watch")
+CHILD = (*WATCH, "create", "patch", "delete")
+OPERATOR: Rights = {
+    (resource, verb)
+    for resource, verbs in {
+        "aiservices.aiservice.dev": WATCH,
+        "aiservices.aiservice.dev/status": ("patch",),
+        "aiservices.aiservice.dev/finalizers": ("update",),
+        "modelcaches.aiservice.dev": CHILD,
+        "modelcaches.aiservice.dev/status": ("patch",),
+        "modelcaches.aiservice.dev/finalizers": ("update",),
+        "deployments.apps": CHILD,
+        "jobs.batch": CHILD,
+        "services": CHILD,
+        "serviceaccounts": CHILD,
+        "persistentvolumeclaims": CHILD,
+        "pods": WATCH,
+        "pods/log": ("get",),
+        "events.events.k8s.io": ("create",),
+        "events": ("list",),
+    }.items()
+    for verb in verbs
+}
+GATEWAY: Rights = {("aiservices.aiservice.dev", verb) for verb in WATCH}
+
+
+def rights(control_plane: ControlPlane, account: str, namespace: str) -> Rights:
+    """What a ServiceAccount may do in a namespace, besides asking who it is."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    impersonated = (
+        f"--as=system:serviceaccount:{account}",
+        "--as-group=system:serviceaccounts",
+        "--as-group=system:authenticated",
+    )
+    answer: Any = json.loads(
+        control_plane.kubectl("create", *impersonated, "-f", "-", "-o", "json", stdin=json.dumps(review))
+    )
+    assert not answer["status"]["incomplete"]
+    return {
+        (qualified(resource, group, name), verb)
+        for rule in answer["status"]["resourceRules"]
+        for group in rule.get("apiGroups", [""])
+        for resource in rule.get("resources", [])
+        for name in rule.get("resourceNames", [""])
+        for verb in rule["verbs"]
+        if not resource.startswith("selfsubject")
+    }
+
+
+def qualified(resource: str, group: str, name: str) -> str:
+    """`aiservices.aiservice.dev/status`, or `leases.coordination.k8s.io:NAME`."""
+    kind, _, subresource = resource.partition("/")
+    full = f"{kind}.{group}" if group else kind
+    return full + (f"/{subresource}" if subresource else "") + (f":{name}" if name else "")
+
+
+@pytest.fixture
+def elsewhere(control_plane: ControlPlane, namespace: str) -> Iterator[str]:
+    """A second namespace."""
+    name = f"{namespace}-b"
+    control_plane.kubectl("create", "namespace", name)
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_the_operator_may_do_what_it_does_and_no_more(
+    control_plane: ControlPlane, restricted: str, elsewhere: str, helm: Helm
+) -> None:
+    name = f"{restricted}-aiservice-operator"
+    helm("install", restricted, "operator")
+    lease = f"leases.coordination.k8s.io:{name}"
+    own = {("leases.coordination.k8s.io", "create"), (lease, "get"), (lease, "update")}
+    account = f"{restricted}:{name}"
+    eventually(lambda: rights(control_plane, account, restricted) == OPERATOR | own)
+    assert rights(control_plane, account, elsewhere) == OPERATOR
+
+
+def test_an_operator_of_some_namespaces_may_do_nothing_in_others(
+    control_plane: ControlPlane, restricted: str, elsewhere: str, helm: Helm
+) -> None:
+    helm("install", restricted, "operator", {"watch": {"namespaces": [elsewhere]}})
+    account = f"{restricted}:{restricted}-aiservice-operator"
+    eventually(lambda: rights(control_plane, account, elsewhere) == OPERATOR)
+    assert {resource.split(":")[0] for resource, _ in rights(control_plane, account, restricted)} == {
+        "leases.coordination.k8s.io"
+    }
+    assert rights(control_plane, account, "default") == set()
+
+
+def test_the_gateway_may_only_read_aiservices(
+    control_plane: ControlPlane, restricted: str, elsewhere: str, helm: Helm
+) -> None:
+    values = {"auth": {"jwtSecret": "0123456789abcdefghijklmnopqrstuv"}, "embedded": {"enabled": True}, "replicas": 1}
+    helm("install", restricted, "gateway", values)
+    account = f"{restricted}:{restricted}-aiservice-gateway"
+    eventually(lambda: rights(control_plane, account, elsewhere) == GATEWAY)
+    helm("upgrade", restricted, "gateway", values | {"namespaces": [restricted]})
+    eventually(lambda: rights(control_plane, account, elsewhere) == set())
+    assert rights(control_plane, account, restricted) == GATEWAY
+
+
+USERS = {
+    "view": (
+        ["get aiservices", "list modelcaches", "get aiservices/status"],
+        ["create aiservices", "patch aiservices/scale"],
+    ),
+    "edit": (
+        ["create aiservices", "delete modelcaches", "patch aiservices/scale"],
+        ["patch aiservices/status", "update modelcaches/finalizers"],
+    ),
+    "admin": (["create aiservices", "watch modelcaches"], ["update modelcaches/status"]),
+}
+"""By role of the cluster: what its holder may do, and what not."""
+
+
+@pytest.mark.parametrize("role", USERS)
+def test_users_get_their_rights_through_the_cluster_roles(
+    role: str, control_plane: ControlPlane, restricted: str, helm: Helm
+) -> None:
+    helm("install", restricted, "operator")
+    control_plane.kubectl("create", "rolebinding", "user", f"--clusterrole={role}", "--user=ada", "-n", restricted)
+    allowed, refused = USERS[role]
+    # The controller manager joins the roles together in its own time.
+    eventually(lambda: all(may(control_plane, "ada", action, restricted) for action in allowed))
+    assert not [action for action in refused if may(control_plane, "ada", action, restricted)]
+
+
+def may(control_plane: ControlPlane, user: str, action: str, namespace: str) -> bool:
+    """Whether a user may do, in a namespace, something written like "patch aiservices/scale"."""
+    verb, resource = action.split()
+    kind, _, subresource = resource.partition("/")
+    attributes = {
+        "namespace": namespace,
+        "verb": verb,
+        "group": "aiservice.dev",
+        "resource": kind,
+        "subresource": subresource,
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "resourceAttributes": attributes},
+    }
+    answer = json.loads(control_plane.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(review)))
+    return bool(answer["status"]["allowed"])

@@ -1,0 +1,168 @@
+"""The gateway's chart: where its settings come from, its migration and what it refuses."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from support import charts
+from support.charts import Case, Manifest, kinds, only, template
+from support.cluster import REPOSITORY, CommandError
+
+EXTERNAL = Case("aiservice-gateway", "external")
+BUNDLED = Case("aiservice-gateway", "bundled")
+EMBEDDED = Case("aiservice-gateway", "embedded")
+BARE = Case("aiservice-gateway", "default")
+KEY = "0123456789abcdefghijklmnopqrstuv"
+
+
+def environment(case: Case, values: Mapping[str, Any] | None = None) -> dict[str, Manifest]:
+    """The variables of the gateway's container, by name."""
+    gateway = only(template(case, values=values), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert len({one["name"] for one in gateway["env"]}) == len(gateway["env"])
+    return {one["name"]: one for one in gateway["env"]}
+
+
+def secret_of(variable: Manifest) -> tuple[str, str]:
+    """Name and key of the Secret that a variable comes from."""
+    reference = variable["valueFrom"]["secretKeyRef"]
+    return reference["name"], reference["key"]
+
+
+def test_secrets_that_exist_are_referred_to_and_never_copied() -> None:
+    variables = environment(EXTERNAL)
+    assert secret_of(variables["JWT_SECRET"]) == ("aiservice-gateway-secrets", "JWT_SECRET")
+    assert secret_of(variables["DATABASE_URL"]) == ("aiservice-gateway-secrets", "DATABASE_URL")
+    assert secret_of(variables["REDIS_URL"]) == ("aiservice-gateway-secrets", "LIMITS_URL")
+    assert kinds(template(EXTERNAL), "Secret", "StatefulSet") == []
+
+
+def test_bundled_stores_are_reached_by_their_secrets() -> None:
+    manifests = template(BUNDLED)
+    variables = environment(BUNDLED)
+    for store, variable in (("postgresql", "DATABASE_URL"), ("redis", "REDIS_URL")):
+        name, key = secret_of(variables[variable])
+        secret = only(manifests, "Secret", name)["stringData"]
+        service = only(manifests, "Service", f"aiservice-gateway-{store}")
+        host = f"{service['metadata']['name']}.{charts.NAMESPACE}.svc:{service['spec']['ports'][0]['port']}"
+        assert f":{secret['password']}@{host}/" in secret[key]
+
+
+def test_bundled_stores_without_a_stated_password_get_a_strong_one() -> None:
+    values = {store: {"bundled": {"enabled": True}} for store in ("postgresql", "redis")} | {"auth": {"jwtSecret": KEY}}
+    secrets = [
+        one["stringData"] for one in kinds(template(BARE, values=values), "Secret") if "password" in one["stringData"]
+    ]
+    assert len({secret["password"] for secret in secrets}) == 2
+    for secret in secrets:
+        assert re.fullmatch("[A-Za-z0-9]{32}", secret["password"])
+        assert f":{secret['password']}@" in secret.get("DATABASE_URL", secret.get("REDIS_URL"))
+
+
+def test_embedded_has_no_urls_and_one_pod_at_a_time() -> None:
+    variables = environment(EMBEDDED)
+    assert not {"DATABASE_URL", "REDIS_URL"} & set(variables)
+    assert variables["GATEWAY_SQLITE_FILE"]["value"].startswith("/data/")
+    manifests = template(EMBEDDED)
+    assert only(manifests, "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
+    assert kinds(manifests, "Job") == []
+
+
+def test_every_variable_is_a_setting_of_the_gateway() -> None:
+    source = (REPOSITORY / "gateway/src/aiservice_gateway/settings.py").read_text()
+    known = set(re.findall(r'alias="([A-Z_]+)"', source))
+    given = set(environment(Case("aiservice-gateway", "full"))) - {"OTEL_SERVICE_NAME"}
+    assert given >= {"JWT_SECRET", "DATABASE_URL", "REDIS_URL", "GATEWAY_PRICES"}
+    assert given <= known
+
+
+def test_numbers_are_written_out() -> None:
+    variables = environment(Case("aiservice-gateway", "full"))
+    assert variables["GATEWAY_RATE_LIMIT_PER_HOUR"]["value"] == "1000000"
+    assert variables["GATEWAY_MAX_BODY_BYTES"]["value"] == "1073741824"
+    assert json.loads(variables["GATEWAY_PRICES"]["value"]) == {"speech-to-text": 0.00005, "image-to-text": 0}
+
+
+def test_a_pod_has_time_to_drain() -> None:
+    spec = only(template(EXTERNAL, values={"drainSeconds": 90, "drainDelaySeconds": 7}), "Deployment")["spec"]
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > 90 + 7
+
+
+def job_name(case: Case, **values: Any) -> str:
+    return str(only(template(case, values=values), "Job")["metadata"]["name"])
+
+
+def test_the_migration_is_replaced_when_what_it_runs_changes_and_only_then() -> None:
+    assert job_name(EXTERNAL) == job_name(EXTERNAL, replicas=3, rateLimitPerHour=5)
+    different = [
+        job_name(EXTERNAL),
+        job_name(EXTERNAL, image={"tag": "2"}),
+        job_name(EXTERNAL, postgresql={"secretKey": "OTHER"}),
+        job_name(EXTERNAL, nodeSelector={"a": "b"}),
+        job_name(EXTERNAL, migration={"backoffLimit": 1}),
+    ]
+    assert len(set(different)) == len(different)
+
+
+def test_a_stated_secret_that_changes_makes_new_pods() -> None:
+    def checksum(secret: str) -> str:
+        pod = only(template(EMBEDDED, values={"auth": {"jwtSecret": secret}}), "Deployment")["spec"]["template"]
+        return str(pod["metadata"]["annotations"]["checksum/secrets"])
+
+    assert checksum(KEY) != checksum(KEY[::-1])
+
+
+def test_roles_follow_the_namespaces() -> None:
+    rules = [{"apiGroups": ["aiservice.dev"], "resources": ["aiservices"], "verbs": ["get", "list", "watch"]}]
+    assert only(template(EXTERNAL), "ClusterRole")["rules"] == rules
+    some = template(EXTERNAL, values={"namespaces": ["team-a", "team-b"]})
+    assert kinds(some, "ClusterRole", "ClusterRoleBinding") == []
+    assert [(one["metadata"]["namespace"], one["rules"]) for one in kinds(some, "Role")] == [
+        ("team-a", rules),
+        ("team-b", rules),
+    ]
+    for binding in kinds(some, "RoleBinding"):
+        assert binding["subjects"] == [
+            {"kind": "ServiceAccount", "name": "aiservice-gateway", "namespace": charts.NAMESPACE}
+        ]
+
+
+@pytest.mark.parametrize(
+    ("case", "values", "sentence"),
+    [
+        (BARE, {}, "the gateway needs the key that signs JWTs"),
+        (
+            BARE,
+            {"auth": {"jwtSecret": KEY}},
+            "the gateway needs PostgreSQL for usage records: set postgresql.existingSecret",
+        ),
+        (
+            EXTERNAL,
+            {"redis": {"existingSecret": ""}},
+            "the gateway needs Redis for tenant limits: set redis.existingSecret",
+        ),
+        (EXTERNAL, {"auth": {"jwtSecret": KEY}}, "set auth.existingSecret or auth.jwtSecret, not both"),
+        (EMBEDDED, {"auth": {"jwtSecret": "short"}}, "HS256 needs at least 32 characters"),
+        (EXTERNAL, {"redis": {"url": "redis://x"}}, "set only one of redis.existingSecret, redis.url and"),
+        (EMBEDDED, {"replicas": 2}, "replicas is 2 but postgresql is embedded"),
+        (EXTERNAL, {"ingress": {"enabled": True}}, "set ingress.hosts"),
+        (EXTERNAL, {"service": {"nodePort": 30000}}, "set service.type to NodePort"),
+        (EXTERNAL, {"serviceAccount": {"create": False}}, "set serviceAccount.name"),
+        (EXTERNAL, {"replicaCount": 2}, "additional properties 'replicaCount' not allowed"),
+        (EXTERNAL, {"rateLimitPerHour": 0}, "at '/rateLimitPerHour'"),
+        (EXTERNAL, {"prices": {"text-to-video": 1}}, "at '/prices': additional properties 'text-to-video' not allowed"),
+        (EXTERNAL, {"prices": {"text-to-image": -1}}, "at '/prices/text-to-image'"),
+        (EMBEDDED, {"postgresql": {"url": "mysql://x"}}, "at '/postgresql/url'"),
+        (BUNDLED, {"redis": {"bundled": {"password": "short"}}}, "at '/redis/bundled/password'"),
+        (BUNDLED, {"redis": {"bundled": {"password": "quote'd-and-longer"}}}, "at '/redis/bundled/password'"),
+        (BUNDLED, {"redis": {"bundled": {"persistence": {"size": "big"}}}}, "at '/redis/bundled/persistence/size'"),
+        (EXTERNAL, {"service": {"type": "ExternalName"}}, "at '/service/type'"),
+    ],
+    ids=str,
+)
+def test_wrong_values_are_refused(case: Case, values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(CommandError) as refused:
+        template(case, values=values)
+    assert sentence in refused.value.stderr
