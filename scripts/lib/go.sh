@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by scripts that build Go programs: finds a Go toolchain, or installs one into the cache.
-# Needs $repo_root and $aiservice_cache from scripts/lib/python.sh.
+# Needs scripts/lib/python.sh, sourced before it.
+: "${repo_root:?}" "${aiservice_cache:?}"
 
 go_version=1.26.6        # what is installed where the machine has no Go, or one older than go_minimum
 go_minimum=1.26.0        # the highest `go` line among scripts/tools/*/go.mod
@@ -36,8 +37,6 @@ install_go() {
   rm -rf "$home"
   mv "$home.new/package/go" "$home"
   rm -rf "$home.new"
-  chmod -R a+rX "$home"
-  chmod a+x "$home"/bin/* "$home"/pkg/tool/*/*
 }
 
 version_at_least() { # go1.26.8 1.26.0

@@ -1,8 +1,8 @@
 """A real Kubernetes control plane for tests: real API server, etcd, controller manager and scheduler, no kubelet.
 
-`control_plane` starts one in a few seconds for the whole run and removes it at the end. With AISERVICE_TEST_CLUSTER=NAME it
-uses the cluster of that name instead, which must be up, and leaves it running: `scripts/cluster --name NAME up
---control-plane-only` once, and every later run starts at once.
+`control_plane` starts one in a few seconds for the whole run and removes it at the end. With
+AISERVICE_TEST_CLUSTER=NAME it uses the cluster of that name instead, which must be up, and leaves it running: after
+`scripts/cluster --name NAME up --control-plane-only`, every run starts at once.
 
 `namespace` is the name of a fresh namespace for one test. Nothing starts the containers of pods here; a test that needs
 pods to be scheduled adds a node with `ControlPlane.add_node`, and patches their status as a kubelet would.
@@ -11,7 +11,6 @@ pods to be scheduled adds a node with `ControlPlane.add_node`, and patches their
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import time
 import uuid
@@ -84,12 +83,13 @@ class ControlPlane:
     kubeconfig: Path
 
     @cached_property
-    def _kubectl(self) -> Path:
+    def kubectl_path(self) -> Path:
+        """The kubectl program."""
         return tool("kubectl")
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
         """Run the real kubectl as the cluster's administrator and return what it printed."""
-        return run(self._kubectl, f"--kubeconfig={self.kubeconfig}", *arguments, stdin=stdin, timeout=timeout)
+        return run(self.kubectl_path, f"--kubeconfig={self.kubeconfig}", *arguments, stdin=stdin, timeout=timeout)
 
     def get(self, *arguments: str) -> Any:
         """`kubectl get ... -o json`, parsed."""
@@ -106,7 +106,9 @@ class ControlPlane:
         patch = json.dumps({"status": status})
         self.kubectl("patch", what, *scope, "--subresource=status", "--type=merge", "-p", patch)
 
-    def add_node(self, name: str, capacity: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None) -> None:
+    def add_node(
+        self, name: str, capacity: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None
+    ) -> None:
         """Add a Ready node that runs nothing: pods are scheduled to it by its capacity and labels.
 
         Capacity that is not given: 64 CPUs, 256 GiB of memory, 1 TiB of disk, 250 pods. GPUs are one more entry,
@@ -140,7 +142,7 @@ def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     with _uncaptured(request):  # the first build on a machine takes minutes, and says how far it got
         subprocess.run([REPOSITORY / "scripts/tool", "hyperkube"], stdout=subprocess.DEVNULL, check=True)
     remove_abandoned()
-    name = _PREFIX + _identity(os.getpid())
+    name = own_cluster_name()
     try:
         cluster_command(name, "up", "--control-plane-only")
         yield _running(name)
@@ -167,21 +169,22 @@ def _running(name: str) -> ControlPlane:
 
 
 def remove(name: str) -> None:
-    """Take a cluster down and forget its logs as well."""
-    kept = Path(cluster_command(name, "down").strip() or os.devnull)
-    if kept.is_dir():
-        shutil.rmtree(kept)
+    """Take a cluster down and forget it, logs and all."""
+    cluster_command(name, "down", "--purge")
 
 
 def remove_abandoned() -> None:
     """Remove the clusters of test runs that were killed before they could do it."""
     for name in cluster_command("any", "list").split():
-        if name.startswith(_PREFIX) and name != _PREFIX + _identity(_owner(name)):
-            remove(name)
+        if name.startswith(_PREFIX):
+            pid, started = name.removeprefix(_PREFIX).split("-")[:2]
+            if _identity(int(pid)) != f"{pid}-{started}":
+                remove(name)
 
 
-def _owner(name: str) -> int:
-    return int(name.removeprefix(_PREFIX).split("-")[0])
+def own_cluster_name(suffix: str = "") -> str:
+    """A name for a cluster of this test run. Should the run be killed, the next one removes the cluster."""
+    return "-".join(filter(None, ["test", _identity(os.getpid()), suffix]))
 
 
 def _identity(pid: int) -> str:

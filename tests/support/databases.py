@@ -72,7 +72,19 @@ class PostgresServer(Server):
         if user:
             shutil.chown(folder, "postgres", "postgres")
         # -N and fsync=off: nothing of this outlives the test run.
-        initdb = [_program("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]
+        initdb = [
+            _program("initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "-N",
+        ]
         subprocess.run([*user, *initdb], check=True, capture_output=True, cwd=folder)
         options = {
             "listen_addresses": _HOST,

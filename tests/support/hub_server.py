@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -53,9 +54,12 @@ class HubServer(FileServer):
     list_digests: bool = True
     """Whether the list of files has sizes and digests. Some mirrors leave them out."""
 
-    def repository(self, name: str, **options: str) -> Repository:
-        """Adds an empty repository."""
-        self.repositories[name] = Repository(**options)
+    after_listing: Callable[[], object] = lambda: None
+    """Called when a list of files was sent, so that what is sent for them can be made to differ."""
+
+    def repository(self, name: str, *, token: str | None = None) -> Repository:
+        """Adds an empty repository, which only requests with the token see if there is one."""
+        self.repositories[name] = Repository(token=token)
         return self.repositories[name]
 
     def handle(self, exchange: Exchange) -> None:
@@ -96,6 +100,7 @@ class HubServer(FileServer):
         siblings = [self._sibling(path, body, blobs) for path, body in repository.commits[commit].items()]
         body = json.dumps({"id": name, "modelId": name, "sha": commit, "siblings": siblings}).encode()
         exchange.answer(200, {"Content-Type": "application/json"}, body)
+        self.after_listing()
 
     def _sibling(self, path: str, content: bytes, blobs: bool) -> dict[str, object]:
         if not blobs:

@@ -3,10 +3,13 @@
 Only the standard library is imported at the top: each test environment holds other libraries.
 """
 
+# ruff: noqa: PLC0415 - for the reason above
+
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -72,18 +75,23 @@ def tiny_whisper(path: Path, *, vocabulary: int = TINY_WHISPER["n_vocab"]) -> No
     dims = TINY_WHISPER | {"n_vocab": vocabulary}
     model = Whisper(ModelDimensions(**dims))
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, 0, 0.05)
+        torch.nn.init.normal_(parameter, 0, 0.2)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"dims": dims, "model_state_dict": model.state_dict()}, path)
+
+
+def _transformers() -> Any:
+    """Returns the library without its types, which cover a part of it only."""
+    return importlib.import_module("transformers")
 
 
 def tiny_hugging_face_whisper(folder: Path, *, shards: bool = False) -> None:
     """Writes a multilingual Whisper with random weights as transformers itself saves it."""
     import torch
-    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
+    transformers = _transformers()
     torch.manual_seed(0)
-    config = WhisperConfig(
+    config = transformers.WhisperConfig(
         vocab_size=51865,
         d_model=32,
         encoder_layers=1,
@@ -93,10 +101,10 @@ def tiny_hugging_face_whisper(folder: Path, *, shards: bool = False) -> None:
         encoder_ffn_dim=128,  # OpenAI's is four times the width, always
         decoder_ffn_dim=128,
     )
-    model = WhisperForConditionalGeneration(config)
+    model = transformers.WhisperForConditionalGeneration(config)
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, 0, 0.05)
-    model.generation_config = GenerationConfig.from_model_config(config)
+        torch.nn.init.normal_(parameter, 0, 0.2)
+    model.generation_config = transformers.GenerationConfig.from_model_config(config)
     model.generation_config.alignment_heads = [[0, 1], [1, 0]]
     model.save_pretrained(folder, **({"max_shard_size": "2MB"} if shards else {}))
 
@@ -106,25 +114,19 @@ def tiny_blip2(folder: Path) -> None:
     import torch
     from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
     from tokenizers.models import BPE
-    from transformers import (
-        Blip2Config,
-        Blip2ForConditionalGeneration,
-        Blip2Processor,
-        BlipImageProcessor,
-        PreTrainedTokenizerFast,
-    )
 
+    transformers = _transformers()
     vocabulary = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     bpe = Tokenizer(BPE(vocab={token: number for number, token in enumerate(vocabulary)}, merges=[]))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     bpe.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="</s>"
     )
     tokenizer.add_tokens([AddedToken("<image>", normalized=False, special=True)])
     small = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = Blip2Config(
+    config = transformers.Blip2Config(
         vision_config={**small, "image_size": 32, "patch_size": 8},
         qformer_config={**small, "encoder_hidden_size": 32, "vocab_size": 50, "cross_attention_frequency": 2},
         text_config={
@@ -144,12 +146,17 @@ def tiny_blip2(folder: Path) -> None:
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
     torch.manual_seed(0)
-    model = Blip2ForConditionalGeneration(config)
-    # Weights this large make the picture and the prompt decide what comes out.
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, 0, 0.3)
+    model = transformers.Blip2ForConditionalGeneration(config)
+    # Weights this large, with norms that pass them on, let the picture and the prompt decide what comes out.
+    for name, parameter in model.named_parameters():
+        if "norm" in name and name.endswith("weight"):
+            torch.nn.init.ones_(parameter)
+        else:
+            torch.nn.init.normal_(parameter, 0, 0.3)
     model.save_pretrained(folder)
-    processor = Blip2Processor(
-        image_processor=BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer=tokenizer, num_query_tokens=8
+    processor = transformers.Blip2Processor(
+        image_processor=transformers.BlipImageProcessor(size={"height": 32, "width": 32}),
+        tokenizer=tokenizer,
+        num_query_tokens=8,
     )
     processor.save_pretrained(folder)

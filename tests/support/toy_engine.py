@@ -42,7 +42,7 @@ class ToyBody(RequestBody):
 
 @dataclass
 class ToyEngine:
-    """Notes what it is asked to do, and holds every run while `gate` is closed."""
+    """Notes what it is asked to do; holds every run while `gate` is closed, and loading while `load_gate` is."""
 
     load_seconds: float = 0
     load_error: Exception | None = None
@@ -50,10 +50,11 @@ class ToyEngine:
     events: list[str] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
     gate: threading.Event = field(default_factory=threading.Event)
-    loaded: threading.Event = field(default_factory=threading.Event)
+    load_gate: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.load_gate.set()
 
     @property
     def tasks(self) -> Sequence[Task[Any, Any]]:
@@ -65,9 +66,9 @@ class ToyEngine:
     def load(self) -> None:
         self._note("load")
         time.sleep(self.load_seconds)
+        self.load_gate.wait(30)
         if self.load_error:
             raise self.load_error
-        self.loaded.set()
 
     def warm_up(self) -> None:
         self._note("warm up")

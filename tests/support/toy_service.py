@@ -27,7 +27,7 @@ def body(audio: bytes = b"abc", **fields: Any) -> dict[str, Any]:
     return {"audio": base64.b64encode(audio).decode(), **fields}
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 15) -> None:
     """Waits until the condition holds; fails after some seconds."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
@@ -68,6 +68,7 @@ async def running(engine: ToyEngine, settings: dict[str, Any], wait: bool) -> As
             yield Toy(engine, service, client, port)
         finally:
             engine.gate.set()
+            engine.load_gate.set()
             service.close()
             await asyncio.to_thread(service.device.join, 10)
     server.should_exit = True

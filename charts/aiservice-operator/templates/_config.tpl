@@ -1,8 +1,10 @@
 {{- /* The operator's configuration file; `aiservice_operator.settings` reads it and refuses what it does not know. */ -}}
 {{- define "aiservice-operator.config" -}}
 {{- $images := dict -}}
+{{- $flavour := ternary "-cuda" "" (eq .Values.engineFlavour "cuda") -}}
 {{- range $engine, $image := .Values.engines -}}
-{{- $_ := set $images $engine (include "aiservice-operator.image" (dict "root" $ "image" $image)) -}}
+{{- $tagged := merge (dict "tag" (default (printf "%s%s" $.Chart.AppVersion $flavour) $image.tag)) $image -}}
+{{- $_ := set $images $engine (include "aiservice-operator.image" (dict "root" $ "image" $tagged)) -}}
 {{- end -}}
 watch:
   namespaces: {{ toJson .Values.watch.namespaces }}

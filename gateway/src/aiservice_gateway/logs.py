@@ -36,5 +36,7 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # A migration is told by its command; Alembic's own lines are about Alembic.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     # Our own access log has what uvicorn's lacks; its lifecycle lines are kept.
     logging.getLogger("uvicorn.access").disabled = True

@@ -127,7 +127,7 @@ class UsageRecord:
         """Reads what `to_wire` wrote.
 
         Raises:
-            ValueError: not such a record (orjson's own error is one too).
+            ValueError: it is no such record.
         """
         try:
             value: dict[str, Any] = orjson.loads(wire)
@@ -145,7 +145,7 @@ class UsageRecord:
                 status=Outcome(value["status"]),
                 created_at=datetime.fromisoformat(value["createdAt"]).replace(tzinfo=UTC),
             )
-        except (KeyError, TypeError, ArithmeticError) as error:
+        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
             raise ValueError(f"not a usage record: {error!r}") from error
 
 

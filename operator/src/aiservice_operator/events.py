@@ -42,8 +42,8 @@ def _service_turns(before: Sequence[Condition], after: Sequence[Condition]) -> l
     if (ready := _became(TRUE, "Ready", before, after)) is not None:
         found.append(Turn(False, "Idle" if ready.reason == "Idle" else "Ready", ready.message))
     if rejected is None and (failed := _became(FALSE, "Ready", before, after)) is not None:
-        was_ready = find(before, "Ready")
-        degraded = was_ready is not None and was_ready.status is TRUE
+        available = find(after, "Available")
+        degraded = available is not None and available.status is TRUE
         found.append(Turn(True, "Degraded" if degraded else "Failed", f"{failed.reason}: {failed.message}"))
     return found
 

@@ -78,7 +78,8 @@ class Executor:
         log.info("deleting %s: %s", action.identity, action.reason)
         remaining = await self._kube.delete(action.identity, action.uid, action.version)
         if remaining is None:
-            return self._store.forget(action.identity, action.uid)
+            known = self._store.get(action.identity)
+            return self._store.forget(action.identity, action.uid, known.meta.version) if known else frozenset()
         return self._store.put(action.identity.kind, remaining)
 
     async def _apply(self, action: Apply) -> frozenset[Key] | None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aiservice_operator.kinds import Json
 from aiservice_operator.observed import Child, conditions, parse_time, pod_container
 
+SETTLE = timedelta(seconds=3)
+"""How long a pod or a claim may wait before that is a failure: what it waits for is often just being made."""
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"})
 _UNUSABLE_IMAGE = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _SETUP = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
@@ -30,11 +32,25 @@ class Failure:
     time: datetime
 
 
-def of_pods(pods: Iterable[Child]) -> Failure | None:
+def of_pods(pods: Iterable[Child], now: datetime) -> Failure | None:
     """Returns the failure of the pods that is nearest to its cause; of several the newest."""
-    found = [failure for pod in pods if not pod.meta.deleting if (failure := of_pod(pod)) is not None]
+    failures = [failure for pod in pods if not pod.meta.deleting if (failure := of_pod(pod)) is not None]
+    found = [failure for failure in failures if not _passing(failure, now)]
     # A pod that waits for a node is often a consequence: others on the list broke by themselves.
     return max(found, key=lambda failure: (failure.reason != "Unschedulable", failure.time), default=None)
+
+
+def settles_after(pods: Iterable[Child], now: datetime) -> float | None:
+    """Returns the seconds until a failure that may still pass counts as one; None where there is none such."""
+    failures = (of_pod(pod) for pod in pods)
+    waits = [
+        (failure.time + SETTLE - now).total_seconds() for failure in failures if failure and _passing(failure, now)
+    ]
+    return min(waits, default=None)
+
+
+def _passing(failure: Failure, now: datetime) -> bool:
+    return failure.reason == "Unschedulable" and now < failure.time + SETTLE
 
 
 def of_pod(pod: Child) -> Failure | None:

@@ -185,12 +185,12 @@ class Kube:
         return items
 
     async def last_log_line(self, namespace: str, pod: str, container: str) -> str:
-        """Returns the last line that a container has printed; empty where there is none yet."""
+        """Returns the last line that a container has printed; empty: none yet, or its node does not answer."""
         path = RESOURCES[Kind.POD].path(namespace, pod, "log")
         query = {"container": container, "tailLines": "1", "limitBytes": "4096"}
         try:
             text = await self._send(_Request("GET", path, query))
-        except (NotFoundError, RefusedError):  # 400: the container has not started, or is gone
+        except KubeError:  # among them 400: the container has not started; 500: the kubelet does not answer
             return ""
         return text.decode(errors="replace").strip()
 

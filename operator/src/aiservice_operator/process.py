@@ -157,7 +157,7 @@ class Operator:
             delay = self._fail(key, error)
             log.exception("%s: again in %.1f s: unexpected", key, delay)
         else:
-            if outcome.refused:
+            if outcome.unsettled:
                 self._fail(key, None)
             else:
                 self._queue.forget(key)
@@ -165,7 +165,7 @@ class Operator:
                 self._queue.add_after(key, outcome.again_after)
 
     def _fail(self, key: Key, error: Exception | None, at_least: float = 0.0) -> float:
-        self._metrics.reconcile_errors.labels(key.kind, type(error).__name__ if error else "Refused").inc()
+        self._metrics.reconcile_errors.labels(key.kind, type(error).__name__ if error else "Unsettled").inc()
         return self._queue.retry(key, at_least)
 
     def _note(self, kind: Kind, event: str | None, body: Json) -> None:

@@ -11,12 +11,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Generic, TypeVar
 
 from aiservice_api.v1alpha1 import AIServiceStatus, Condition, ConditionStatus, ModelCacheStatus
 from aiservice_operator import facts
 from aiservice_operator.errors import KubeError
 from aiservice_operator.events import Turn, event, turns
 from aiservice_operator.execute import Executor
+from aiservice_operator.failures import settles_after
 from aiservice_operator.kinds import Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.metrics import Metrics
@@ -25,6 +27,7 @@ from aiservice_operator.plan import (
     CachePlan,
     CacheView,
     Refusal,
+    ServicePlan,
     ServiceView,
     plan_cache,
     plan_service,
@@ -56,8 +59,26 @@ class Outcome:
 
     again_after: float | None = None
     """Seconds after which to look again without any event."""
-    refused: bool = False
-    """Whether the API server refused something, which is tried again later and later."""
+    unsettled: bool = False
+    """Whether something was refused, or never became as wanted: it is tried again later and later."""
+
+
+_View = TypeVar("_View")
+_Plan = TypeVar("_Plan", ServicePlan, CachePlan)
+_Decision = TypeVar("_Decision")
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled(Generic[_Decision]):
+    """The last decision, and how carrying it out ended."""
+
+    decision: _Decision
+    refusals: tuple[Refusal, ...]
+    unsettled: bool
+
+
+def _first(*waits: float | None) -> float | None:
+    return min((wait for wait in waits if wait is not None), default=None)
 
 
 class Reconciler:
@@ -106,23 +127,42 @@ class Reconciler:
             return await self._reconcile_cache(key)
 
     async def _reconcile_service(self, key: Key) -> Outcome:
-        refusals: tuple[Refusal, ...] = ()
-        for _ in range(_ROUNDS):
+        def decide() -> tuple[ServiceView, ServicePlan] | None:
             service = self._store.service(key)
             if service is None or service.meta.deleting:
-                self._interim_since.pop(key, None)
-                return Outcome()
+                return None
             view = self._service_view(key, service)
-            plan = plan_service(view, self._settings)
-            if refusals or not plan.actions:
+            return view, plan_service(view, self._settings)
+
+        settled = await self._settle(key, decide)
+        if settled is None:
+            self._interim_since.pop(key, None)
+            return Outcome()
+        (view, plan), now = settled.decision, self._clock()
+        status = service_status(view, plan, settled.refusals, now)
+        written = await self._write_status(key, view.service, view.service.status, status)
+        return Outcome(_first(written, settles_after(view.pods, now)), settled.unsettled)
+
+    async def _settle(
+        self, key: Key, decide: Callable[[], tuple[_View, _Plan] | None]
+    ) -> _Settled[tuple[_View, _Plan]] | None:
+        """Decides and executes until there is nothing left to do; None where there is nothing to decide about."""
+        refusals: tuple[Refusal, ...] = ()
+        decision = decide()
+        for _ in range(_ROUNDS):
+            if decision is None or refusals or not decision[1].actions:
                 break
-            executed = await self._executor.run(key, plan.actions)
+            executed = await self._executor.run(key, decision[1].actions)
+            if not executed.changed and not executed.refusals:
+                return _Settled(decision, (), unsettled=False)
             refusals = executed.refusals
-            if not executed.changed and not refusals:
-                break
-        status = service_status(view, plan, refusals, self._clock())
-        wait = await self._write_status(key, view.service, view.service.status, status)
-        return Outcome(again_after=wait, refused=bool(refusals))
+            decision = decide()
+        if decision is None:
+            return None
+        unsettled = bool(decision[1].actions)
+        if unsettled and not refusals:
+            log.warning("%s: not as wanted after %d rounds", key, _ROUNDS)
+        return _Settled(decision, refusals, unsettled)
 
     def _service_view(self, key: Key, service: Service) -> ServiceView:
         namespace, name = key.namespace, key.name
@@ -142,20 +182,25 @@ class Reconciler:
         return self._store.cache(Key(Kind.MODEL_CACHE, namespace, name)) if name is not None else None
 
     async def _reconcile_cache(self, key: Key) -> Outcome:
-        refusals: tuple[Refusal, ...] = ()
-        for _ in range(_ROUNDS):
+        def decide() -> tuple[CacheView, CachePlan]:
             view = self._cache_view(key)
-            plan = plan_cache(view, self._settings, self._clock())
-            if refusals or not plan.actions:
-                break
-            executed = await self._executor.run(key, plan.actions)
-            refusals = executed.refusals
-            if not executed.changed and not refusals:
-                break
-        if view.cache is None or (not view.users and (view.cache.meta.deleting or view.cache.meta.ours)):
+            return view, plan_cache(view, self._settings, self._clock())
+
+        settled = await self._settle(key, decide)
+        if settled is None:
+            return Outcome()
+        view, plan = settled.decision
+        cache = view.cache
+        if cache is None or (not view.users and (cache.meta.deleting or cache.meta.ours)):
             self._interim_since.pop(key, None)
-            return Outcome(refused=bool(refusals))
-        return await self._report_cache(key, view, view.cache, plan, refusals)
+            return Outcome(unsettled=settled.unsettled)
+        now = self._clock()
+        found = await facts.gather(self._kube, view, cache, plan)
+        status = cache_status(view, cache, plan, facts=found, refusals=settled.refusals, now=now)
+        written = await self._write_status(key, cache, cache.status, status)
+        retry = max((plan.retry_at - now).total_seconds(), 0.0) if plan.retry_at is not None else None
+        look = self._next_look(view, cache, plan, found)
+        return Outcome(_first(written, retry, look, settles_after(view.pods, now)), settled.unsettled)
 
     def _cache_view(self, key: Key) -> CacheView:
         return CacheView(
@@ -165,19 +210,6 @@ class Reconciler:
             claim=self._store.child(ObjectId(Kind.CLAIM, key.namespace, key.name)),
             jobs=self._store.children(key, Kind.JOB),
             pods=self._store.children(key, Kind.POD),
-        )
-
-    async def _report_cache(
-        self, key: Key, view: CacheView, cache: Cache, plan: CachePlan, refusals: Sequence[Refusal]
-    ) -> Outcome:
-        now = self._clock()
-        found = await facts.gather(self._kube, view, cache, plan)
-        status = cache_status(view, cache, plan, facts=found, refusals=refusals, now=now)
-        waits = [await self._write_status(key, cache, cache.status, status), self._next_look(view, cache, plan, found)]
-        if plan.retry_at is not None:
-            waits.append(max((plan.retry_at - now).total_seconds(), 0.0))
-        return Outcome(
-            again_after=min((wait for wait in waits if wait is not None), default=None), refused=bool(refusals)
         )
 
     def _next_look(self, view: CacheView, cache: Cache, plan: CachePlan, found: CacheFacts) -> float | None:

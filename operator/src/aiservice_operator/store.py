@@ -23,7 +23,7 @@ class Store:
         self._objects: dict[ObjectId, Observed] = {}
         self._linked: defaultdict[Key, set[ObjectId]] = defaultdict(set)
         self._defaults: set[ObjectId] = set()
-        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._gone: OrderedDict[str, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -37,7 +37,8 @@ class Store:
         metadata = body["metadata"]
         identity = ObjectId(kind, metadata.get("namespace", ""), metadata["name"])
         known = self._objects.get(identity)
-        if metadata["uid"] in self._deleted or (known and known.meta.version >= int(metadata["resourceVersion"])):
+        version = int(metadata["resourceVersion"])
+        if version <= self._gone.get(metadata["uid"], -1) or (known is not None and version <= known.meta.version):
             return frozenset()
         observed = parse(kind, body)
         affected = links(observed) | self._reverse(observed) | self._rivals(observed)
@@ -51,25 +52,32 @@ class Store:
         return affected | self._rivals(observed)
 
     def remove(self, kind: Kind, body: Json) -> frozenset[Key]:
-        """Notes that an object is gone.
+        """Notes that an object is gone, or that its labels no longer say that it is the operator's.
+
+        In the second case it comes back, newer, when its labels do.
+
+        Args:
+            kind: Its kind.
+            body: The object as it was last, with the version of its end.
 
         Returns:
             What to reconcile.
         """
         metadata = body["metadata"]
-        return self.forget(ObjectId(kind, metadata.get("namespace", ""), metadata["name"]), metadata["uid"])
+        identity = ObjectId(kind, metadata.get("namespace", ""), metadata["name"])
+        return self.forget(identity, metadata["uid"], int(metadata["resourceVersion"]))
 
-    def forget(self, identity: ObjectId, uid: str) -> frozenset[Key]:
-        """Notes that this very object is gone.
+    def forget(self, identity: ObjectId, uid: str, version: int) -> frozenset[Key]:
+        """Notes that this very object is gone, as of a version.
 
         Returns:
             What to reconcile.
         """
-        self._deleted[uid] = None
-        while len(self._deleted) > _REMEMBERED_DELETIONS:
-            self._deleted.popitem(last=False)
+        self._gone[uid] = version
+        while len(self._gone) > _REMEMBERED_DELETIONS:
+            self._gone.popitem(last=False)
         known = self._objects.get(identity)
-        if known is None or known.meta.uid != uid:
+        if known is None or known.meta.uid != uid or known.meta.version > version:
             return frozenset()
         return self._drop(identity, known)
 

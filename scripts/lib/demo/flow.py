@@ -60,7 +60,7 @@ class Demo:
     @property
     def weights(self) -> Path:
         """The prepared model files."""
-        return cache() / "demo-weights"
+        return self.root / "build" / "demo-weights"
 
     def script(self, name: str, *arguments: str) -> list[str]:
         """A command of the scripts folder."""

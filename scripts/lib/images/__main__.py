@@ -41,7 +41,7 @@ environment:
                     what they were built with
 """
 
-_KEPT_TARS = 3
+_KEPT_TARS = 2
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("command", nargs="?", choices=["build", "paths", "clean"], default="build")
     parser.add_argument("--engine", choices=["auto", "docker", "buildah"], default="auto")
     parser.add_argument("--cuda", action="store_true", help="inference images for NVIDIA GPUs, tagged VERSION-cuda")
-    parser.add_argument("--base", metavar="IMAGE", help="base image with Python 3.11; 'local': made from Debian packages")
+    parser.add_argument(
+        "--base", metavar="IMAGE", help="base image with Python 3.11; 'local': made from Debian packages"
+    )
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help="this image; may be given again")
     parser.add_argument("--fresh", action="store_true", help="build all anew, on a base image with today's packages")
     parser.add_argument("--save", metavar="DIR", type=Path, help="also put the tars there, as NAME.tar")

@@ -93,8 +93,14 @@ def debian_sources(environ: Mapping[str, str]) -> list[str]:
 
 def _index_targets(environ: Mapping[str, str]) -> list[str]:
     found = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Created-By: Packages",
-         "Origin: Debian"],
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(REPO_URI) $(CODENAME) $(COMPONENT)",
+            "Created-By: Packages",
+            "Origin: Debian",
+        ],
         check=False,
         capture_output=True,
         text=True,

@@ -27,6 +27,10 @@ class Image:
     """Where its Dockerfile and pyproject.toml are, below the root of the repository."""
     torch: bool = False
     """Whether it exists in a CPU and a CUDA flavour."""
+    version_of: str | None = None
+    """The folder whose pyproject.toml tells its version, where that is not its own."""
+    demo: bool = False
+    """Whether only the demo runs it; such an image is built when it is named."""
 
     @property
     def dockerfile(self) -> str:
@@ -40,11 +44,13 @@ IMAGES = (
     Image("model-downloader", "inference-images/model-downloader"),
     Image("speech-recognition", "inference-images/speech-recognition", torch=True),
     Image("vision", "inference-images/vision", torch=True),
+    Image("demo-weights", "scripts/lib/demo/images/weights", version_of="scripts/lib/weights", demo=True),
+    Image("demo-stores", "scripts/lib/demo/images/stores", version_of="gateway", demo=True),
 )
 
 
 def select(names: list[str]) -> tuple[Image, ...]:
-    """The named images, all if none is named, in the order of the catalogue.
+    """The named images, all of the product if none is named, in the order of the catalogue.
 
     Raises:
         ImagesError: If there is no image of a name.
@@ -53,12 +59,12 @@ def select(names: list[str]) -> tuple[Image, ...]:
     if unknown:
         known = ", ".join(image.name for image in IMAGES)
         raise ImagesError(f"no such image: {', '.join(sorted(unknown))}; there are {known}")
-    return tuple(image for image in IMAGES if not names or image.name in names)
+    return tuple(image for image in IMAGES if (image.name in names if names else not image.demo))
 
 
 def version_of(root: Path, image: Image) -> str:
     """The version in the image's pyproject.toml, which is also its tag."""
-    path = root / image.folder / "pyproject.toml"
+    path = root / (image.version_of or image.folder) / "pyproject.toml"
     try:
         version = tomllib.loads(path.read_text())["project"]["version"]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from images import base
-from images.console import Task
+from images.console import Task, say
 from images.errors import ImagesError
 
 HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -81,6 +81,12 @@ def build_options(build: Build, root: Path) -> list[str]:
     if build.fresh:
         options.append("--no-cache")
     return options
+
+
+def needs_tls(target: str) -> bool:
+    """Whether a registry must speak TLS; docker's rule: one on this machine need not."""
+    host = target.partition("/")[0].partition(":")[0]
+    return host not in {"localhost", "127.0.0.1"}
 
 
 class Docker:
@@ -173,6 +179,8 @@ class Buildah:
                 env=self._environ,
             )
             if tried.returncode == 0:
+                if driver == "vfs":
+                    say(f"{self._home} is on a file system without overlays: builds are slow and take much space there")
                 return driver
         raise ImagesError(f"buildah cannot keep images in {self._home}: {tried.stderr.strip()}")
 
@@ -192,7 +200,9 @@ class Buildah:
 
     def _label(self, name: str) -> str:
         found = subprocess.run(
-            self._command("inspect", "--type", "image", "--format", f'{{{{index .OCIv1.Config.Labels "{name}"}}}}', base.TAG),
+            self._command(
+                "inspect", "--type", "image", "--format", f'{{{{index .OCIv1.Config.Labels "{name}"}}}}', base.TAG
+            ),
             check=False,
             capture_output=True,
             text=True,
@@ -230,9 +240,7 @@ class Buildah:
     def push(self, task: Task, tar: Path, tag: str, target: str, log: Path) -> None:
         """Loads the tar, whose image may no longer be the tagged one, and pushes it."""
         task.run(self._command("pull", "--quiet", f"docker-archive:{tar}"), log=log, environ=self._environ)
-        # Docker's rule: a registry on this machine may speak plain HTTP.
-        verify = "false" if target.split("/")[0].split(":")[0] in {"localhost", "127.0.0.1"} else "true"
-        command = self._command("push", "--quiet", f"--tls-verify={verify}", tag, f"docker://{target}")
+        command = self._command("push", "--quiet", f"--tls-verify={needs_tls(target)}", tag, f"docker://{target}")
         task.run(command, log=log, environ=self._environ)
 
     def tidy(self) -> None:

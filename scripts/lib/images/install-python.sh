@@ -34,3 +34,4 @@ for file in "$@"; do
   # The CPU build of torch lists what only its CUDA build would need under other names: dependencies are in the files.
   "$uv_home/bin/uv" pip install --quiet --python /opt/venv --require-hashes --no-deps --compile-bytecode -r "$file"
 done
+rm -f /opt/venv/.lock # uv's own; every user could write it

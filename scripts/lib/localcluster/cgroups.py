@@ -14,7 +14,7 @@ class Cgroups:
         self.name = name
 
     def make(self) -> None:
-        """Make the folders. The kubelet accepts only one that exists in every hierarchy, with CPUs and memory nodes in it."""
+        """Make the folders. The kubelet insists on every hierarchy, and on CPUs and memory nodes in version 1's."""
         for mount, unified in _hierarchies():
             folder = mount / self.name
             folder.mkdir(exist_ok=True)

@@ -99,7 +99,7 @@ class ControlPlane:
             "secure-port": self._ports.apiserver,
             # Pods reach the API server through the link, which is not there yet when it starts; clients without a
             # certificate or token are refused whichever way they come.
-            "bind-address": "0.0.0.0" if self._network else LOOPBACK,
+            "bind-address": "0.0.0.0" if self._network else LOOPBACK,  # noqa: S104 - as said above
             "advertise-address": self._network.host if self._network else LOOPBACK,
             "etcd-servers": f"https://{LOOPBACK}:{self._ports.etcd}",
             "etcd-cafile": ca,
@@ -151,6 +151,7 @@ class ControlPlane:
             # The default, 20 requests a second, would be what tests with hundreds of objects measure.
             "kube-api-qps": 500,
             "kube-api-burst": 1000,
+            "flex-volume-plugin-dir": self._layout.config / "volume-plugins",  # else it makes one under /usr
             "profiling": "false",
         }
         if not self._network:

@@ -8,8 +8,9 @@ from localcluster.errors import ClusterError
 
 
 def write_file(path: Path, content: str) -> None:
-    """Write a file that only its owner may read, whole, and not at all if it says that already: kube-proxy, for one,
-    ends when its configuration is touched.
+    """Write a file that only its owner may read: whole, and only if it says something else.
+
+    kube-proxy, for one, ends when its configuration is touched.
     """
     if path.exists() and path.read_text() == content:
         return

@@ -1,4 +1,4 @@
-"""Container images: the one that every pod needs, made here, and those that are loaded from a file."""
+"""Container images of one static program, made without a container engine. Every pod needs one: pause."""
 
 import hashlib
 import io
@@ -8,17 +8,18 @@ import tarfile
 from pathlib import Path
 from typing import BinaryIO
 
-_PROGRAM = "pause"
 
+def write_image(archive: BinaryIO, program: Path, reference: str) -> None:
+    """Write an image with nothing in it but a static program, which it runs, in the format of `docker save`.
 
-def write_pause_image(archive: BinaryIO, program: Path, reference: str) -> None:
-    """Write an image with nothing in it but a static program, in the format of `docker save`."""
-    layer = _tar({_PROGRAM: (program.read_bytes(), 0o755)})
+    It runs as a user without rights unless a pod says otherwise.
+    """
+    layer = _tar({program.name: (program.read_bytes(), 0o755)})
     config = json.dumps(
         {
             "architecture": _architecture(),
             "os": "linux",
-            "config": {"Entrypoint": [f"/{_PROGRAM}"], "User": "65535:65535"},
+            "config": {"Entrypoint": [f"/{program.name}"], "User": "65535:65535"},
             "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
         }
     ).encode()

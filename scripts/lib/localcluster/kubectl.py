@@ -1,7 +1,6 @@
 """The few things that bringing a cluster up asks of its API server, through the real kubectl."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ class Kubectl:
         self._command = (str(program), f"--kubeconfig={kubeconfig}")
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl and return what it printed; raises ClusterError when it fails."""
         return run([*self._command, *arguments], stdin=stdin)
 
     def apply(self, objects: Sequence[Mapping[str, Any]]) -> None:
@@ -30,16 +30,17 @@ class Kubectl:
         return json.loads(self("get", "-o", "json", *arguments))
 
     def succeeds(self, *arguments: str) -> bool:
+        """Whether a command succeeds."""
         try:
             self(*arguments)
         except ClusterError:
             return False
         return True
 
-    def wait_for(self, what: str, *arguments: str, timeout: float = 30) -> None:
-        """Wait until a `kubectl get` of an object succeeds: controllers make it a moment after the start."""
-        deadline = time.monotonic() + timeout
-        while not self.succeeds("get", *arguments):
-            if time.monotonic() > deadline:
-                raise ClusterError(f"{what} did not appear within {timeout:.0f} s")
-            time.sleep(0.1)
+    def node_is_ready(self, name: str) -> bool:
+        """Whether a node is Ready; one that is not there, or cannot be asked for, is not."""
+        try:
+            conditions = self.get("node", name)["status"].get("conditions", ())
+        except ClusterError:
+            return False
+        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)

@@ -38,26 +38,32 @@ class Layout:
 
     @property
     def root(self) -> Path:
+        """The folder of the cluster; its path is also what marks the cluster's processes."""
         return self.clusters / self.name
 
     @property
     def lock(self) -> Path:
+        """Held by the command that changes the cluster. Outside its folder, which comes and goes."""
         return self.clusters / f".{self.name}.lock"
 
     @property
     def settings(self) -> Path:
+        """What `settings.py` keeps; where it is, there is a cluster."""
         return self.root / "cluster.json"
 
     @property
     def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
         return self.root / "kubeconfig"
 
     @property
     def pki(self) -> Path:
+        """Keys and certificates."""
         return self.root / "pki"
 
     @property
     def etcd(self) -> Path:
+        """The data of etcd."""
         return self.root / "etcd"
 
     @property
@@ -72,6 +78,7 @@ class Layout:
 
     @property
     def logs(self) -> Path:
+        """The logs of the present run; those of earlier ones are beside it, numbered."""
         return self.root / "logs"
 
     def log(self, component: str) -> Path:

@@ -1,7 +1,6 @@
 """The local provider: every component a process of this machine."""
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from localcluster.commands import need_packages, tool
 from localcluster.control_plane import ControlPlane
 from localcluster.errors import ClusterError
 from localcluster.files import check_filesystem, remove_tree, rotate
+from localcluster.gpus import offer_gpus
 from localcluster.kubectl import Kubectl
 from localcluster.layout import Layout, cache_root, existing
 from localcluster.machine import claim_network, claimed_network, release_machine, save_sysctls
@@ -23,7 +23,6 @@ from localcluster.progress import say
 from localcluster.settings import Ports, Settings, boot_id, load, locked, save
 from localcluster.status import Line, component_line
 
-_GPU = "nvidia.com/gpu"
 _KNOWN_NAME = "kubernetes.default.svc.cluster.local"
 
 
@@ -91,7 +90,8 @@ class LocalCluster:
                 machine, settings.network, f"https://{settings.network.host}:{settings.ports.apiserver}", kubectl
             )
             if settings.gpus:
-                self._pretend_gpus(kubectl, machine.name, settings.gpus)
+                say(f"node: {settings.gpus} GPUs that exist on paper only")
+                offer_gpus(kubectl, machine.name, settings.gpus)
         return started
 
     def _start_node(self, machine: Node, network: Network, server: str, kubectl: Kubectl) -> list[str]:
@@ -106,7 +106,7 @@ class LocalCluster:
         components = machine.components(coredns)
         say("node: " + ", ".join(component.name for component in components))
         started += start(self._layout, components)
-        self._wait("the node is not Ready", "kubelet", lambda: _node_ready(kubectl, machine.name))
+        self._wait("the node is not Ready", "kubelet", lambda: kubectl.node_is_ready(machine.name))
         self._wait("cluster DNS does not answer", "coredns", lambda: answers_dns(network, _KNOWN_NAME))
         return started
 
@@ -117,22 +117,19 @@ class LocalCluster:
                 raise ClusterError(f"{problem} after {timeout:.0f} s\n{log_end(self._layout, component)}")
             time.sleep(0.1)
 
-    def _pretend_gpus(self, kubectl: Kubectl, name: str, gpus: int) -> None:
-        say(f"node: {gpus} GPUs that exist on paper only")
-        patch = json.dumps({"status": {"capacity": {_GPU: str(gpus)}}})
-        kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", patch)
-        self._wait(
-            "the kubelet did not offer the GPUs",
-            "kubelet",
-            lambda: kubectl.get("node", name)["status"]["allocatable"].get(_GPU) == str(gpus),
-        )
-
     def load(self, archive: Path) -> list[str]:
         """Load images into the node and return their names."""
+        return Node(self._layout, self._network("to load images into"), tool("hyperkube").parent).load(archive)
+
+    def address(self) -> str:
+        """The node's end of its link to this machine."""
+        return self._network("that had an address").node
+
+    def _network(self, purpose: str) -> Network:
         settings = load(self._layout)
         if settings is None or settings.network is None:
-            raise ClusterError(f"cluster {self._layout.name} has no node to load images into: run `scripts/cluster up`")
-        return Node(self._layout, settings.network, tool("hyperkube").parent).load(archive)
+            raise ClusterError(f"cluster {self._layout.name} has no node {purpose}: run `scripts/cluster up`")
+        return settings.network
 
     def status(self) -> list[Line]:
         """The state of every part; empty where there is no cluster."""
@@ -152,24 +149,16 @@ class LocalCluster:
     def _node_status(self, machine: Node, network: Network, kubectl: Kubectl) -> list[Line]:
         components = machine.all_components(tool("pause"), tool("coredns"))
         lines = [component_line(self._layout, component) for component in components]
-        ready = _node_ready(kubectl, machine.name)
+        ready = kubectl.node_is_ready(machine.name)
         lines.append(Line(f"Node {machine.name}", None, healthy=ready, state="Ready" if ready else "not Ready"))
         answers = answers_dns(network, _KNOWN_NAME)
         return [*lines, Line("cluster DNS", None, healthy=answers, state="answers" if answers else "does not answer")]
 
     def down(self) -> None:
-        """End every process, remove every file but the logs, and put the machine back as it was. Nothing there is fine."""
+        """End every process, remove every file but the logs, and put the machine back as it was."""
         network = claimed_network(self._layout)
         kill(self._layout)
         if network:
             remove_from_machine(network)
         remove_tree(self._layout.root, keep="logs")
         release_machine(self._layout)
-
-
-def _node_ready(kubectl: Kubectl, name: str) -> bool:
-    try:
-        conditions = kubectl.get("node", name)["status"]["conditions"]
-    except (ClusterError, KeyError):  # the API server is away, or the kubelet has not reported yet
-        return False
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)

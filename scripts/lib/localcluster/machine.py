@@ -4,6 +4,7 @@ It is noted under /run, which is as old as the machine's present run, like the t
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,14 +46,15 @@ def save_sysctls() -> None:
     with locked(_FOLDER / "lock"):
         if not _SYSCTLS.exists():
             draft = _SYSCTLS.with_suffix(".new")
-            draft.write_text(json.dumps({name: _sysctl(name).read_text() for name in _CHANGED_BY_KUBELET}, indent=2))
+            there = [name for name in _CHANGED_BY_KUBELET if _sysctl(name).exists()]  # kernels differ
+            draft.write_text(json.dumps({name: _sysctl(name).read_text() for name in there}, indent=2))
             draft.replace(_SYSCTLS)
 
 
 def release_machine(layout: Layout) -> None:
     """Give the cluster's network back; the last cluster to do so puts the machine's settings back as they were."""
-    if not _FOLDER.exists():
-        return
+    if os.geteuid() != 0 or not _FOLDER.exists():
+        return  # only root can have taken anything
     with locked(_FOLDER / "lock"):
         for slot, owner in dict(_owners()).items():
             if owner == layout.root:

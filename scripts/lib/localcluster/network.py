@@ -29,10 +29,12 @@ class Network:
 
     @property
     def whole(self) -> str:
+        """All of it."""
         return self._address("0.0/16")
 
     @property
     def services(self) -> str:
+        """Where service addresses are taken from."""
         return self._address("0.0/20")
 
     @property
@@ -42,10 +44,12 @@ class Network:
 
     @property
     def dns_service(self) -> str:
+        """The service address of the cluster's DNS."""
         return self._address("0.10")
 
     @property
     def pods(self) -> str:
+        """Where pod addresses are taken from."""
         return self._address("128.0/18")
 
     @property
@@ -60,6 +64,7 @@ class Network:
 
     @property
     def host_interface(self) -> str:
+        """The name of the link on the machine, at most 15 characters."""
         return f"aiservice{self.slot}"
 
 
@@ -104,7 +109,7 @@ def is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("0.0.0.0", port))
+            probe.bind(("0.0.0.0", port))  # noqa: S104 - never listens
         except OSError:
             return False
     return True

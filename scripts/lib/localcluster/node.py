@@ -17,7 +17,7 @@ from localcluster.cgroups import Cgroups
 from localcluster.commands import run
 from localcluster.errors import ClusterError
 from localcluster.files import write_file
-from localcluster.images import write_pause_image
+from localcluster.images import write_image
 from localcluster.layout import Layout, cache_root
 from localcluster.network import Network
 from localcluster.pki import Certificate, Pki
@@ -56,6 +56,7 @@ class Node:
         return self._layout.name
 
     def certificates(self) -> list[Certificate]:
+        """The certificates of what runs on the node."""
         return [
             Certificate(
                 "kubelet", f"system:node:{self.name}", groups=("system:nodes",), hosts=(self.name, self._network.node)
@@ -66,7 +67,7 @@ class Node:
         ]
 
     def write_files(self, server: str) -> None:
-        """Write the configuration of everything that runs on the node. `server` is the API server as it is seen there."""
+        """Write the configuration of what runs on the node. `server` is the API server as it is seen there."""
         for name in ("kubelet", "kube-proxy", "coredns", "volume-provisioner"):
             self._pki.write_kubeconfig(self._kubeconfig(name), name, server)
         config = self._layout.config
@@ -87,7 +88,7 @@ class Node:
         write_file(config / "kube-proxy.json", json.dumps(proxy, indent=2))
 
     def start_machine(self, pause: Path) -> list[str]:
-        """Make the node's namespaces, mounts, link and control groups, unless they are there. Returns what was started."""
+        """Make the node's namespaces, mounts, link and control groups, where missing; returns what was started."""
         if self._pid() is not None and not self._seen_from_here(_SET_UP).exists():
             kill(self._layout, _FIRST)  # its set-up was interrupted
         started = start(self._layout, [self._first_process(pause)])
@@ -105,7 +106,7 @@ class Node:
         if started:
             archive = self._layout.node / "pause.tar"
             with archive.open("wb") as file:
-                write_pause_image(file, pause, node_files.PAUSE_IMAGE)
+                write_image(file, pause, node_files.PAUSE_IMAGE)
             self.load(archive)
             archive.unlink()
         return started
@@ -214,7 +215,7 @@ class Node:
     def _component(self, name: str, *argv: str, ready: Callable[[], bool]) -> Component:
         # The shell leaves at once, which makes the component a child of the node's first process.
         into_background = ("sh", "-c", '"$@" &', "sh")
-        return Component(name, argv, ready, timeout=60, within=lambda: (*self._enter(), *into_background))
+        return Component(name, argv, ready, timeout=120, within=lambda: (*self._enter(), *into_background))
 
     def _containerd_answers(self) -> bool:
         try:
@@ -256,7 +257,7 @@ class Node:
             self.run("mount", "--bind", str(here), there)
 
     def _connect(self) -> None:
-        """Link the node to the machine. It has no other way out, so pods reach each other and this machine, no further."""
+        """Link the node to the machine. There is no other way out: pods reach each other and this machine."""
         network, pid = self._network, self._pid()
         _remove_link(network)
         interface = network.host_interface

@@ -35,9 +35,11 @@ class Pki:
         self.folder = folder
 
     def certificate(self, name: str) -> Path:
+        """The file of a certificate."""
         return self.folder / f"{name}.crt"
 
     def key(self, name: str) -> Path:
+        """The file of a private key."""
         return self.folder / f"{name}.key"
 
     def make(self, certificates: Sequence[Certificate]) -> None:

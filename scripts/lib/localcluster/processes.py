@@ -152,7 +152,7 @@ def kill(layout: Layout, component: str | None = None) -> None:
                 continue
             except PermissionError as error:
                 raise ClusterError(
-                    f"process {process.pid} ({process.component}) belongs to another user: run this as that user, or root"
+                    f"process {process.pid} ({process.component}) belongs to another user: run this as that user"
                 ) from error
         time.sleep(0.02)
     raise ClusterError(f"processes {[process.pid for process in found]} do not end")

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ ProviderName = Literal["local", "kind"]
 
 @dataclass(frozen=True)
 class Ports:
-    """What the components listen on: this machine's loopback address, and where there is a node the API server on all."""
+    """What the components listen on at the loopback address; with a node, the API server at every address."""
 
     apiserver: int
     controller_manager: int
@@ -27,6 +28,7 @@ class Ports:
     etcd_peer: int
 
     def all(self) -> tuple[int, ...]:
+        """Every port."""
         return dataclasses.astuple(self)
 
 
@@ -107,8 +109,12 @@ def boot_id() -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file: one command at a time works on what it stands for."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    """Hold a lock file: one command at a time works on what it stands for. Its holder may remove the file."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            # Another holder may have removed it while this one waited; then others lock a new file of that name.
+            if path.exists() and path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
+                yield
+                return

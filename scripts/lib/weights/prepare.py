@@ -13,6 +13,11 @@ Writes, with the same bytes every time (speech.wav is computed: another kind of 
 
 from __future__ import annotations
 
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported; its Linux builds report home otherwise
+
+
 import argparse
 import hashlib
 import json

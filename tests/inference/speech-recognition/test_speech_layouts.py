@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +17,6 @@ from aiservice_speech_recognition.model import Transcriber, build
 from aiservice_speech_recognition.settings import SpeechSettings
 from aiservice_speech_recognition.weights import read_weights
 from support import models
-from support.engines import ask
 
 
 @pytest.mark.parametrize("shards", [False, True])
@@ -25,7 +24,8 @@ def test_the_hugging_face_layout_gives_what_transformers_computes(tmp_path: Path
     models.tiny_hugging_face_whisper(tmp_path, shards=shards)
     assert (tmp_path / "model.safetensors.index.json").exists() == shards
     ours = build(read_weights(tmp_path), precision="fp32", device="cpu")
-    theirs = WhisperForConditionalGeneration.from_pretrained(tmp_path, local_files_only=True).eval()
+    theirs: Any = WhisperForConditionalGeneration.from_pretrained(tmp_path, local_files_only=True)
+    theirs.eval()
     mel = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
     tokens = torch.tensor([[50258, 50259, 50359, 50363, 400, 500]])
     with torch.no_grad():
@@ -49,18 +49,19 @@ def test_a_checkpoint_loads_as_whisper_itself_loads_it(weights: Path) -> None:
     assert torch.equal(ours.alignment_heads.to_dense(), theirs.alignment_heads.to_dense())
 
 
-def test_half_precision_keeps_layer_norms_and_results(weights: Path) -> None:
-    found = read_weights(weights / "whisper")
-    half = build(found, precision="fp16", device="cpu")
-    full = build(read_weights(weights / "whisper"), precision="fp32", device="cpu")
+def test_half_precision_keeps_layer_norms_and_results(tmp_path: Path) -> None:
+    models.tiny_whisper(tmp_path / "model.pt")
+    half = build(read_weights(tmp_path), precision="fp16", device="cpu")
+    full = build(read_weights(tmp_path), precision="fp32", device="cpu")
     kinds = {name: parameter.dtype for name, parameter in half.named_parameters()}
     assert kinds["encoder.ln_post.weight"] == kinds["decoder.blocks.0.attn_ln.bias"] == torch.float32
     assert kinds["encoder.conv1.weight"] == kinds["decoder.token_embedding.weight"] == torch.float16
     mel = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
     tokens = torch.tensor([[50257, 50362, 400]])
     with torch.no_grad():
-        difference = (half(mel.half(), tokens) - full(mel, tokens)).abs().max().item()
-    assert 0 < difference < 0.5
+        expected = full(mel, tokens)
+        difference = (half(mel.half(), tokens) - expected).abs().max()
+    assert 0 < difference < 0.02 * expected.std()
 
 
 def test_a_multilingual_model_detects_and_takes_languages(tmp_path: Path) -> None:
@@ -81,14 +82,12 @@ def test_a_language_newer_than_the_model_is_refused(tmp_path: Path) -> None:
         transcriber.language_code("yue", translate=False)  # Cantonese came with large-v3
 
 
-def test_a_tiny_hugging_face_model_serves(tmp_path: Path, speech: bytes) -> None:
+def test_a_hugging_face_model_warms_up(tmp_path: Path) -> None:
     models.tiny_hugging_face_whisper(tmp_path)
     engine = SpeechEngine(SpeechSettings(model_dir=tmp_path))
     engine.load()
-    engine.warm_up()
-    answer = ask(engine, audio=speech, timestamps="word")
-    assert len(answer.body["language"]) in {2, 3}  # random weights detect one at random
-    assert math.isclose(answer.units, 6.95, abs_tol=0.3)
+    engine.warm_up()  # encodes, decodes and aligns
+    engine.release()
 
 
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:

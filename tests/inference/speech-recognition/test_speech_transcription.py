@@ -15,25 +15,29 @@ from aiservice_speech_recognition.settings import SpeechSettings
 from support import models
 from support.engines import ask
 
-SENTENCE = models.expected("speech-to-text")["text"] if models.PREPARE.exists() else ""
+
+@pytest.fixture(scope="session")
+def sentence() -> str:
+    text: str = models.expected("speech-to-text")["text"]
+    return text
 
 
-def test_a_spoken_sentence_comes_back(engine: SpeechEngine, speech: bytes) -> None:
+def test_a_spoken_sentence_comes_back(engine: SpeechEngine, speech: bytes, sentence: str) -> None:
     answer = ask(engine, audio=speech)
     body = answer.body
-    assert body["text"] == SENTENCE
+    assert body["text"] == sentence
     assert body["language"] == "en"
     assert body["duration"] == answer.units == pytest.approx(6.95, abs=0.3)
-    assert " ".join(segment["text"] for segment in body["segments"]) == SENTENCE
+    assert " ".join(segment["text"] for segment in body["segments"]) == sentence
     assert all(set(segment) == {"start", "end", "text"} for segment in body["segments"])
     assert body["segments"][-1]["end"] <= body["duration"]
-    assert answer.tokens == pytest.approx(len(SENTENCE.split()), rel=0.4)
+    assert answer.tokens == pytest.approx(len(sentence.split()), rel=0.4)
 
 
-def test_words_carry_their_times(engine: SpeechEngine, speech: bytes) -> None:
+def test_words_carry_their_times(engine: SpeechEngine, speech: bytes, sentence: str) -> None:
     segments = ask(engine, audio=speech, timestamps="word").body["segments"]
     words = [word for segment in segments for word in segment["words"]]
-    assert [word["word"] for word in words] == SENTENCE.split()
+    assert [word["word"] for word in words] == sentence.split()
     times = [(word["start"], word["end"]) for word in words]
     assert all(start <= end for start, end in times)
     assert times == sorted(times)
@@ -63,12 +67,12 @@ def test_an_english_model_takes_english(engine: SpeechEngine, speech: bytes, lan
 
 
 @pytest.mark.parametrize(
-    ("fields", "sentence"), [({"language": "de"}, "English only"), ({"translate": True}, "cannot translate")]
+    ("fields", "reason"), [({"language": "de"}, "English only"), ({"translate": True}, "cannot translate")]
 )
 def test_an_english_model_refuses_the_rest(
-    engine: SpeechEngine, speech: bytes, fields: dict[str, object], sentence: str
+    engine: SpeechEngine, speech: bytes, fields: dict[str, object], reason: str
 ) -> None:
-    with pytest.raises(InvalidRequestError, match=sentence):
+    with pytest.raises(InvalidRequestError, match=reason):
         ask(engine, audio=speech, **fields)
 
 

@@ -26,7 +26,8 @@ def restricted(control_plane: ControlPlane, namespace: str) -> str:
 def helm(control_plane: ControlPlane, restricted: str) -> Iterator[Install]:
     """Runs Helm in the namespace; what it installed is uninstalled after the test.
 
-    The CustomResourceDefinitions are the cluster's and other tests have put them there: Helm takes them over.
+    The CustomResourceDefinitions are the cluster's, and other tests have put them there by other means: Helm takes over
+    the objects and their fields.
     """
     releases = set()
 
@@ -38,7 +39,7 @@ def helm(control_plane: ControlPlane, restricted: str) -> Iterator[Install]:
             return run(tool("helm"), command, release, *connection)
         releases.add(release)
         chart = charts / f"aiservice-{part}"
-        options = ("--take-ownership", "--values", "-")
+        options = ("--take-ownership", "--force-conflicts", "--values", "-")
         return run(tool("helm"), command, release, chart, *connection, *options, stdin=json.dumps(values or {}))
 
     yield helm

@@ -15,6 +15,8 @@ from support.cluster import REPOSITORY, CommandError, eventually, run
 
 SCRIPTS = CHARTS / "aiservice-gateway/files/bundled"
 NOBODY = 65534
+NAMELESS = 65532
+"""The user of the chart's pods, who has no name where the chart does not bring one."""
 PASSWORD = "a-Password.of~the_test"
 
 
@@ -45,11 +47,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def shell(script: str, command: str, environment: Mapping[str, str]) -> list[str]:
+def shell(script: str, command: str, environment: Mapping[str, str], user: int = NOBODY) -> list[str]:
     """The command line of a script as a container runs it: without root, and with no variables but its own."""
-    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
+    become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if os.geteuid() == 0 else []
     variables = [f"{name}={value}" for name, value in environment.items()]
-    return [*user, "env", "-i", "PATH=/usr/bin:/bin", *variables, "/bin/sh", str(SCRIPTS / script), command]
+    return [*become, "env", "-i", "PATH=/usr/bin:/bin", *variables, "/bin/sh", str(SCRIPTS / script), command]
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def postgresql(folder: Path) -> dict[str, str]:
         "POSTGRES_USER": "aiservice",
         "POSTGRES_DB": "aiservice",
         "POSTGRES_PASSWORD_FILE": str(folder / "password"),
-        "PATIENCE_SECONDS": "30",
+        "PATIENCE_SECONDS": "100",
     }
 
 
@@ -91,6 +93,7 @@ def test_postgresql_survives_a_kill_and_takes_a_new_password(folder: Path, postg
         server.kill()
         server.wait()
     (folder / "password").write_text("another-Password")
+    (folder / "data/pgdata").chmod(0o2770)  # as Kubernetes does with fsGroup when it mounts a volume again
     with serving(serve, log) as server:
         run(*shell("postgresql.sh", "wait", postgresql))
         assert query(postgresql, "SELECT number FROM kept", password="another-Password") == "7"
@@ -117,7 +120,8 @@ def test_postgresql_starts_anew_where_a_first_start_was_killed(folder: Path, pos
     if os.geteuid() == 0:
         os.chown(half_made, NOBODY, NOBODY)
     with serving(shell("postgresql.sh", "serve", postgresql), folder / "log"):
-        run(*shell("postgresql.sh", "wait", postgresql))
+        waiting = {name: postgresql[name] for name in ("PGHOST", "PGPORT", "PATIENCE_SECONDS")}
+        run(*shell("postgresql.sh", "wait", waiting, user=NAMELESS))
         assert query(postgresql, "SELECT current_database()") == "aiservice"
 
 

@@ -115,7 +115,7 @@ def test_a_stated_secret_that_changes_makes_new_pods() -> None:
 
 
 def test_roles_follow_the_namespaces() -> None:
-    rules = [{"apiGroups": ["aiservice.dev"], "resources": ["aiservices"], "verbs": ["get", "list", "watch"]}]
+    rules = [{"apiGroups": ["aiservice.dev"], "resources": ["aiservices"], "verbs": ["list", "watch"]}]
     assert only(template(EXTERNAL), "ClusterRole")["rules"] == rules
     some = template(EXTERNAL, values={"namespaces": ["team-a", "team-b"]})
     assert kinds(some, "ClusterRole", "ClusterRoleBinding") == []

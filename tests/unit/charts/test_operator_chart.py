@@ -67,6 +67,15 @@ def test_the_operator_reads_every_value(tmp_path: Path) -> None:
     assert read.log.level == "DEBUG"
 
 
+def test_the_cuda_flavour_is_for_engines_without_a_tag(tmp_path: Path) -> None:
+    read = configuration(tmp_path, engineFlavour="cuda", engines={"vision": {"tag": "7"}})
+    assert read.images == {
+        "speech-recognition": "localhost/aiservice/speech-recognition:0.1.0-cuda",
+        "vision": "localhost/aiservice/vision:7",
+    }
+    assert read.download.image == "localhost/aiservice/model-downloader:0.1.0"
+
+
 def test_a_change_of_the_configuration_makes_new_pods() -> None:
     def checksum(**values: Any) -> str:
         annotations = only(template(DEFAULT, values=values), "Deployment")["spec"]["template"]["metadata"][
@@ -129,6 +138,7 @@ def test_no_role_grants_secrets_or_wildcards() -> None:
         ({"profiles": {"l4": {"resources": {"limits": {"memory": "8 GB"}}}}}, "'8 GB' does not match pattern"),
         ({"profiles": {"l4": {"resources": {"limits": {"cpu": 2}}}}}, "got number, want string"),
         ({"download": {"backoffLimit": 101}}, "at '/download/backoffLimit'"),
+        ({"engineFlavour": "rocm"}, "at '/engineFlavour'"),
         ({"log": {"level": "LOUD"}}, "at '/log/level'"),
         ({"imagePullSecrets": ["registry"]}, "at '/imagePullSecrets/0': got string, want object"),
         ({"watch": {"namespaces": "team-a"}}, "at '/watch/namespaces': got string, want array"),

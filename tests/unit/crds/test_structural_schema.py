@@ -12,11 +12,9 @@ from pydantic.alias_generators import to_camel
 
 from aiservice_api.generate.structural import SchemaError, convert, structural_schema, without_defaults
 
-Rule = dict[str, str]
-
 
 class Model(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel)
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
 class Colour(StrEnum):
@@ -145,7 +143,7 @@ def test_a_field_adds_its_rules_to_those_of_its_type_and_has_its_own_description
         pytest.param(int, 0, 0, id="zero-is-said"),
         pytest.param(Colour, Colour.BLUE, "blue", id="enum"),
         pytest.param(Inner, Inner(), {"maxSize": 3}, id="object-is-stated-whole-and-without-empty-fields"),
-        pytest.param(Inner, Inner(maxSize=4, names=["a"]), {"maxSize": 4, "names": ["a"]}, id="object-with-values"),
+        pytest.param(Inner, Inner(max_size=4, names=["a"]), {"maxSize": 4, "names": ["a"]}, id="object-with-values"),
     ],
 )
 def test_a_default_that_says_something_is_kept(annotation: Any, default: Any, expected: Any) -> None:

@@ -1,8 +1,7 @@
-"""The downloader's small parts: digests, ranges, redirects, retries, space, progress, the volume."""
+"""The downloader's small parts: digests, ranges, redirects, retries, space, progress, settings."""
 
 import errno
 import hashlib
-import json
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,22 +14,19 @@ from aiservice_downloader.digests import Digest, Hasher, hash_file
 from aiservice_downloader.errors import DownloadError, Reason, StopRequested
 from aiservice_downloader.fetch_http import ContentRange, parse_content_range
 from aiservice_downloader.fetch_hub import digest_of_etag
-from aiservice_downloader.files import FetchedFile, RemoteFile
+from aiservice_downloader.files import RemoteFile
 from aiservice_downloader.progress import Progress, Stop
 from aiservice_downloader.retry import Backoff, Patience, TransientError, parse_retry_after
 from aiservice_downloader.settings import read_settings
-from aiservice_downloader.source import MANIFEST_NAME, parse_source
 from aiservice_downloader.space import check_fits, volume_failure
 from aiservice_downloader.units import human_bytes
-from aiservice_downloader.volume import Volume
 
 CONTENT = b"weights"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-SOURCE = parse_source(json.dumps({"http": {"files": [{"url": "http://m/a", "path": "a", "sha256": SHA256}]}}))
 
 
-def remote(path: str = "a", size: int | None = None, sha256: str = SHA256) -> RemoteFile:
-    return RemoteFile(path, f"http://m/{path}", Digest("sha256", sha256), access_hint="ask", size=size)
+def remote(path: str = "a", size: int | None = None) -> RemoteFile:
+    return RemoteFile(path, f"http://m/{path}", Digest("sha256", SHA256), access_hint="ask", size=size)
 
 
 class Clock:
@@ -139,7 +135,7 @@ def test_patience_ends_after_failures_in_a_row_and_says_what_to_check() -> None:
         raise TransientError("The server answered 503 Service Unavailable for http://m/a")
 
     with pytest.raises(
-        DownloadError, match="503 Service Unavailable for http://m/a, 3 times in a row. Check"
+        DownloadError, match=r"503 Service Unavailable for http://m/a, 3 times in a row\. Check"
     ) as caught:
         patience(3).run(fail)
     assert len(calls) == 3
@@ -280,108 +276,6 @@ def test_why_nothing_moves_is_told_until_something_does() -> None:
     assert progress.snapshot()["note"] == "the server is away"
     progress.received("a", 1)
     assert "note" not in progress.snapshot()
-
-
-def test_a_partial_file_is_of_one_place_and_one_content() -> None:
-    assert remote().key == remote().key
-    assert len({remote().key, remote("b").key, remote(sha256="b" * 64).key}) == 3
-
-
-def put(path: Path, content: bytes = b"x") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-def test_what_nobody_wants_any_more_is_swept_and_the_rest_is_kept(tmp_path: Path) -> None:
-    volume = Volume(tmp_path)
-    keep, other = remote("d/keep"), remote("other")
-    put(volume.partial(keep).data)
-    put(volume.partial(other).data)
-    put(volume.staging / "d/keep")
-    put(volume.staging / "d/old/file")
-    put(volume.staging / MANIFEST_NAME)
-    put(tmp_path / ".replaced/model.bin")
-    (volume.staging / "link").symlink_to("/etc")
-
-    volume.sweep([keep])
-
-    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
-    assert left == {".partial", f".partial/{keep.key}.data", ".staging", ".staging/d", ".staging/d/keep"}
-
-
-def test_a_file_where_a_folder_is_wanted_and_the_other_way_round(tmp_path: Path) -> None:
-    volume = Volume(tmp_path)
-    put(volume.staging / "a/b")
-    put(volume.staging / "c")
-    volume.sweep([remote("a"), remote("c/d")])
-    assert list(volume.staging.iterdir()) == []
-
-
-def stage(volume: Volume, path: str, content: bytes) -> FetchedFile:
-    put(volume.staging / path, content)
-    return FetchedFile(path, len(content), hashlib.sha256(content).hexdigest())
-
-
-def test_publishing_writes_the_manifest_and_leaves_nothing_else(tmp_path: Path) -> None:
-    volume = Volume(tmp_path)
-    assert volume.published(SOURCE) is None
-    volume.publish(SOURCE, "abc", [stage(volume, "b/c", b"22"), stage(volume, "a", CONTENT)])
-
-    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {
-        "model",
-        "model/a",
-        "model/b",
-        "model/b/c",
-        f"model/{MANIFEST_NAME}",
-    }
-    written = json.loads((tmp_path / "model" / MANIFEST_NAME).read_text())
-    assert written["version"] == 1
-    assert written["source"] == SOURCE.to_wire()
-    assert written["revision"] == "abc"
-    assert written["files"][0] == {"path": "a", "size": 7, "sha256": SHA256}
-    assert written["totalBytes"] == 9
-    manifest = volume.published(SOURCE)
-    assert manifest is not None
-    assert manifest.total_bytes == 9
-
-
-def test_another_source_a_lost_file_and_a_broken_manifest_are_not_the_published_model(tmp_path: Path) -> None:
-    volume = Volume(tmp_path)
-    volume.publish(SOURCE, None, [stage(volume, "a", CONTENT)])
-    other = parse_source(json.dumps({"huggingFace": {"repo": "a/b"}}))
-    assert volume.published(other) is None
-
-    (tmp_path / "model/a").write_bytes(b"short")
-    assert volume.published(SOURCE) is None
-    (tmp_path / "model/a").unlink()
-    assert volume.published(SOURCE) is None
-    (tmp_path / "model" / MANIFEST_NAME).write_text("{")
-    assert volume.published(SOURCE) is None
-
-
-def test_publishing_replaces_an_older_model_whole(tmp_path: Path) -> None:
-    volume = Volume(tmp_path)
-    volume.publish(SOURCE, None, [stage(volume, "old", b"1"), stage(volume, "a", b"2")])
-    volume.publish(SOURCE, None, [stage(volume, "a", CONTENT)])
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [MANIFEST_NAME, "a"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
-
-
-def test_two_processes_never_work_on_one_volume(tmp_path: Path) -> None:
-    waited = threading.Event()
-    entered = threading.Event()
-
-    def second() -> None:
-        with Volume(tmp_path).locked(waited.set):
-            entered.set()
-
-    with Volume(tmp_path).locked(lambda: pytest.fail("nobody else is here")):
-        thread = threading.Thread(target=second)
-        thread.start()
-        assert waited.wait(5)
-        assert not entered.is_set()
-    assert entered.wait(5)
-    thread.join()
 
 
 SETTINGS = {"AISERVICE_SOURCE": '{"huggingFace": {"repo": "a/b"}}', "AISERVICE_CACHE_DIR": "/cache"}

@@ -13,13 +13,16 @@ from support.toy_service import PATH, StartToy, Toy, body, eventually
 
 
 async def test_health_answers_while_the_model_loads_and_readiness_waits(start_toy: StartToy) -> None:
-    toy = await start_toy(ToyEngine(load_seconds=0.5), wait=False)
+    engine = ToyEngine()
+    engine.load_gate.clear()
+    toy = await start_toy(engine, wait=False)
     assert (await toy.client.get("/health")).status_code == 200
     ready = await toy.client.get("/ready")
     assert (ready.status_code, ready.json()) == (503, {"status": "loading"})
     answer = await toy.client.post(PATH, json=body())
     assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
     assert int(answer.headers["retry-after"]) > 0
+    engine.load_gate.set()
     await eventually(lambda: toy.service.ready)
     assert (await toy.client.post(PATH, json=body())).status_code == 200
 

@@ -3,76 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
+from support.service_process import Process
 from support.toy_service import PATH, body
-
-TESTS = Path(__file__).parents[2]
-
-
-class Process:
-    """`python -m support.toy_engine` with its log read as it comes."""
-
-    def __init__(self, folder: Path, arguments: list[str], variables: dict[str, str]) -> None:
-        self.termination = folder / "termination-log"
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AISERVICE_")},
-            "PYTHONPATH": str(TESTS),
-            "AISERVICE_HOST": "127.0.0.1",
-            "AISERVICE_PORTS": "speech-to-text=0,image-to-text=0",
-            "TERMINATION_LOG": str(self.termination),
-            **variables,
-        }
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "support.toy_engine", *arguments],
-            env=environment,
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.child.stdout
-        self.lines.extend(self.child.stdout)
-        self.child.stdout.close()
-
-    def wait_for(self, message: str, seconds: float = 15) -> dict[str, Any]:
-        """Returns the first log record with this message."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            for line in list(self.lines):
-                record: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
-                if record.get("message") == message:
-                    return record
-            time.sleep(0.02)
-        raise AssertionError(f"no log record {message!r} in {self.lines}")
-
-    def ports(self) -> dict[str, int]:
-        ports: dict[str, int] = self.wait_for("listening")["ports"]
-        return ports
-
-    def end(self, seconds: float = 15) -> int:
-        """Waits for the process to end and returns its exit code."""
-        code = self.child.wait(seconds)
-        self._reader.join()
-        return code
-
 
 StartProcess = Callable[..., Process]
 
@@ -82,7 +24,8 @@ def start(tmp_path: Path) -> Iterator[StartProcess]:
     processes: list[Process] = []
 
     def begin(*arguments: str, **variables: str) -> Process:
-        processes.append(Process(tmp_path, list(arguments), variables))
+        ports = {"AISERVICE_PORTS": "speech-to-text=0,image-to-text=0"}
+        processes.append(Process("support.toy_engine", tmp_path, list(arguments), ports | variables))
         return processes[-1]
 
     yield begin

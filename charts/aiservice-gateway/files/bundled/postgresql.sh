@@ -16,6 +16,9 @@ if ! command -v postgres >/dev/null; then
   exit 1
 fi
 
+# Without a name the client programs ask for that of the user they run as, who need not have one in any image.
+export PGUSER=${PGUSER:-${POSTGRES_USER:-postgres}}
+
 initialise() {
   # Made beside its place and renamed, so that a pod killed half way starts anew.
   new=$PGDATA.new
@@ -38,6 +41,8 @@ STATEMENT
 case ${1:-} in
   serve)
     if [ ! -d "$PGDATA" ]; then initialise; fi
+    # Kubernetes gives the volume's group access to all files each time it mounts it; PostgreSQL refuses such data.
+    chmod 0700 "$PGDATA"
     # Each time, so that a new password in the Secret is the password of the data.
     single_user "$PGDATA" "ALTER ROLE \"$POSTGRES_USER\" PASSWORD '$(cat "$POSTGRES_PASSWORD_FILE")'"
     exec postgres -D "$PGDATA" -c listen_addresses='*' -c unix_socket_directories=/tmp

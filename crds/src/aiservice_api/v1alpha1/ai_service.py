@@ -204,5 +204,5 @@ class AIService(ApiModel):
     api_version: Literal["aiservice.dev/v1alpha1"] = API_VERSION
     kind: Literal["AIService"] = "AIService"
     metadata: ObjectMeta
-    spec: Annotated[AIServiceSpec, Field(description="What is asked for.")]
-    status: Annotated[AIServiceStatus, Field(description="What is so, written by the operator.")] = AIServiceStatus()
+    spec: AIServiceSpec
+    status: AIServiceStatus = AIServiceStatus()

@@ -187,5 +187,5 @@ class ModelCache(ApiModel):
     api_version: Literal["aiservice.dev/v1alpha1"] = API_VERSION
     kind: Literal["ModelCache"] = "ModelCache"
     metadata: ObjectMeta
-    spec: Annotated[ModelCacheSpec, Field(description="What is asked for.", json_schema_extra=_UPDATE_RULES)]
-    status: Annotated[ModelCacheStatus, Field(description="What is so, written by the operator.")] = ModelCacheStatus()
+    spec: Annotated[ModelCacheSpec, Field(json_schema_extra=_UPDATE_RULES)]
+    status: ModelCacheStatus = ModelCacheStatus()

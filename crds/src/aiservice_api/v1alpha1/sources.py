@@ -55,7 +55,10 @@ class HuggingFaceSource(ApiModel):
     ] = "main"
     include: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=256)]],
-        Field(description="Globs of files to fetch, for example *.safetensors. Empty: all files.", max_length=64),
+        Field(
+            description="Globs of files to fetch, for example *.safetensors (a * also matches slashes). Empty: all.",
+            max_length=64,
+        ),
     ] = []
     exclude: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=256)]],

@@ -182,7 +182,7 @@ class Follower:
         )
         async with response:
             self._note_success()
-            while line := await asyncio.wait_for(response.content.readline(), _SILENCE_SECONDS):
+            while line := await _next_line(response):
                 self._apply(orjson.loads(line))
 
     def _apply(self, event: Mapping[str, Any]) -> None:
@@ -233,6 +233,16 @@ class Follower:
     def _note_failure(self, error: Exception) -> None:
         _log.warning("AIServices of the %s cannot be followed; the last known ones serve on: %s", self._source, error)
         self.connected = False
+
+
+async def _next_line(response: aiohttp.ClientResponse) -> bytes:
+    """The next event, or nothing at the watch's end.
+
+    Raises:
+        TimeoutError: not even a bookmark came.
+    """
+    async with asyncio.timeout(_SILENCE_SECONDS):
+        return await response.content.readline()
 
 
 def _read(document: Mapping[str, Any]) -> Service | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -45,6 +46,7 @@ class Ledger:
         self._counters = counters
         self._metrics = metrics
         self._database_up = True
+        self._closing = False
         self._wake = asyncio.Event()
         self._writers: list[asyncio.Task[None]] = []
         self._settling: set[asyncio.Task[None]] = set()
@@ -71,13 +73,15 @@ class Ledger:
     async def flushed(self, within_seconds: float) -> bool:
         """Waits until the database has what was settled before; False when it takes longer than that."""
         self._wake.set()
+        deadline = time.monotonic() + within_seconds
         try:
-            async with asyncio.timeout(within_seconds):
-                newest = await self._shared.newest_waiting() if self._shared is not None else None
-                while not await self._empty_until(newest):  # noqa: ASYNC110 - see below
-                    # Another gateway may be the one that writes: no event of this process tells.
-                    await asyncio.sleep(_POLL_SECONDS)
-        except (TimeoutError, StoreUnavailableError):
+            newest = await self._shared.newest_waiting() if self._shared is not None else None
+            while not await self._empty_until(newest):
+                if time.monotonic() >= deadline:
+                    return False
+                # Another gateway may be the one that writes: no event of this process tells.
+                await asyncio.sleep(_POLL_SECONDS)
+        except StoreUnavailableError:
             return False
         return True
 
@@ -86,6 +90,8 @@ class Ledger:
         if self._settling:
             await asyncio.wait(self._settling, timeout=within_seconds)
         await self.flushed(within_seconds)
+        # Cancelling alone does not always end them: redis-py now and then swallows a cancellation.
+        self._closing = True
         for writer in self._writers:
             writer.cancel()
         await asyncio.gather(*self._writers, return_exceptions=True)
@@ -134,9 +140,9 @@ class Ledger:
             self._lose(record, f"{why}; {error}")
 
     async def _write_from(self, room: WaitingRoom) -> None:
-        """Moves batches for ever; waits longer and longer while the database is away."""
+        """Moves batches until the end; waits longer and longer while the database is away."""
         backoff = _FIRST_BACKOFF_SECONDS
-        while True:
+        while not self._closing:
             try:
                 moved = await self._move_batch(room)
             except StoreUnavailableError as error:
@@ -155,7 +161,8 @@ class Ledger:
         """Until something is settled here, or long enough to look for what others left."""
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), _IDLE_SECONDS)
+            async with asyncio.timeout(_IDLE_SECONDS):
+                await self._wake.wait()
 
     async def _move_batch(self, room: WaitingRoom) -> bool:
         """Moves the oldest records of a place; False when there are none.

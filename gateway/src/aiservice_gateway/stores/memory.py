@@ -30,7 +30,7 @@ class MemoryLimiter:
         counted = self._current((tenant, task), now)
         if len(counted) >= self._limit:
             leaves_first = counted[len(counted) - self._limit][0]
-            return Admission(False, Quota(self._limit, 0, leaves_first + self._window - now))
+            return Admission(False, Quota(self._limit, 0, self._window - (now - leaves_first)))
         counted.append((now, request_id))
         return Admission(True, self._quota(counted, now))
 
@@ -57,7 +57,7 @@ class MemoryLimiter:
         return counted
 
     def _quota(self, counted: deque[tuple[float, str]], now: float) -> Quota:
-        reset = counted[0][0] + self._window - now if counted else 0.0
+        reset = self._window - (now - counted[0][0]) if counted else 0.0
         return Quota(self._limit, max(0, self._limit - len(counted)), reset)
 
     def _sweep(self, now: float) -> None:

@@ -69,6 +69,7 @@ class RedisStore:
         self._scripts = _Scripts(*(self._load(name) for name in _Scripts.__slots__))
         self._instance = instance
         self._away = False
+        self._closed = False
         self._reviving: asyncio.Task[None] | None = None
 
     def _load(self, name: str) -> _Script:
@@ -219,6 +220,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Closes the connections, and lets another gateway write at once."""
+        self._closed = True
         if self._reviving is not None:
             self._reviving.cancel()
         if self.available:
@@ -249,7 +251,7 @@ class RedisStore:
             self._reviving = asyncio.create_task(self._revive(), name="redis-revive")
 
     async def _revive(self) -> None:
-        while self._away:
+        while self._away and not self._closed:
             await asyncio.sleep(_REVIVE_SECONDS)
             try:
                 await self._ping()

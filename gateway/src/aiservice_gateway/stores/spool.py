@@ -179,7 +179,10 @@ def _adopt(path: Path) -> None:
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _make_ready(path)
+            if path.stat().st_size:
+                _make_ready(path)
+            else:
+                path.unlink()
     except (BlockingIOError, FileNotFoundError):
         return
 

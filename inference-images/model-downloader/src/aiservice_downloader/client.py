@@ -64,7 +64,9 @@ class HttpClient:
                 response.close()
         except httpx2.TransportError as error:
             detail = str(error) or type(error).__name__
-            raise TransientError(f"The connection for {shown(url)} failed: {detail.rstrip('.')}") from error
+            # A redirect may have led to another server, and that is the one to look at.
+            server = error.request.url.netloc.decode()
+            raise TransientError(f"The connection to {server} for {shown(url)} failed: {detail.rstrip('.')}") from error
 
     def size_of(self, url: str) -> int | None:
         """What a HEAD request says of a file's size; None if it says nothing, for whatever reason."""

@@ -60,8 +60,10 @@ class Service:
             limit = self.settings.request_seconds
             try:
                 async with asyncio.timeout(limit) as clock:
-                    raw = await incoming.read(self.settings.receive_seconds)
-                    return await _unless_gone(incoming, self._compute(task, raw))
+                    # No name for the body here: it is let go of once it is prepared, not when it is answered.
+                    return await _unless_gone(
+                        incoming, self._compute(task, await incoming.read(self.settings.receive_seconds))
+                    )
             except (RequestError, ClientGoneError):
                 raise
             except Exception as error:
@@ -74,7 +76,9 @@ class Service:
 
     async def _compute(self, task: Task[Any, Any], raw: RawBody) -> Done:
         work = await asyncio.get_running_loop().run_in_executor(self._pool, _prepared, task, raw)
+        del raw
         job = Job(task, work)
+        del work
         self.device.submit(job)
         try:
             return await asyncio.wrap_future(job.future)

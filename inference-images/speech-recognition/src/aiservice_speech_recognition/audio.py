@@ -37,15 +37,21 @@ def decode(upload: bytes, *, max_seconds: float, timeout: float) -> Samples:
     samples = np.frombuffer(result.stdout[: len(result.stdout) // 2 * 2], dtype="<i2")
     if result.returncode != 0 or not samples.size:
         raise InvalidRequestError("No audio could be decoded: the upload is in no known audio format, or damaged.")
-    if _CUT_SHORT.search(result.stderr):
+    if _CUT_SHORT.search(result.stderr) and not _streamed_wav(upload):
         raise InvalidRequestError("The audio is cut short: the file says that it is longer than it is.")
     if samples.size > max_seconds * SAMPLE_RATE:
         raise PayloadTooLargeError(f"The audio is longer than {max_seconds:g} seconds, the limit of this service.")
     return samples
 
 
+def _streamed_wav(upload: bytes) -> bool:
+    """Tells a WAV file that was written into a pipe: its header was sent before its length was known."""
+    size = int.from_bytes(upload[4:8], "little")
+    return upload[:4] == b"RIFF" and (size == 0 or size >= 0x7FF0_0000)
+
+
 def _ffmpeg(upload: bytes, *, seconds: float, timeout: float) -> subprocess.CompletedProcess[bytes]:
-    command = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1"]
+    command = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "warning", "-threads", "1"]
     command += ["-protocol_whitelist", "file", "-format_whitelist", _FORMATS, "-i", "file:/dev/stdin"]
     command += ["-map", "0:a:0", "-t", f"{seconds:.3f}", "-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "s16le", "pipe:1"]
     with os.fdopen(os.memfd_create("upload"), "wb") as file:

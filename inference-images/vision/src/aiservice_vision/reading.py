@@ -83,6 +83,7 @@ def _import_paddleocr() -> Any:
     """Imports PaddleOCR so that it asks no model hub, writes to /tmp only, and logs as the rest of the process."""
     os.environ["PADDLE_PDX_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"aiservice-{os.getuid()}" / "paddlex")
     os.environ["PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK"] = "True"
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime's Linux builds send model names and hashes otherwise
     if not any(isinstance(finder, _HeadlessOpenCv) for finder in sys.meta_path):
         sys.meta_path.append(_HeadlessOpenCv())
     import paddleocr  # noqa: PLC0415 - reads the environment when it is imported

@@ -11,16 +11,18 @@ from aiservice_operator import names, quantities
 from aiservice_operator.compare import differs
 from aiservice_operator.desired.cache import hold, inline_cache
 from aiservice_operator.desired.common import wire
+from aiservice_operator.desired.workload import Engine
 from aiservice_operator.kinds import Json
 from aiservice_operator.observed import Cache, Service
 from aiservice_operator.plan.actions import Action, Apply, Delete
 from aiservice_operator.plan.download import CachePlan, CacheView, plan_download
+from aiservice_operator.plan.service import choose_engine
 from aiservice_operator.settings import Settings
 
 
 def plan_cache(view: CacheView, settings: Settings, now: datetime) -> CachePlan:
     """Decides what to do for a ModelCache."""
-    existence = _existence(view)
+    existence = _existence(view, settings)
     cache = view.cache
     unused_inline = cache is not None and cache.meta.ours and not view.users
     if cache is None or cache.spec is None or unused_inline or (cache.meta.deleting and not view.users):
@@ -31,10 +33,12 @@ def plan_cache(view: CacheView, settings: Settings, now: datetime) -> CachePlan:
     return replace(download, actions=(*existence, *download.actions))
 
 
-def _existence(view: CacheView) -> tuple[Action, ...]:
+def _existence(view: CacheView, settings: Settings) -> tuple[Action, ...]:
     """Whether the ModelCache should exist, whose it is, and whether it is held."""
     if view.cache is None:
-        stated = _stated(view.users, view.key.name)
+        # What cannot be served is not worth a download.
+        served = [user for user in view.users if user.spec and isinstance(choose_engine(user.spec, settings), Engine)]
+        stated = _stated(served, view.key.name)
         return () if stated is None else (Apply(view.key, _inline(view, stated), "missing"),)
     if view.cache.spec is None:
         return ()

@@ -71,12 +71,15 @@ def plan_service(view: ServiceView, settings: Settings) -> ServicePlan:
     if view.service.meta.deleting or mount is None:
         return ServicePlan(())
     meta = view.service.meta
+    before = (
+        *ensure(Kind.SERVICE_ACCOUNT, wire(service_account(meta)), view.account, meta),
+        *ensure(Kind.SERVICE, wire(desired_service(meta, spec.tasks)), view.endpoint, meta),
+    )
+    # Pods are refused while their ServiceAccount is missing, and tried again later and later.
+    if view.account is None:
+        return ServicePlan(before)
     return ServicePlan(
-        (
-            *ensure(Kind.SERVICE_ACCOUNT, wire(service_account(meta)), view.account, meta),
-            *ensure(Kind.SERVICE, wire(desired_service(meta, spec.tasks)), view.endpoint, meta),
-            *ensure(Kind.DEPLOYMENT, wire(workload(meta, spec, mount, engine)), view.deployment, meta),
-        )
+        (*before, *ensure(Kind.DEPLOYMENT, wire(workload(meta, spec, mount, engine)), view.deployment, meta))
     )
 
 

@@ -11,13 +11,15 @@ from aiservice_operator.failures import Failure, of_pods
 from aiservice_operator.kinds import Kind
 from aiservice_operator.observed import Cache, pod_running
 from aiservice_operator.plan.actions import Refusal
-from aiservice_operator.plan.download import CachePlan, CacheView, last_failure, pods_of
+from aiservice_operator.plan.download import CachePlan, CacheView, FailedDownload, last_failure, pods_of
 from aiservice_operator.quantities import human_bytes
 from aiservice_operator.status.conditions import FALSE, TRUE, Check, merge, no, pending, yes
 from aiservice_operator.status.conditions import last_failure as merge_failure
 from aiservice_operator.status.storage import CacheFacts, own_claim, provided_claim
 
 _LISTED_USERS = 256
+_WAITING = frozenset({"Unschedulable", "ImagePullBackOff", "CreateContainerConfigError"})
+"""Failures of a pod that goes on as soon as they are mended."""
 
 
 def cache_status(
@@ -39,10 +41,11 @@ def cache_status(
         checks = _provided(spec.pvc.claim_name, cache.meta.namespace, facts)
         failure, claim_name = None, spec.pvc.claim_name
     else:
-        failure = _failure(view, plan)
+        problem = _problem(view, plan, now)
+        failure = problem.failure if problem is not None else None
         checks = {
-            "StorageBound": own_claim(view, plan, facts, refusals),
-            "Downloaded": _downloaded(view, plan, failure, refusals),
+            "StorageBound": own_claim(view, plan, facts, refusals=refusals, now=now),
+            "Downloaded": _downloaded(view, plan, problem, refusals),
             "Verified": _verified(plan, failure),
         }
         claim_name = cache.meta.name
@@ -81,29 +84,30 @@ def _provided(name: str, namespace: str, facts: CacheFacts) -> dict[str, Check]:
     }
 
 
-def _failure(view: CacheView, plan: CachePlan) -> Failure | None:
+def _problem(view: CacheView, plan: CachePlan, now: datetime) -> FailedDownload | None:
     """What is wrong with the download now; None where it runs, is done, or has not had the time to fail."""
     if plan.proof is not None or plan.job is None:
         return None
     if plan.failed is not None:
-        return plan.failed.failure
+        return plan.failed
     pods = pods_of(plan.job, view.pods)
     if any(pod_running(pod) for pod in pods):
         return None
-    stuck = of_pods(pod for pod in pods if pod.body.get("status", {}).get("phase") == "Pending")
+    waiting = [pod for pod in pods if pod.body.get("status", {}).get("phase") == "Pending"]
+    stuck = of_pods(waiting, now)
     if stuck is not None:
-        return stuck
-    ended = last_failure(plan.job, view.pods)
-    return ended.failure if ended is not None else None
+        return FailedDownload(stuck, retryable=True)
+    return last_failure(plan.job, [pod for pod in pods if pod not in waiting])
 
 
-def _downloaded(view: CacheView, plan: CachePlan, failure: Failure | None, refusals: Sequence[Refusal]) -> Check:
+def _downloaded(view: CacheView, plan: CachePlan, problem: FailedDownload | None, refusals: Sequence[Refusal]) -> Check:
     if plan.proof is not None:
         size = plan.proof.size()
         files = f" in {plan.proof.files} files" if plan.proof.files is not None else ""
         return yes("Downloaded", f"{size}{files} on {view.key.name}" if size else f"on {view.key.name}")
-    if failure is not None:
-        return no(failure.reason, f"{failure.message.rstrip('.')}. {_what_next(plan)}")
+    if problem is not None:
+        found = problem.failure
+        return no(found.reason, f"{found.message.rstrip('.')}. {_what_next(plan, problem)}".strip())
     refused = next((refusal.message for refusal in refusals if refusal.identity.kind is Kind.JOB), "")
     if refused:
         return no("JobRefused", f"the download Job cannot be created: {refused}")
@@ -114,14 +118,15 @@ def _downloaded(view: CacheView, plan: CachePlan, failure: Failure | None, refus
     return pending("Starting", "the download is being started")
 
 
-def _what_next(plan: CachePlan) -> str:
-    if plan.job is None:
+def _what_next(plan: CachePlan, problem: FailedDownload) -> str:
+    """When it is tried again, and what to do about it."""
+    if plan.job is None or problem.failure.reason in _WAITING:
         return ""
     name = plan.job.child.meta.name
-    if plan.failed is None:
-        return "It is being tried again."
     if plan.retry_at is not None:
         return f"The next try is at {plan.retry_at:%H:%M:%S} UTC; delete Job {name} to try at once."
+    if problem.retryable:
+        return "It is being tried again."
     return f"Another try would not help: mend it, then delete Job {name} to try again."
 
 

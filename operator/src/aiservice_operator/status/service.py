@@ -51,7 +51,7 @@ def service_status(view: ServiceView, plan: ServicePlan, refusals: Sequence[Refu
         plan=plan,
         refusals=refusals,
         rollout=rollout(view.deployment) if view.deployment is not None else None,
-        failure=_failure(view),
+        failure=_failure(view, now),
         wanted=1 if spec is None or spec.replicas is None else spec.replicas,
     )
     checks = {
@@ -82,9 +82,9 @@ def service_status(view: ServiceView, plan: ServicePlan, refusals: Sequence[Refu
     )
 
 
-def _failure(view: ServiceView) -> Failure | None:
+def _failure(view: ServiceView, now: datetime) -> Failure | None:
     """The deepest failure below the service: a pod's, or why there is no pod."""
-    found = of_pods(view.pods)
+    found = of_pods(view.pods, now)
     if found is not None or view.deployment is None:
         return found
     state = rollout(view.deployment)
@@ -106,19 +106,25 @@ def _model_ready(facts: _Facts) -> Check:
     if service.spec is None or name is None:
         return pending("Unknown", "the spec cannot be read")
     if cache is None:
-        if service.spec.model is not None:
-            return pending("Creating", f"ModelCache {name} is being created")
-        return no(
-            "CacheNotFound",
-            f"there is no ModelCache {name} in namespace {service.meta.namespace}: create it, or correct "
-            "spec.modelCacheRef.name",
-        )
+        return _without_cache(facts, service.spec, name)
     if cache_ready(cache):
         return yes("Cached", f"ModelCache {name} is ready")
     ready = find(cache.status.conditions, "Ready")
     if ready is None or ready.observed_generation < cache.meta.generation or ready.status is TRUE:
         return pending("Creating", f"ModelCache {name} is being prepared")
     return Check(ready.status, ready.reason, f"ModelCache {name}: {ready.message}")
+
+
+def _without_cache(facts: _Facts, spec: AIServiceSpec, name: str) -> Check:
+    if spec.model is None:
+        return no(
+            "CacheNotFound",
+            f"there is no ModelCache {name} in namespace {facts.view.service.meta.namespace}: create it, or correct "
+            "spec.modelCacheRef.name",
+        )
+    if facts.plan.rejection is not None:
+        return pending("NotAccepted", "nothing is downloaded while the spec is not accepted")
+    return pending("Creating", f"ModelCache {name} is being created")
 
 
 def _scheduled(facts: _Facts) -> Check:

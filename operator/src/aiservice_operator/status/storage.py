@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from aiservice_operator.downloads import Progress
-from aiservice_operator.failures import of_pods
+from aiservice_operator.failures import SETTLE, of_pods
 from aiservice_operator.kinds import Kind
 from aiservice_operator.observed import Child, Claim, claim
 from aiservice_operator.plan.actions import Refusal
@@ -53,10 +54,12 @@ def provided_claim(name: str, namespace: str, facts: CacheFacts) -> Check:
         return no("ClaimTerminating", f"PersistentVolumeClaim {name} is being deleted")
     if state.phase == "Pending" and facts.claim_event is not None and facts.claim_event.waits_for_pod:
         return yes("WaitsForPod", f"PersistentVolumeClaim {name} will be bound when a serving pod is scheduled")
-    return _settled(state) or _waiting(state, facts)
+    return _settled(state) or _refused(state, facts) or _waiting(state, facts)
 
 
-def own_claim(view: CacheView, plan: CachePlan, facts: CacheFacts, refusals: Sequence[Refusal]) -> Check:
+def own_claim(
+    view: CacheView, plan: CachePlan, facts: CacheFacts, *, refusals: Sequence[Refusal], now: datetime
+) -> Check:
     """Checks the claim that the operator made for a download."""
     refused = next((refusal.message for refusal in refusals if refusal.identity.kind is Kind.CLAIM), "")
     if plan.conflict:
@@ -70,7 +73,10 @@ def own_claim(view: CacheView, plan: CachePlan, facts: CacheFacts, refusals: Seq
             f"PersistentVolumeClaim {state.name} is being deleted and goes when no pod uses it; then the model is "
             "downloaded anew",
         )
-    return _settled(state) or _unscheduled(view, state) or _waiting(state, facts)
+    found = _settled(state)
+    if found is None and now >= view.claim.meta.created + SETTLE:
+        found = _refused(state, facts) or _unscheduled(view, now)
+    return found or _waiting(state, facts)
 
 
 def _settled(state: Claim) -> Check | None:
@@ -85,25 +91,30 @@ def _settled(state: Claim) -> Check | None:
     return None
 
 
-def _unscheduled(view: CacheView, state: Claim) -> Check | None:
+def _unscheduled(view: CacheView, now: datetime) -> Check | None:
     """A claim that is bound where its pod runs, and no node takes the pod."""
-    stuck = of_pods(view.pods)
+    stuck = of_pods(view.pods, now)
     if stuck is None or stuck.reason != "Unschedulable":
         return None
-    return no("Unschedulable", f"{state.name} is bound when the download is scheduled, but {stuck.message}")
+    return no("Unschedulable", f"its volume is bound where the download runs, but {stuck.message}")
+
+
+def _refused(state: Claim, facts: CacheFacts) -> Check | None:
+    """A claim that cannot be bound, in the provisioner's words."""
+    if facts.claim_event is None or not facts.claim_event.problem:
+        return None
+    return no(
+        "ProvisioningFailed",
+        f"PersistentVolumeClaim {state.name} cannot be bound: {facts.claim_event.message}: provide that StorageClass "
+        "or a volume, or choose another with storage.storageClassName",
+    )
 
 
 def _waiting(state: Claim, facts: CacheFacts) -> Check:
-    """A claim that is not bound: what keeps it, in the provisioner's words."""
+    """A claim that will be bound, as far as anyone knows."""
     name, event = state.name, facts.claim_event
     if event is None:
         return pending("Provisioning", f"PersistentVolumeClaim {name} waits for a volume")
-    if event.problem:
-        return no(
-            "ProvisioningFailed",
-            f"PersistentVolumeClaim {name} cannot be bound: {event.message}: provide that StorageClass or a volume, or "
-            "choose another with storage.storageClassName",
-        )
     if event.waits_for_pod:
         return pending("WaitsForPod", f"PersistentVolumeClaim {name} will be bound when its pod is scheduled")
     return pending("Provisioning", f"PersistentVolumeClaim {name} waits for a volume: {event.message}")

@@ -1,17 +1,24 @@
+from typing import Any
+
 from support.cluster import ControlPlane, eventually
 
 
 def test_pod_is_scheduled_by_capacity(control_plane: ControlPlane, namespace: str) -> None:
     control_plane.add_node("gpu-node", {"nvidia.com/gpu": "1"}, {"pool": "gpu"})
     try:
-        for name in ("first", "second"):
-            control_plane.apply(_gpu_pod(name, namespace))
-            eventually(lambda name=name: control_plane.get("pod", name, "-n", namespace)["status"].get("conditions"))
-        assert control_plane.get("pod", "first", "-n", namespace)["spec"]["nodeName"] == "gpu-node"
-        second = control_plane.get("pod", "second", "-n", namespace)
+        assert _scheduled(control_plane, "first", namespace)["spec"]["nodeName"] == "gpu-node"
+        second = _scheduled(control_plane, "second", namespace)
         assert "Insufficient nvidia.com/gpu" in second["status"]["conditions"][0]["message"]
     finally:
         control_plane.remove_node("gpu-node")
+
+
+def _scheduled(control_plane: ControlPlane, name: str, namespace: str) -> Any:
+    """A new pod that asks for a GPU, once the scheduler has decided about it."""
+    control_plane.apply(_gpu_pod(name, namespace))
+    decided = "jsonpath={.status.conditions[?(@.type=='PodScheduled')].status}"
+    eventually(lambda: control_plane.kubectl("get", "pod", name, "-n", namespace, "-o", decided))
+    return control_plane.get("pod", name, "-n", namespace)
 
 
 def _gpu_pod(name: str, namespace: str) -> dict[str, object]:

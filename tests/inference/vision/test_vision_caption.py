@@ -1,0 +1,125 @@
+"""BLIP-2's real code and processor on random weights: what it says is noise, how it is handled is not."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from aiservice_runtime import FatalError, InvalidRequestError
+from aiservice_vision.caption import Captioner, without_prompt
+from aiservice_vision.engine import VisionEngine
+from aiservice_vision.settings import VisionSettings
+from support.engines import ask
+
+
+def picture(colour: str = "red") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_picture_gets_a_caption(captioner: VisionEngine) -> None:
+    answer = ask(captioner, image=picture())
+    caption = answer.body["caption"]
+    assert isinstance(caption, str)
+    assert caption
+    assert 0 < answer.tokens <= 8
+    assert (answer.body["text"], answer.body["lines"]) == ("", [])
+    assert ask(captioner, image=picture()).body["caption"] == caption
+
+
+def test_the_prompt_is_not_part_of_the_answer(captioner: VisionEngine, blip2: Path) -> None:
+    prompt = "Question: what is it? Answer:"
+    answer = ask(captioner, image=picture(), prompt=prompt)
+    assert prompt not in answer.body["caption"]
+    assert "Question" not in answer.body["caption"]
+    # Transformers itself gives prompt and answer in one: what is cut off is the prompt and nothing else.
+    model = Captioner(blip2, precision="fp32", device="cpu", max_new_tokens=8)
+    processor: Any = model._processor
+    inputs = processor(images=Image.new("RGB", (64, 48), "red"), text=prompt, return_tensors="pt")
+    output = model._model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    whole = processor.batch_decode(output, skip_special_tokens=True)[0]
+    whole = whole.replace("<image>", "")
+    assert whole.startswith(prompt)
+    assert whole.removeprefix(prompt).strip() == answer.body["caption"]
+
+
+def test_picture_and_prompt_decide_the_answer(captioner: VisionEngine) -> None:
+    answers = {
+        ask(captioner, image=picture(colour), prompt=prompt).body["caption"]
+        for colour in ("red", "blue")
+        for prompt in ("Question: a? Answer:", "Question: what colour? Answer:")
+    }
+    assert len(answers) >= 3  # two, if only one of them mattered
+
+
+def test_without_prompt() -> None:
+    repeated, alone = torch.tensor([5, 6, 7, 8]), torch.tensor([7, 8])
+    prompt = torch.tensor([5, 6])
+    assert without_prompt(repeated, prompt).tolist() == [7, 8]  # decoder-only models repeat it
+    assert without_prompt(alone, prompt).tolist() == [7, 8]  # encoder-decoder models do not
+    assert without_prompt(repeated, None).tolist() == [5, 6, 7, 8]
+    assert without_prompt(torch.tensor([5]), prompt).tolist() == [5]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"ocr": True}, "no OCR model; it captions"),
+        ({"caption": False}, "Nothing to do"),
+        ({"prompt": "before <image> after"}, "must not contain <image>"),
+    ],
+)
+def test_what_a_captioner_cannot_do_is_refused(
+    captioner: VisionEngine, fields: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=sentence):
+        ask(captioner, image=picture(), **fields)
+
+
+def test_both_halves_answer_together_or_alone(tmp_path: Path, blip2: Path, weights: Path) -> None:
+    shutil.copytree(blip2, tmp_path / "caption")
+    shutil.copytree(weights / "ocr", tmp_path / "ocr")
+    engine = VisionEngine(VisionSettings(model_dir=tmp_path, max_new_tokens=4))
+    engine.load()
+    engine.warm_up()
+    image = (weights / "samples" / "text.png").read_bytes()
+    both = ask(engine, image=image)
+    assert both.body["caption"]
+    assert both.body["text"].startswith("Invoice")
+    text_only = ask(engine, image=image, caption=False)
+    assert (text_only.body["caption"], text_only.body["text"]) == (None, both.body["text"])
+    caption_only = ask(engine, image=image, ocr=False)
+    assert (caption_only.body["caption"], caption_only.body["lines"]) == (both.body["caption"], [])
+    assert both.tokens == text_only.tokens + caption_only.tokens
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_precision(blip2: Path, precision: str, dtype: torch.dtype) -> None:
+    captioner = Captioner(blip2, precision=precision, device="cpu", max_new_tokens=4)
+    assert captioner._model.language_model.dtype == dtype
+    assert captioner.describe(Image.new("RGB", (64, 48)), None).tokens > 0
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_precisions_that_blip2_has_not_on_cpus(precision: str) -> None:
+    with pytest.raises(FatalError, match="set precision to auto or fp32 or bf16"):
+        VisionEngine(VisionSettings.model_validate({"precision": precision}))
+
+
+def test_no_gpu_is_told(blip2: Path) -> None:
+    with pytest.raises(FatalError, match="no GPU"):
+        VisionEngine(VisionSettings(model_dir=blip2, device="cuda")).load()
+
+
+def test_a_model_without_weights_is_told(tmp_path: Path, blip2: Path) -> None:
+    shutil.copytree(blip2, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FatalError, match=r"BLIP-2 model in .* cannot be loaded"):
+        VisionEngine(VisionSettings(model_dir=tmp_path)).load()

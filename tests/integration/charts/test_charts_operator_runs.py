@@ -1,0 +1,123 @@
+"""The real operator with nothing but the rights and the configuration that its chart gives it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.cluster import ControlPlane, eventually
+
+Helm = Callable[..., str]
+
+
+@pytest.fixture
+def operator_log(control_plane: ControlPlane, restricted: str, helm: Helm, tmp_path: Path) -> Iterator[Path]:
+    """Runs the operator as its ServiceAccount, watching the namespace; what it says goes to this file."""
+    helm(
+        "install", "op", "operator", {"watch": {"namespaces": [restricted]}, "log": {"level": "INFO", "format": "text"}}
+    )
+    name = "op-aiservice-operator"
+    configuration = yaml.safe_load(control_plane.get("configmap", name, "-n", restricted)["data"]["config.yaml"])
+    configuration["probes"]["port"] = 0  # the pod has 8080 for itself; this process shares the machine
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(configuration))
+    token = control_plane.kubectl("create", "token", name, "-n", restricted).strip()
+    kubeconfig = as_bearer(yaml.safe_load(control_plane.kubeconfig.read_text()), token)
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    environment = os.environ | {
+        "KUBECONFIG": str(tmp_path / "kubeconfig"),
+        "POD_NAME": "op-0",
+        "POD_NAMESPACE": restricted,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-m", "aiservice_operator", "run", "--config", str(tmp_path / "config.yaml")]
+    log = tmp_path / "log"
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
+        try:
+            yield log
+            process.terminate()
+            assert process.wait(timeout=30) == 0, log.read_text()
+        finally:
+            process.kill()
+            release_caches(control_plane, restricted)
+
+
+def as_bearer(kubeconfig: dict[str, Any], token: str) -> dict[str, Any]:
+    """The same cluster, seen by the owner of a token."""
+    return {**kubeconfig, "users": [{"name": user["name"], "user": {"token": token}} for user in kubeconfig["users"]]}
+
+
+def release_caches(control_plane: ControlPlane, namespace: str) -> None:
+    """Removes what a failed test leaves for an operator that is gone, so that the namespace can go as well."""
+    for cache in control_plane.kubectl("get", "modelcaches", "-n", namespace, "-o", "name").split():
+        control_plane.kubectl("patch", cache, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+
+
+def service(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
+    complete = {"tasks": ["speech-to-text"], "profile": "cpu", **spec}
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "aiservice.dev/v1alpha1", "kind": "AIService", "metadata": metadata, "spec": complete}
+
+
+@pytest.fixture
+def bound_claim(control_plane: ControlPlane, restricted: str) -> Iterator[str]:
+    """A claim with a volume that an administrator made for it."""
+    size, volume = "1Mi", f"volume-of-{restricted}"
+    common = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+    control_plane.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": volume},
+            "spec": {**common, "capacity": {"storage": size}, "hostPath": {"path": "/nowhere"}},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "mine", "namespace": restricted},
+            "spec": {**common, "volumeName": volume, "resources": {"requests": {"storage": size}}},
+        },
+    )
+    yield "mine"
+    control_plane.kubectl("delete", "pv", volume, "--wait=false")
+
+
+def test_the_granted_rights_are_enough(
+    control_plane: ControlPlane, restricted: str, operator_log: Path, bound_claim: str
+) -> None:
+    def exists(*what: str) -> bool:
+        return all(control_plane.kubectl("get", one, "-n", restricted, "-o", "name") for one in what)
+
+    def only_name(kind: str) -> str:
+        found = control_plane.kubectl("get", kind, "-n", restricted, "-o", "name").split()
+        return found[0] if len(found) == 1 else ""
+
+    file = {"url": "http://127.0.0.1:9/model", "path": "model", "sha256": "0" * 64}
+    control_plane.apply(
+        service("downloaded", restricted, model={"http": {"files": [file]}}),
+        service("refused", restricted, model={"http": {"files": [file]}}, profile="quantum"),
+        service("served", restricted, model={"pvc": {"claimName": bound_claim}}),
+    )
+    eventually(lambda: exists("deployment/served", "service/served", "serviceaccount/served"))
+    # A claim that is made for a download, its Job, status of both kinds, and an Event.
+    job = eventually(lambda: only_name("jobs"))
+    eventually(lambda: control_plane.get("aiservice", "refused", "-n", restricted).get("status"))
+    eventually(lambda: "Rejected" in control_plane.kubectl("get", "events", "-n", restricted))
+    eventually(
+        lambda: all(cache.get("status") for cache in control_plane.get("modelcaches", "-n", restricted)["items"])
+    )
+
+    # Other hardware: the Job that has not begun is deleted and made anew.
+    uid = control_plane.get(job, "-n", restricted)["metadata"]["uid"]
+    control_plane.apply(service("downloaded", restricted, model={"http": {"files": [file]}}, profile="nvidia-l4"))
+    eventually(lambda: control_plane.get(only_name("jobs"), "-n", restricted)["metadata"]["uid"] != uid)
+
+    # The last user goes, and the cache with it.
+    control_plane.kubectl("delete", "aiservice", "--all", "-n", restricted)
+    eventually(lambda: not control_plane.kubectl("get", "modelcaches", "-n", restricted, "-o", "name"))
+    text = operator_log.read_text()
+    assert "forbidden" not in text.lower(), text

@@ -1,0 +1,50 @@
+"""An operator as a process, a real control plane, and a kubelet that only writes statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from support.cluster import REPOSITORY, ControlPlane
+from support.fake_kubelet import FakeKubelet
+from support.operator import OperatorProcess
+from support.operator_world import World, make_namespace, remove_namespace
+
+
+@pytest.fixture(scope="session")
+def crds(control_plane: ControlPlane) -> None:
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"))
+    control_plane.kubectl("wait", "--for=condition=Established", "-f", str(REPOSITORY / "crds"), "--timeout=30s")
+
+
+@pytest.fixture(scope="session")
+def node(control_plane: ControlPlane) -> Iterator[str]:
+    name = f"operator-{uuid.uuid4().hex[:8]}"
+    control_plane.add_node(name, labels={"zone": "a"})
+    yield name
+    control_plane.remove_node(name)
+
+
+@pytest.fixture(scope="module")
+def shared_world(
+    control_plane: ControlPlane, crds: None, node: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """One operator for a whole module."""
+    folder = tmp_path_factory.mktemp("operator")
+    with contextlib.closing(make_namespace(control_plane)) as api:
+        operator = OperatorProcess(control_plane.kubeconfig, folder, {"watch": {"namespaces": [api.namespace]}})
+        with FakeKubelet(control_plane.kubeconfig, api.namespace) as kubelet, operator:
+            yield World(api, kubelet, operator)
+            kubelet.reset()
+            remove_namespace(api)
+    assert "Traceback" not in operator.log.read_text(), operator.log.read_text()
+
+
+@pytest.fixture
+def world(shared_world: World) -> World:
+    """The module's operator; each test uses names of its own."""
+    shared_world.kubelet.reset()
+    return shared_world

@@ -1,0 +1,254 @@
+"""A gateway under test: in this process or as its own, and an engine behind it that plays a runtime by its contract."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jwt
+import uvicorn
+import yaml
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from aiservice_gateway.app import create_app
+from aiservice_gateway.factory import prepare
+from aiservice_gateway.settings import Settings
+from support.databases import free_port
+
+SECRET = "Zk3vR8qLw1xT6bNf9sHd2mYc7pJg4aUe"
+
+
+def token(tenant: str = "acme", *, secret: str = SECRET, lifetime: float = 600, **claims: object) -> str:
+    """A token as the application would issue it."""
+    return jwt.encode(
+        {"tenantId": tenant, "sub": "user-1", "exp": int(time.time() + lifetime), **claims}, secret, "HS256"
+    )
+
+
+def bearer(tenant: str = "acme") -> dict[str, str]:
+    """The header of a tenant's requests."""
+    return {"Authorization": f"Bearer {token(tenant)}"}
+
+
+@dataclass
+class Seen:
+    """A request as the engine got it."""
+
+    path: str
+    headers: dict[str, str]
+    body_bytes: int
+
+
+@dataclass
+class Engine:
+    """Plays a runtime. What a request's JSON body says under `do` is done to it; everything is noted."""
+
+    ready: bool = True
+    seen: list[Seen] = field(default_factory=list)
+    probes: int = 0
+    disconnects: int = 0
+    url: str = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["path"] == "/ready":
+            self.probes += 1
+            await _answer(send, 200 if self.ready else 503, b"{}", {})
+            return
+        body, size = bytearray(), 0
+        while True:
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size < 65536:
+                body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        self.seen.append(Seen(scope["path"], headers, size))
+        orders = json.loads(body).get("do", {}) if body.startswith(b"{") and size < 65536 else {}
+        await self._obey(orders, headers, receive, send)
+
+    async def _obey(self, orders: Mapping[str, Any], headers: dict[str, str], receive: Receive, send: Send) -> None:
+        if seconds := orders.get("sleep"):
+            gone = asyncio.create_task(_until_gone(receive))
+            done, _ = await asyncio.wait({gone}, timeout=seconds)
+            gone.cancel()
+            if done:
+                self.disconnects += 1
+                return
+        if status := orders.get("status"):
+            document = {"error": orders.get("error", "told to"), "code": "told", "request_id": headers["x-request-id"]}
+            extra = {"retry-after": str(orders["retry_after"])} if "retry_after" in orders else {}
+            await _answer(send, status, json.dumps(document).encode(), extra)
+        elif chunks := orders.get("chunks"):
+            await _stream(send, chunks, orders.get("pause", 0.0), cut=orders.get("cut", False))
+        else:
+            usage = {"units": 2.5, "unit": "audio-second", "tokens": 7}
+            document = {"request_id": headers["x-request-id"], "text": "hello", "usage": usage}
+            await _answer(send, 200, json.dumps(document).encode(), orders.get("headers", {}))
+
+
+_MEASURED = {"x-aiservice-units": "2.5", "x-aiservice-unit": "audio-second", "x-aiservice-tokens": "7"}
+
+
+async def _answer(send: Send, status: int, body: bytes, extra: Mapping[str, str]) -> None:
+    headers = {"content-type": "application/json", "content-length": str(len(body)), "x-internal": "secret"}
+    headers |= {**(_MEASURED if status == 200 else {}), **extra}
+    await send({"type": "http.response.start", "status": status, "headers": _raw(headers)})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _stream(send: Send, chunks: int, pause: float, *, cut: bool) -> None:
+    headers = {"content-type": "audio/wav", **_MEASURED, **({"content-length": "1000000"} if cut else {})}
+    await send({"type": "http.response.start", "status": 200, "headers": _raw(headers)})
+    for _ in range(chunks):
+        await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
+        await asyncio.sleep(pause)
+    if not cut:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, *, port: int = 0, lifespan: bool = False) -> AsyncIterator[str]:
+    """Serves an application with the real uvicorn, in this event loop; yields its base URL."""
+    port = port or free_port()
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, lifespan="on" if lifespan else "off", log_config=None, access_log=False,
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not running.done(), running.result()
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await running
+
+
+@asynccontextmanager
+async def running_engine(port: int = 0) -> AsyncIterator[Engine]:
+    """An engine that listens."""
+    engine = Engine()
+    async with serving(engine, port=port) as engine.url:
+        yield engine
+
+
+def write_services(path: Path, *services: Mapping[str, object]) -> Path:
+    """Writes a list of services for GATEWAY_SERVICES_FILE."""
+    path.write_text(yaml.safe_dump({"services": list(services)}))
+    return path
+
+
+def whisper(url: str, **more: object) -> dict[str, object]:
+    """The entry of a service that transcribes."""
+    return {"name": "whisper", "tasks": ["speech-to-text"], "url": url, "model": "openai/whisper-tiny", **more}
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """The environment of a gateway whose files are in a folder: services.yaml, usage.sqlite3, spool."""
+    return {
+        "JWT_SECRET": SECRET,
+        "GATEWAY_HOST": "127.0.0.1",
+        "GATEWAY_SERVICES_FILE": str(folder / "services.yaml"),
+        "GATEWAY_SQLITE_FILE": str(folder / "usage.sqlite3"),
+        "GATEWAY_SPOOL_DIR": str(folder / "spool"),
+        "GATEWAY_DRAIN_DELAY_SECONDS": "0.3",
+        **variables,
+    }
+
+
+@asynccontextmanager
+async def gateway_here(variables: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientSession]:
+    """A gateway in this process; yields a client whose requests go there."""
+    settings = Settings.load(variables)
+    await prepare(settings)
+    async with (
+        serving(create_app(settings), lifespan=True) as url,
+        aiohttp.ClientSession(url, headers={"User-Agent": "test"}) as client,
+    ):
+        yield client
+
+
+class GatewayProcess:
+    """A gateway as its own process, as it runs in a container."""
+
+    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / f"gateway-{uuid.uuid4().hex[:8]}.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "aiservice_gateway", "serve"],
+                env={"PATH": os.environ["PATH"], **variables, "GATEWAY_PORT": str(self.port)},
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder,
+            )  # fmt: skip
+
+    async def ready(self, seconds: float = 60) -> None:
+        """Waits until it is ready."""
+        async with aiohttp.ClientSession() as client, asyncio.timeout(seconds):
+            while True:
+                assert self._process.poll() is None, self.log.read_text()
+                try:
+                    async with client.get(f"{self.url}/readyz") as answer:
+                        if answer.status == 200:
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(0.05)
+
+    def signal(self, which: signal.Signals) -> None:
+        """Sends it a signal."""
+        self._process.send_signal(which)
+
+    async def ended(self, seconds: float = 30) -> int:
+        """Waits until it has ended; returns its exit code."""
+        return await asyncio.to_thread(self._process.wait, seconds)
+
+    def kill(self) -> None:
+        """Makes sure that it is gone."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(10)
+
+
+@asynccontextmanager
+async def gateway_process(folder: Path, variables: Mapping[str, str]) -> AsyncIterator[GatewayProcess]:
+    """A gateway process that is ready, and gone afterwards."""
+    gateway = GatewayProcess(folder, variables)
+    try:
+        await gateway.ready()
+        yield gateway
+    finally:
+        gateway.kill()
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m aiservice_gateway` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "aiservice_gateway", *arguments],
+        env={"PATH": os.environ["PATH"], **variables}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip

@@ -1,0 +1,101 @@
+"""Settings: what stops the start, and with which sentence."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from aiservice_api.tasks import Task
+from aiservice_gateway.errors import SettingsError
+from aiservice_gateway.settings import DEFAULT_PRICES, DatabaseSettings, Settings, unknown_variables, weakness
+
+SECRET = "Zk3vR8qLw1xT6bNf9sHd2mYc7pJg4aUe"
+
+
+def load(**variables: str) -> Settings:
+    return Settings.load({"JWT_SECRET": SECRET, **variables})
+
+
+def test_defaults() -> None:
+    settings = load(REDIS_URL="", DATABASE_URL="")
+    assert (settings.host, settings.port) == ("0.0.0.0", 8000)
+    assert settings.redis_url is None
+    assert settings.database_url is None
+    assert settings.rate_limit_per_hour == 100
+    assert settings.prices == DEFAULT_PRICES
+    assert set(settings.prices) == set(Task)
+    assert settings.namespaces == ()
+
+
+@pytest.mark.parametrize(
+    ("secret", "says"),
+    [
+        ("", "JWT_SECRET is not set"),
+        ("your_jwt_secret_here", "shorter than 32 bytes"),
+        ("a" * 31, "shorter than 32 bytes"),
+        ("a" * 64, "fewer than 8 different characters"),
+        ("your_jwt_secret_here_your_jwt_secret_here", "placeholder"),
+        ("your-super-secret-jwt-key-change-this-in-production", "placeholder"),
+        ("please-change-me-please-change-me-0123", "placeholder"),
+        ("development-secret-0123456789-0123456789", "placeholder"),
+    ],
+)
+def test_a_weak_secret_stops_the_start_and_is_not_shown(secret: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=says) as caught:
+        Settings.load({"JWT_SECRET": secret})
+    assert not secret or secret not in str(caught.value)
+
+
+def test_a_strong_secret_passes() -> None:
+    assert weakness(SECRET) is None
+    assert weakness("c2VjcmV0IGtleSBtYWRlIGJ5IG9wZW5zc2wgcmFuZAo=") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("GATEWAY_PORT", "many", "GATEWAY_PORT: Input should be a valid integer"),
+        ("GATEWAY_PORT", "70000", "GATEWAY_PORT: Input should be less than or equal to 65535"),
+        ("GATEWAY_RATE_LIMIT_PER_HOUR", "0", "GATEWAY_RATE_LIMIT_PER_HOUR: Input should be greater than"),
+        ("REDIS_URL", "localhost:6379", "REDIS_URL: must start with redis://"),
+        ("DATABASE_URL", "mysql://u:hunter2@h/d", "DATABASE_URL: must start with postgresql://"),
+        ("GATEWAY_PRICES", "{", "GATEWAY_PRICES: not JSON"),
+        ("GATEWAY_PRICES", '{"speech-to-text": -1}', "GATEWAY_PRICES: the price of speech-to-text must"),
+        ("GATEWAY_PRICES", '{"chess": 1}', r"GATEWAY_PRICES\.chess.*: Input should be"),
+        ("GATEWAY_LOG_LEVEL", "loud", "GATEWAY_LOG_LEVEL: Input should be"),
+        ("GATEWAY_UPSTREAM_TIMEOUT_SECONDS", "0", "GATEWAY_UPSTREAM_TIMEOUT_SECONDS: Input should be greater"),
+    ],
+)
+def test_a_wrong_value_is_told_by_its_variable(name: str, value: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=says) as caught:
+        load(**{name: value})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_every_wrong_value_is_told_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({"GATEWAY_PORT": "x", "GATEWAY_DRAIN_SECONDS": "y"})
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_values() -> None:
+    settings = load(
+        GATEWAY_NAMESPACES=" team-a, team-b ,",
+        GATEWAY_PRICES='{"speech-to-text": 0.1}',
+        GATEWAY_LOG_LEVEL="debug",
+        REDIS_URL="rediss://:pw@redis:6380/1",
+    )
+    assert settings.namespaces == ("team-a", "team-b")
+    assert settings.prices[Task.SPEECH_TO_TEXT] == Decimal("0.1")
+    assert settings.prices[Task.TEXT_TO_IMAGE] == DEFAULT_PRICES[Task.TEXT_TO_IMAGE]
+    assert settings.log_level == "DEBUG"
+    assert "pw" not in repr(settings)
+
+
+def test_migrating_needs_no_secret() -> None:
+    assert DatabaseSettings.load({"DATABASE_URL": "postgres://u@h/d"}).database_url is not None
+
+
+def test_misspelt_variables_are_found() -> None:
+    assert unknown_variables(["GATEWAY_PORT", "GATEWAY_PROT", "PATH"]) == ["GATEWAY_PROT"]

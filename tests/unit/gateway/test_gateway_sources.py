@@ -1,0 +1,164 @@
+"""What discovery makes of an AIService object, and of a file."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiservice_api.tasks import Task
+from aiservice_gateway.discovery.file import FileDiscovery, read_services
+from aiservice_gateway.discovery.kubernetes import to_service
+from aiservice_gateway.errors import SettingsError
+from aiservice_gateway.models import Service
+from aiservice_gateway.services.registry import Registry
+
+
+def resource(**changes: Any) -> dict[str, Any]:
+    """A ready AIService as the API server gives it."""
+    condition = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Available",
+        "message": "1 of 1 pods serve",
+        "observedGeneration": 1,
+        "lastTransitionTime": "2026-11-23T07:00:00Z",
+    }
+    return {
+        "apiVersion": "aiservice.dev/v1alpha1",
+        "kind": "AIService",
+        "metadata": {
+            "name": "whisper",
+            "namespace": "team-a",
+            "creationTimestamp": "2026-11-23T06:00:00Z",
+            **changes.get("metadata", {}),
+        },
+        "spec": {
+            "tasks": ["speech-to-text"],
+            "modelCacheRef": {"name": "whisper"},
+            "profile": "cpu",
+            "gateway": {"names": ["stt"], "default": True},
+            **changes.get("spec", {}),
+        },
+        "status": {
+            "endpoints": {"speech-to-text": "http://whisper.team-a.svc:7862/"},
+            "model": "openai/whisper-tiny@main",
+            "conditions": [{**condition, **changes.get("ready", {})}],
+            **changes.get("status", {}),
+        },
+    }
+
+
+def test_a_ready_service() -> None:
+    assert to_service(resource()) == Service(
+        name="whisper",
+        namespace="team-a",
+        tasks=(Task.SPEECH_TO_TEXT,),
+        endpoints={Task.SPEECH_TO_TEXT: "http://whisper.team-a.svc:7862"},
+        aliases=("stt",),
+        default=True,
+        ready=True,
+        reason="Available: 1 of 1 pods serve",
+        model="openai/whisper-tiny@main",
+        created=datetime(2026, 11, 23, 6, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ready": {"status": "False", "reason": "CrashLoop"}},
+        {"ready": {"status": "Unknown", "reason": "Loading"}},
+        {"ready": {"reason": "Idle"}},
+        {"status": {"conditions": []}},
+        {"status": {"conditions": [], "endpoints": {}}},
+    ],
+)
+def test_a_service_that_cannot_answer_is_not_ready(changes: dict[str, Any]) -> None:
+    service = to_service(resource(**changes))
+    assert service is not None
+    assert not service.ready
+    assert service.tasks == (Task.SPEECH_TO_TEXT,)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"spec": {"gateway": {"expose": False}}}, {"metadata": {"deletionTimestamp": "2026-11-23T08:00:00Z"}}],
+)
+def test_a_service_that_is_not_offered(changes: dict[str, Any]) -> None:
+    assert to_service(resource(**changes)) is None
+
+
+FILE = """
+services:
+  - name: whisper
+    tasks: [speech-to-text]
+    url: http://127.0.0.1:7862/
+    model: openai/whisper-tiny
+  - name: sdxl
+    tasks: [text-to-image, image-to-image]
+    url: http://gpu:7860
+    endpoints: {image-to-image: "http://gpu:7863/base/"}
+    names: [pictures]
+    default: true
+"""
+
+
+def test_services_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "services.yaml"
+    path.write_text(FILE)
+    whisper, sdxl = read_services(path)
+    assert (whisper.name, whisper.key, whisper.model) == ("whisper", "whisper", "openai/whisper-tiny")
+    assert whisper.endpoints == {Task.SPEECH_TO_TEXT: "http://127.0.0.1:7862"}
+    assert sdxl.endpoints == {
+        Task.TEXT_TO_IMAGE: "http://gpu:7860",
+        Task.IMAGE_TO_IMAGE: "http://gpu:7863/base",
+    }
+    assert (sdxl.aliases, sdxl.default, sdxl.ready) == (("pictures",), True, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "cannot be read: No such file"),
+        ("a: [", "is not YAML"),
+        ("", "the file: Input should be"),
+        ("services: [{name: a, tasks: [speech-to-text]}]", r"services\.0: Value error, set url, or endpoints\."),
+        ("services: [{name: a, tasks: [chess], url: http://a}]", r"services\.0\.tasks\.0: Input should be"),
+        ("services: [{name: a, tasks: [], url: http://a}]", r"services\.0\.tasks: List should have at least 1"),
+        ("services: [{name: a, tasks: [speech-to-text], url: file:///etc}]", r"services\.0\.url: URL scheme"),
+        ("services: [{name: a, tasks: [speech-to-text], url: http://a, prot: 1}]", r"services\.0\.prot: Extra"),
+        (
+            "services: [{name: a, tasks: [speech-to-text], url: http://a},"
+            " {name: a, tasks: [speech-to-text], url: http://b}]",
+            "two services have the name a",
+        ),
+    ],
+)
+def test_a_wrong_file_is_told_with_the_place(tmp_path: Path, text: str | None, says: str) -> None:
+    path = tmp_path / "services.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SettingsError, match=says):
+        read_services(path)
+
+
+def test_a_mistake_in_a_changed_file_keeps_the_last_good_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "services.yaml"
+    path.write_text(FILE)
+    registry = Registry()
+    discovery = FileDiscovery(path, registry)
+    path.write_text("services: [{}]")
+    discovery._reload()
+    assert not discovery.connected
+    assert [service.name for service in registry.services()] == ["sdxl", "whisper"]
+    assert "is not used" in caplog.text
+    replacement = tmp_path / "new.yaml"
+    replacement.write_text("services: []")
+    os.replace(replacement, path)
+    discovery._reload()
+    assert discovery.connected
+    assert registry.services() == []
