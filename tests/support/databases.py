@@ -98,10 +98,11 @@ class PostgresServer(Server):
             command += ["-c", f"{name}={value}"]
         super().__init__("PostgreSQL", folder, command, self._answers)
 
-    def create_database(self) -> str:
-        """Makes an empty database; returns its URL."""
+    def create_database(self, template: str | None = None) -> str:
+        """Makes a database, empty or a copy of the one with the URL `template`; returns its URL."""
         name = f"test_{uuid.uuid4().hex}"
-        self.psql("postgres", f"CREATE DATABASE {name}")
+        copied = template.rpartition("/")[2] if template else "template1"
+        self.psql("postgres", f"CREATE DATABASE {name} TEMPLATE {copied}")
         return f"postgresql://postgres@{_HOST}:{self.port}/{name}"
 
     def psql(self, database: str, sql: str) -> str:

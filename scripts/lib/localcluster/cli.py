@@ -55,6 +55,7 @@ def _up(arguments: argparse.Namespace) -> int:
         if there not in (None, wanted):
             raise ClusterError(f"cluster {layout.name} is a {there} cluster: run `scripts/cluster down` first")
         _provider(layout, wanted).up(with_node=not arguments.control_plane_only, gpus=arguments.gpus)
+    say(f"export KUBECONFIG={layout.kubeconfig}")
     return 0
 
 

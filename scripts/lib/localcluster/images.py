@@ -28,6 +28,31 @@ def write_image(archive: BinaryIO, program: Path, reference: str) -> None:
     archive.write(_tar({name: (content, 0o644) for name, content in files.items()}))
 
 
+def archive_digest(archive: Path) -> str | None:
+    """Name the content of an archive of images: by its index, or by the list of images and their configurations.
+
+    Returns:
+        64 hex digits, or None of a file that is no such archive.
+    """
+    try:
+        with tarfile.open(archive) as opened:
+            if "manifest.json" in opened.getnames():
+                listed = _member(opened, "manifest.json")
+                # A configuration names the layers by their content; what the list calls them tells nothing.
+                configurations = [_member(opened, image["Config"]) for image in json.loads(listed)]
+                return hashlib.sha256(b"".join([listed, *configurations])).hexdigest()
+            return hashlib.sha256(_member(opened, "index.json")).hexdigest()
+    except (tarfile.TarError, KeyError, ValueError):
+        return None
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    content = archive.extractfile(name)
+    if content is None:
+        raise KeyError(name)
+    return content.read()
+
+
 def _tar(files: dict[str, tuple[bytes, int]]) -> bytes:
     """A tar archive of the files, given by name with content and mode. The same files give the same archive."""
     buffer = io.BytesIO()

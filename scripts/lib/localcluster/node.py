@@ -11,13 +11,14 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from localcluster import addons, node_files
 from localcluster.cgroups import Cgroups
 from localcluster.commands import run
 from localcluster.errors import ClusterError
 from localcluster.files import write_file
-from localcluster.images import write_image
+from localcluster.images import archive_digest, write_image
 from localcluster.layout import Layout, cache_root
 from localcluster.network import Network
 from localcluster.pki import Certificate, Pki
@@ -33,6 +34,8 @@ PACKAGES = (
     "util-linux",
 )
 _FIRST = "node"
+_ARCHIVE = "aiservice.dev/archive"
+"""The label that an image carries of the archive that it was loaded from."""
 _SET_UP = Path("/run/node-is-set-up")
 
 # What the node sees here is its own, empty at first. The rest of the machine's files it sees as they are.
@@ -155,20 +158,32 @@ class Node:
     def load(self, archive: Path) -> list[str]:
         """Load the images of a tar archive, of docker's or the OCI's format, and return their names.
 
+        An archive whose images are there already is not read again.
+
         Raises:
             ClusterError: the file is no such archive, or containerd does not run.
         """
-        with archive.open("rb") as file:
-            done = subprocess.run(
-                [*self._enter(), "ctr", "--namespace=k8s.io", "images", "import", "-"],
-                stdin=file,
-                capture_output=True,
-                text=True,
-                check=False,
+        content = archive_digest(archive)
+        if content is None:
+            raise ClusterError(
+                f"containerd could not load {archive}: it is no archive of container images, as `docker save` writes"
             )
+        present = self._ctr("list", "--quiet", f'labels."{_ARCHIVE}"=={content}').stdout.split()
+        if present:
+            return present
+        with archive.open("rb") as file:
+            done = self._ctr("import", "-", stdin=file)
         if done.returncode != 0:
             raise ClusterError(f"containerd could not load {archive}: {done.stderr.strip()}")
-        return [line.split()[1] for line in done.stdout.splitlines() if line.startswith("unpacking ")]
+        names = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("unpacking ")]
+        for name in names:
+            self._ctr("label", name, f"{_ARCHIVE}={content}")
+        return names
+
+    def _ctr(self, *arguments: str, stdin: BinaryIO | None = None) -> "subprocess.CompletedProcess[str]":
+        """`ctr images ...` on the images that the kubelet sees."""
+        command = [*self._enter(), "ctr", "--namespace=k8s.io", "images", *arguments]
+        return subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
 
     def run(self, *argv: str) -> str:
         """Run a program on the node and return what it printed."""

@@ -1,3 +1,4 @@
+import hashlib
 import http.client
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from localcluster.images import write_image
 from support.cluster import CommandError, cluster_command, eventually
 from support.node_cluster import NodeCluster, machine_settings, pod
 
@@ -108,6 +110,23 @@ def test_file_that_is_no_image_is_refused(cluster: NodeCluster, tmp_path: Path) 
     archive.write_text("no image")
     with pytest.raises(CommandError, match="could not load"):
         cluster_command(cluster.name, "load", str(archive))
+
+
+def test_a_name_holds_the_archive_that_was_loaded_last(cluster: NodeCluster, tmp_path: Path) -> None:
+    program = tmp_path / "busybox"
+    programs, archives = {}, {}
+    for version in ("old", "new"):
+        program.write_bytes(Path("/bin/busybox").read_bytes() + version.encode())
+        programs[version] = hashlib.sha256(program.read_bytes()).hexdigest()
+        archives[version] = tmp_path / f"{version}.tar"
+        with archives[version].open("wb") as file:
+            write_image(file, program, "localhost/versions:1")
+    for step, version in enumerate(("old", "new", "new", "old")):
+        cluster_command(cluster.name, "load", str(archives[version]))
+        container = {"image": "localhost/versions:1", "command": ["/busybox", "sha256sum", "/busybox"]}
+        cluster.apply(pod(f"version-{step}", "", container=container, restartPolicy="Never"))
+        cluster.wait(f"pod/version-{step}", "jsonpath={.status.phase}=Succeeded")
+        assert cluster.kubectl("logs", f"version-{step}").split()[0] == programs[version]
 
 
 def test_pods_come_back_after_the_node_was_killed(web: NodeCluster) -> None:

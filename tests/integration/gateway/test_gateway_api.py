@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from support.gateway import (
     SECRET,
     Engine,
     bearer,
-    command,
     environment,
     gateway_here,
     running_engine,
@@ -50,14 +50,13 @@ class World:
 
 @pytest.fixture
 async def world(
-    tmp_path: Path, redis_url: str, database_url: str, postgres_server: PostgresServer
+    tmp_path: Path, redis_url: str, migrated_database: str, postgres_server: PostgresServer
 ) -> AsyncIterator[World]:
-    assert command("migrate", DATABASE_URL=database_url).returncode == 0
     async with running_engine() as engine:
         write_services(tmp_path / "services.yaml", whisper(engine.url))
-        variables = environment(tmp_path, REDIS_URL=redis_url, DATABASE_URL=database_url)
+        variables = environment(tmp_path, REDIS_URL=redis_url, DATABASE_URL=migrated_database)
         async with gateway_here(variables) as client:
-            yield World(client, engine, tmp_path, database_url, postgres_server)
+            yield World(client, engine, tmp_path, migrated_database, postgres_server)
 
 
 async def test_a_request_in_json(world: World) -> None:
@@ -159,12 +158,12 @@ async def test_a_service_is_chosen_by_name(world: World) -> None:
             whisper(world.engine.url, default=True),
             {"name": "big", "tasks": ["speech-to-text"], "url": other.url, "names": ["large"]},
         )
-        async with aiohttp.ClientSession() as _:
-            for _attempt in range(100):  # the file is looked at every second
+        async with asyncio.timeout(30):  # the file is looked at every second
+            while True:
                 async with world.client.post(f"{SPEECH}?service=large", json={}, headers=bearer()) as answer:
                     if answer.status == 200:
                         break
-            assert answer.status == 200
+                await asyncio.sleep(0.1)
         async with world.client.post(SPEECH, json={}, headers=bearer()) as answer:
             assert answer.status == 200
         assert len(other.seen) == 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
 from support.cluster import REPOSITORY, ControlPlane
 from support.fake_kubelet import FakeKubelet
@@ -28,6 +31,36 @@ def node(control_plane: ControlPlane) -> Iterator[str]:
     control_plane.remove_node(name)
 
 
+def restricted(control_plane: ControlPlane, namespace: str, folder: Path) -> Path:
+    """A kubeconfig with the rights that the chart gives to the operator, in one namespace, and no others."""
+    template = (REPOSITORY / "charts/aiservice-operator/templates/_rules.tpl").read_text()
+    rules = yaml.safe_load("".join(line for line in template.splitlines(True) if not line.startswith("{{")))
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "operator"}}
+    account = {"kind": "ServiceAccount", "name": "the-operator", "namespace": namespace}
+    control_plane.apply(
+        *(
+            {**body, "metadata": {**body["metadata"], "namespace": namespace}}
+            for body in (
+                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "the-operator"}},
+                {**role, "rules": rules},
+                {
+                    "apiVersion": "rbac.authorization.k8s.io/v1",
+                    "kind": "RoleBinding",
+                    "metadata": {"name": "operator"},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"},
+                    "subjects": [account],
+                },
+            )
+        )
+    )
+    token = control_plane.kubectl("create", "token", "the-operator", "-n", namespace, "--duration=2h").strip()
+    config = json.loads(control_plane.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token}
+    kubeconfig = folder / "restricted-kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    return kubeconfig
+
+
 @pytest.fixture(scope="module")
 def shared_world(
     control_plane: ControlPlane, crds: None, node: str, tmp_path_factory: pytest.TempPathFactory
@@ -35,7 +68,8 @@ def shared_world(
     """One operator for a whole module."""
     folder = tmp_path_factory.mktemp("operator")
     with contextlib.closing(make_namespace(control_plane)) as api:
-        operator = OperatorProcess(control_plane.kubeconfig, folder, {"watch": {"namespaces": [api.namespace]}})
+        kubeconfig = restricted(control_plane, api.namespace, folder)
+        operator = OperatorProcess(kubeconfig, folder, {"watch": {"namespaces": [api.namespace]}})
         with FakeKubelet(control_plane.kubeconfig, api.namespace) as kubelet, operator:
             yield World(api, kubelet, operator)
             kubelet.reset()

@@ -17,7 +17,8 @@ if ! command -v postgres >/dev/null; then
 fi
 
 # Without a name the client programs ask for that of the user they run as, who need not have one in any image.
-export PGUSER=${PGUSER:-${POSTGRES_USER:-postgres}}
+PGUSER=${PGUSER:-${POSTGRES_USER:-postgres}}
+export PGUSER
 
 initialise() {
   # Made beside its place and renamed, so that a pod killed half way starts anew.
@@ -48,8 +49,9 @@ case ${1:-} in
     exec postgres -D "$PGDATA" -c listen_addresses='*' -c unix_socket_directories=/tmp
     ;;
   ready) exec pg_isready --quiet --host=127.0.0.1 ;;
-  # The server takes the kubelet's SIGTERM for "wait until the last client has gone".
-  stop) exec pg_ctl stop --pgdata="$PGDATA" --mode=fast --silent ;;
+  # The server takes the kubelet's SIGTERM, which follows, for "wait until the last client has gone". Not waited for here:
+  # the container's processes end with the server, and a hook among them would count as failed.
+  stop) exec pg_ctl stop --pgdata="$PGDATA" --mode=fast --no-wait --silent ;;
   wait)
     seconds=0
     until pg_isready --quiet; do

@@ -1,0 +1,23 @@
+"""What the gateway's integration tests share."""
+
+from __future__ import annotations
+
+import pytest
+from support.databases import PostgresServer
+from support.gateway import command
+
+
+@pytest.fixture(scope="session")
+def _migrated_template(postgres_server: PostgresServer) -> str:
+    postgres_server.start()
+    url = postgres_server.create_database()
+    done = command("migrate", DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    return url
+
+
+@pytest.fixture
+def migrated_database(postgres_server: PostgresServer, _migrated_template: str) -> str:
+    """A fresh database that is migrated."""
+    postgres_server.start()
+    return postgres_server.create_database(_migrated_template)
