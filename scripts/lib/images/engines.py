@@ -187,11 +187,7 @@ class Buildah:
     def use_base(self, wanted: str, *, fresh: bool) -> str:
         """Makes the local base image once; any other is pulled by buildah itself."""
         if wanted != base.LOCAL:
-            # Buildah asks for a full name; short ones are docker's.
-            first, _, rest = wanted.partition("/")
-            if rest and ("." in first or ":" in first or first == "localhost"):
-                return wanted
-            return f"docker.io/{wanted}" if rest else f"docker.io/library/{wanted}"
+            return wanted  # short names are looked up as the machine's registries.conf says
         _need_packages(self._place, "mmdebstrap")
         tar = base.make_tar(self._place.cache, anew=fresh, environ=self._place.environ)
         if fresh or self._label("dev.aiservice.recipe") != base.recipe_id():

@@ -136,7 +136,7 @@ MODEL = [
     ),
     bad(
         "repository-as-address",
-        cache_with(repo="https://huggingface.co/openai/whisper-large-v3"),
+        cache_with(repo="https://hub.example.com/openai/whisper-large-v3"),
         "write the repository as OWNER/NAME, without the Hub's address, for example openai/whisper-large-v3",
     ),
     bad("repository-without-owner", cache_with(repo="whisper-large-v3"), "write the repository as OWNER/NAME"),

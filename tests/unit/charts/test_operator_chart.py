@@ -54,7 +54,7 @@ def test_the_operator_reads_every_value(tmp_path: Path) -> None:
     read = configuration(tmp_path, Case("aiservice-operator", "full"))
     assert read.images == {
         "speech-recognition": ("registry.example.com/team/aiservice/speech-recognition:0.1.0"),
-        "vision": "ghcr.io/aiservice/vision:9.9.9",
+        "vision": "mirror.example.com/aiservice/vision:9.9.9",
         "diffusion": "registry.example.com/team/acme/diffusion:2",
     }
     assert read.image_pull_policy == "Always"
