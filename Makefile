@@ -8,10 +8,10 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Real Kubernetes, both charts, two AI services, real answers; leaves everything running
-	@scripts/demo up
+	@scripts/demo up $(DEMO_ARGS)
 
 demo-down: ## Remove everything that `make demo` started
-	@scripts/demo down
+	@scripts/demo down $(DEMO_ARGS)
 
 test: ## Unit, integration and inference tests against real parts (make test PARTS="gateway vision" for some)
 	@scripts/test $(PARTS)

@@ -3,6 +3,7 @@
 
 repo_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 aiservice_cache=${AISERVICE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/aiservice}
+# shellcheck disable=SC2034 # read by the scripts that source this file
 python_version=3.11
 uv_version=0.13.9
 
@@ -15,6 +16,19 @@ for _folder in "$repo_root/../shared/wheels" "$repo_root/../wheels"; do
   fi
 done
 unset _folder
+
+# Fails with a sentence unless python3 can run the scripts that start before any environment exists.
+need_python() {
+  if ! command -v python3 >/dev/null; then
+    # shellcheck source=scripts/lib/debian.sh
+    source "$repo_root/scripts/lib/debian.sh"
+    need_packages python3 python3-venv >&2
+  fi
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "error: $(python3 --version) is too old: these scripts need Python 3.11 or newer, as Debian 12 has" >&2
+    return 1
+  }
+}
 
 # Prints the path of uv at the pinned version, installing it into the cache when the PATH has another one or none.
 ensure_uv() {

@@ -129,12 +129,12 @@ class RedisServer(Server):
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         command = [*_DIE_WITH_TESTS, _program("redis-server"), "--bind", _HOST, "--port", str(self.port)]
-        command += ["--dir", str(folder), "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        command += ["--dir", str(folder), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
         super().__init__("Redis", folder, command, lambda: self.command("PING") == "+PONG")
         self.url = f"redis://{_HOST}:{self.port}/0"
 
     def command(self, *words: str) -> str:
-        """Sends one command; returns the first line of the answer in Redis' own notation, or nothing when it is down."""
+        """Sends one command; returns the answer's first line in Redis' own notation; nothing when it is down."""
         request = f"*{len(words)}\r\n" + "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
         try:
             with socket.create_connection((_HOST, self.port), timeout=2) as connection:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,16 @@ from aiservice_gateway.settings import Settings
 from support.databases import free_port
 
 SECRET = "Zk3vR8qLw1xT6bNf9sHd2mYc7pJg4aUe"
+
+
+async def eventually(look: Callable[[], Awaitable[object] | object], seconds: float = 30) -> None:
+    """Waits until `look`, which may be a coroutine function, answers something true."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = look()
+            if await found if isinstance(found, Awaitable) else found:
+                return
+            await asyncio.sleep(0.02)
 
 
 def token(tenant: str = "acme", *, secret: str = SECRET, lifetime: float = 600, **claims: object) -> str:
@@ -135,7 +145,7 @@ async def serving(app: ASGIApp, *, port: int = 0, lifespan: bool = False) -> Asy
     port = port or free_port()
     config = uvicorn.Config(
         app, host="127.0.0.1", port=port, lifespan="on" if lifespan else "off", log_config=None, access_log=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())

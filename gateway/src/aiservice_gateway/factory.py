@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+from aiservice_api.tasks import Task
 from aiservice_gateway.discovery import Discovery
 from aiservice_gateway.discovery.file import FileDiscovery, read_services
 from aiservice_gateway.discovery.kubernetes import KubernetesDiscovery, connect
-from aiservice_gateway.errors import SettingsError, StoreUnavailableError
+from aiservice_gateway.errors import SettingsError, StoreUnavailableError, UnavailableError
 from aiservice_gateway.metrics import Metrics
+from aiservice_gateway.models import Service
 from aiservice_gateway.services.auth import Authenticator
 from aiservice_gateway.services.health import HealthCheck
 from aiservice_gateway.services.ledger import Ledger
@@ -33,8 +35,8 @@ from aiservice_gateway.stores.sqlite import SqliteUsage
 
 _log = logging.getLogger(__name__)
 
-_CLOSE_SECONDS = 5.0
-"""For the last records to reach the database. The chart's termination grace period counts on it."""
+_CLOSE_SECONDS = 3.0
+"""For each step of stopping. All steps together stay below the 10 s that the chart's grace period has for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,17 @@ class Gateway:
     health: HealthCheck
     metrics: Metrics
     redis: RedisStore | None
+
+    def resolve(self, task: Task, name: str | None) -> tuple[Service, str]:
+        """The service for a request and its base URL.
+
+        Raises:
+            UnavailableError: the services are not known yet, or this one is not ready.
+            NotFoundError: as `Registry.resolve`.
+        """
+        if not self.discovery.synced:
+            raise UnavailableError("The gateway has just started and does not know the services yet: try again.")
+        return self.registry.resolve(task, name)
 
     def dependencies(self) -> Mapping[str, bool]:
         """Which of the things that the gateway depends on answer. None of them stops requests."""
@@ -85,7 +98,7 @@ async def prepare(settings: Settings) -> None:
     if settings.services_file is not None:
         read_services(settings.services_file)
     else:
-        async with connect():
+        async with connect(settings.kubeconfig):
             pass
     if settings.database_url is None:
         from aiservice_gateway.migrations import migrate_sqlite  # noqa: PLC0415 - Alembic is slow to import
@@ -165,7 +178,7 @@ async def _discovery(settings: Settings, registry: Registry, stack: AsyncExitSta
     if settings.services_file is not None:
         discovery = FileDiscovery(settings.services_file, registry)
     else:
-        api = await stack.enter_async_context(connect())
+        api = await stack.enter_async_context(connect(settings.kubeconfig))
         discovery = KubernetesDiscovery(api, registry, settings.namespaces)
     following = asyncio.create_task(discovery.run(), name="discovery")
     stack.push_async_callback(_cancel, following)

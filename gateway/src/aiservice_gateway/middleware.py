@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aiservice_gateway.context import RequestContext, context_of
-from aiservice_gateway.errors import BadRequestError, GatewayError, PayloadTooLargeError
+from aiservice_gateway.errors import BadRequestError, GatewayError, PayloadTooLargeError, UnavailableError
 from aiservice_gateway.logs import FIELDS
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.respond import error_response
@@ -52,6 +53,11 @@ class RequestMiddleware:
         try:
             with self._metrics.in_flight.track_inprogress():
                 await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            # Only the server cancels, when it stops and this took too long; nobody waits for the cancellation itself.
+            if not status:
+                stopping = UnavailableError("The gateway was stopped before it had an answer: try again.")
+                await error_response(stopping, context)(scope, receive, send_with_headers)
         except Exception:  # noqa: BLE001 - the last place where a bug can become an answer
             _log.exception("A request failed unexpectedly", extra={FIELDS: {"request_id": context.request_id}})
             if not status:

@@ -144,6 +144,8 @@ class Settings(TokenSettings, DatabaseSettings):
     """Port to listen on; 0 takes a free one."""
     namespaces: Annotated[tuple[str, ...], Field(alias="GATEWAY_NAMESPACES"), BeforeValidator(_from_list)] = ()
     """Namespaces whose AIServices are offered, with commas between them. Unset: all."""
+    kubeconfig: Annotated[str | None, Field(alias="KUBECONFIG")] = None
+    """How to reach Kubernetes from outside of it. Unset: ~/.kube/config. In a pod its service account is used."""
     services_file: Annotated[Path | None, Field(alias="GATEWAY_SERVICES_FILE")] = None
     """YAML file that lists the services, where there is no Kubernetes."""
     rate_limit_per_hour: Annotated[int, Field(alias="GATEWAY_RATE_LIMIT_PER_HOUR", ge=1, le=1_000_000)] = 100

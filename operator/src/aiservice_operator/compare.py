@@ -33,6 +33,35 @@ def differs(wanted: Json, live: Json) -> str | None:
     return _map(wanted, live, "")
 
 
+def ousted(wanted: Json, live: Json) -> Json | None:
+    """Returns `live` with the rivals of our list items replaced by ours; None where there are none.
+
+    A rival has the name of one of ours under another key: what is left when someone edits the key, such as the number
+    of a port. Server-side apply would put ours beside it, and two of one name are refused.
+    """
+    mended = _ousted(wanted, live, "")
+    return None if mended == live else mended
+
+
+def _ousted(wanted: Any, live: Any, field: str) -> Any:
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        return {**live, **{name: _ousted(value, live[name], name) for name, value in wanted.items() if name in live}}
+    if not isinstance(wanted, list) or not isinstance(live, list) or field not in _LIST_KEYS:
+        return live
+    key = _key(field, wanted)
+    ours = {item[key]: item for item in wanted}
+    missing = {item["name"]: item for item in wanted if "name" in item and not any(item[key] == o[key] for o in live)}
+    return [
+        _ousted(ours[item[key]], item, "") if item[key] in ours else missing.get(item.get("name", ""), item)
+        for item in live
+    ]
+
+
+def _key(field: str, wanted: list[Any]) -> str:
+    keys = _LIST_KEYS[field]
+    return next((key for key in keys if wanted and key in wanted[0]), keys[0])
+
+
 def _value(wanted: Any, live: Any, path: str, field: str) -> str | None:
     if isinstance(wanted, dict):
         live = {} if live is None else live
@@ -61,13 +90,12 @@ def _map(wanted: Json, live: Json, path: str) -> str | None:
 def _list(wanted: list[Any], live: list[Any], path: str, field: str) -> str | None:
     if field in _SETS:
         return path if set(wanted) - set(live) else None
-    keys = _LIST_KEYS.get(field)
-    if keys is None:
+    if field not in _LIST_KEYS:
         if len(wanted) != len(live):
             return path
         pairs = zip(wanted, live, strict=True)
     else:
-        key = next((key for key in keys if wanted and key in wanted[0]), keys[0])
+        key = _key(field, wanted)
         by_key = {item.get(key): item for item in live}
         pairs = zip(wanted, (by_key.get(item[key]) for item in wanted), strict=True)
     for index, (one, other) in enumerate(pairs):

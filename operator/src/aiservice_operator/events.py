@@ -71,6 +71,12 @@ def _became(status: str, name: str, before: Sequence[Condition], after: Sequence
     return None if same else now
 
 
+def shortened(note: str) -> str:
+    """Cuts a note to what an Event may hold, which the API server counts in bytes."""
+    encoded = note.encode()
+    return note if len(encoded) <= _NOTE_LENGTH else encoded[: _NOTE_LENGTH - 3].decode(errors="ignore") + "…"
+
+
 def event(regarding: Key, uid: str, turn: Turn, *, reporter: str, now: datetime) -> Json:
     """Builds the body of an Event (events.k8s.io/v1)."""
     return {
@@ -84,7 +90,7 @@ def event(regarding: Key, uid: str, turn: Turn, *, reporter: str, now: datetime)
         },
         "type": "Warning" if turn.warning else "Normal",
         "reason": turn.reason,
-        "note": turn.note if len(turn.note) <= _NOTE_LENGTH else turn.note[: _NOTE_LENGTH - 1] + "…",
+        "note": shortened(turn.note),
         "action": "Reconcile",
         "reportingController": f"{names.FIELD_MANAGER}.aiservice.dev",
         "reportingInstance": reporter,

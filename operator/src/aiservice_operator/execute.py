@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiservice_operator import names
-from aiservice_operator.compare import differs
+from aiservice_operator.compare import differs, ousted
 from aiservice_operator.errors import ConflictError, RefusedError
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
@@ -75,8 +75,8 @@ class Executor:
         return True
 
     async def _delete(self, action: Delete) -> frozenset[Key]:
-        log.info("deleting %s: %s", action.identity, action.reason)
         remaining = await self._kube.delete(action.identity, action.uid, action.version)
+        log.info("deleted %s: %s", action.identity, action.reason)
         if remaining is None:
             known = self._store.get(action.identity)
             return self._store.forget(action.identity, action.uid, known.meta.version) if known else frozenset()
@@ -89,10 +89,28 @@ class Executor:
             return None
         if action.owner is not None:
             await self._make_sure(action.identity, action.owner)
-        log.info("applying %s: %s", action.identity, action.reason)
-        live = await self._kube.apply(action.identity, action.body)
+        try:
+            live = await self._kube.apply(action.identity, action.body)
+        except RefusedError:
+            if action.identity.kind is Kind.MODEL_CACHE or not await self._oust(action):
+                raise
+            live = await self._kube.apply(action.identity, action.body)
+        log.info("applied %s: %s", action.identity, action.reason)
+        released = action.body["metadata"].get("finalizers") == []
+        if released and names.FINALIZER in live["metadata"].get("finalizers", []):
+            # Restored from a backup or applied from a file, it is another manager's too, and apply leaves it.
+            live = await self._kube.drop_finalizer(action.identity, live)
         self._note_contest(action, digest, live)
         return self._store.put(action.identity.kind, live)
+
+    async def _oust(self, action: Apply) -> bool:
+        """Takes away what someone put in the place of our list items, which apply alone cannot; false: nothing is."""
+        existing = await self._kube.get(action.identity)
+        mended = ousted(action.body, existing) if existing is not None else None
+        if mended is None:
+            return False
+        await self._kube.overwrite(action.identity, mended)
+        return True
 
     async def _make_sure(self, identity: ObjectId, owner: Meta) -> None:
         """Looks before the first apply: it would merge into whatever has this name.

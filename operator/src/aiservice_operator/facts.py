@@ -8,7 +8,7 @@ from aiservice_operator import names
 from aiservice_operator.downloads import Progress, parse_progress
 from aiservice_operator.kinds import Json, Kind, ObjectId
 from aiservice_operator.kube import Kube
-from aiservice_operator.observed import Cache, Child, claim, parse, pod_running
+from aiservice_operator.observed import Cache, Child, parse, pod_running, unbound
 from aiservice_operator.plan.download import CachePlan, CacheView, pods_of
 from aiservice_operator.status.storage import CacheFacts, ClaimEvent
 
@@ -22,11 +22,6 @@ async def gather(kube: Kube, view: CacheView, cache: Cache, plan: CachePlan) -> 
         source = found if isinstance(found, Child) else None
         return CacheFacts(source_claim=source, claim_event=await _claim_event(kube, source))
     return CacheFacts(claim_event=await _claim_event(kube, view.claim), progress=await _progress(kube, view, plan))
-
-
-def unbound(child: Child | None) -> bool:
-    """Whether a claim waits for a volume."""
-    return child is not None and claim(child).phase == "Pending"
 
 
 def running_pod(view: CacheView, plan: CachePlan) -> Child | None:
@@ -48,9 +43,8 @@ def newest_event(events: Sequence[Json]) -> ClaimEvent | None:
         return None
     newest = max(events, key=_seen)
     reason = str(newest.get("reason", ""))
-    # That no volume fits and no StorageClass is set is said as a normal event.
-    problem = newest.get("type") == "Warning" or reason == "FailedBinding"
-    return ClaimEvent(reason, str(newest.get("message", "")).strip().rstrip("."), problem)
+    words = str(newest.get("message", "")).strip().rstrip(".")
+    return ClaimEvent(reason, words, problem=newest.get("type") == "Warning")
 
 
 def _seen(event: Json) -> str:

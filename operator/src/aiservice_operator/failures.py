@@ -124,7 +124,9 @@ def _memory_limit(pod: Child, container: str) -> str:
 
 
 def _failure(pod: Child, reason: str, message: str, when: datetime | None = None) -> Failure:
-    return Failure(reason, message, f"Pod/{pod.meta.name}", when or pod.meta.created)
+    # A kubelet's reason may name a resource, "OutOfnvidia.com/gpu"; that of a condition is one word.
+    word = re.sub(r"[^A-Za-z0-9_]+", "_", reason).strip("_")
+    return Failure(word or "PodFailed", message, f"Pod/{pod.meta.name}", when or pod.meta.created)
 
 
 def _time(text: str | None) -> datetime | None:

@@ -149,6 +149,46 @@ class Kube:
         )
         return await self._write(identity.kind, f"apply-{subresource}" if subresource else "apply", request)
 
+    async def overwrite(self, identity: ObjectId, body: Json) -> Json:
+        """Replaces the spec of an object, if it has not changed since `body` was read, and forgets who owned what.
+
+        An apply must follow, or nobody owns our fields: a field that is ours by an update too would outlive our
+        dropping it. Without the hash of what was applied, one follows even if this process ends here.
+
+        Raises:
+            ConflictError: it has changed.
+        """
+        metadata = {
+            "resourceVersion": body["metadata"]["resourceVersion"],
+            "managedFields": [{}],
+            "annotations": {names.APPLIED_ANNOTATION: None},
+        }
+        request = _Request(
+            "PATCH",
+            RESOURCES[identity.kind].path(identity.namespace, identity.name),
+            {"fieldManager": names.FIELD_MANAGER},
+            {"metadata": metadata, "spec": body["spec"]},
+            "application/merge-patch+json",
+        )
+        return await self._write(identity.kind, "patch", request)
+
+    async def drop_finalizer(self, identity: ObjectId, body: Json) -> Json:
+        """Removes our finalizer whoever put it there, if the object has not changed since `body` was read.
+
+        Raises:
+            ConflictError: it has changed.
+        """
+        kept = [name for name in body["metadata"]["finalizers"] if name != names.FINALIZER]
+        metadata = {"resourceVersion": body["metadata"]["resourceVersion"], "finalizers": kept}
+        request = _Request(
+            "PATCH",
+            RESOURCES[identity.kind].path(identity.namespace, identity.name),
+            {"fieldManager": names.FIELD_MANAGER},
+            {"metadata": metadata},
+            "application/merge-patch+json",
+        )
+        return await self._write(identity.kind, "patch", request)
+
     async def delete(self, identity: ObjectId, uid: str, version: int | None = None) -> Json | None:
         """Deletes an object, and what it owns after it.
 

@@ -59,6 +59,11 @@ class Meta:
         """Whether the operator made it."""
         return self.labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
 
+    @property
+    def inline_cache(self) -> bool:
+        """Whether this ModelCache is one that the operator made; a user's copy under another name is the user's."""
+        return self.ours and self.labels.get(names.INSTANCE_LABEL) == self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Child:
@@ -277,8 +282,8 @@ class Claim:
     name: str
     uid: str
     phase: str
+    created: datetime
     deleting: bool
-    storage_class: str | None
     requested: str
     proof: str
     """The annotation that tells which verified download it holds; empty where it holds none."""
@@ -291,11 +296,16 @@ def claim(child: Child) -> Claim:
         name=child.meta.name,
         uid=child.meta.uid,
         phase=child.body.get("status", {}).get("phase", "Pending"),
+        created=child.meta.created,
         deleting=child.meta.deleting,
-        storage_class=spec.get("storageClassName"),
         requested=str(spec.get("resources", {}).get("requests", {}).get("storage", "0")),
         proof=child.meta.annotations.get(names.DOWNLOAD_ANNOTATION, ""),
     )
+
+
+def unbound(child: Child | None) -> bool:
+    """Whether a claim waits for a volume."""
+    return child is not None and claim(child).phase == "Pending"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import logging
 import random
 import signal
 from contextlib import suppress
+from typing import Any
 
 from kubernetes.aio.client import ApiClient
 
@@ -105,6 +106,8 @@ class Operator:
             if not self._stop.is_set():
                 raise OperatorError(f"{', '.join(part.get_name() for part in done)} ended by itself")
         finally:
+            # Kopf leaves generators behind that fail when the loop closes them; nobody can do anything about that.
+            asyncio.get_running_loop().set_exception_handler(_say_quietly)
             for part in parts:
                 part.cancel()
             await asyncio.wait(parts, timeout=_STOP_SECONDS)
@@ -206,3 +209,7 @@ class Operator:
                 f"the store is being filled; watches that are missing: {', '.join(self._monitor.missing()) or 'none'}"
             )
         return self._sickness()
+
+
+def _say_quietly(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    log.debug("while stopping: %s: %r", context["message"], context.get("exception"))

@@ -22,7 +22,7 @@ from aiservice_operator.failures import settles_after
 from aiservice_operator.kinds import Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.metrics import Metrics
-from aiservice_operator.observed import Cache, Service, mounted_cache
+from aiservice_operator.observed import Cache, Service, mounted_cache, unbound
 from aiservice_operator.plan import (
     CachePlan,
     CacheView,
@@ -32,6 +32,7 @@ from aiservice_operator.plan import (
     plan_cache,
     plan_service,
 )
+from aiservice_operator.plan.service import cache_ready
 from aiservice_operator.settings import Settings
 from aiservice_operator.status import CacheFacts, cache_status, service_status
 from aiservice_operator.status.conditions import find
@@ -44,8 +45,9 @@ _ROUNDS = 6
 _YOUNG_SECONDS = 30.0
 _LOOK_SECONDS = (2.0, 15.0)
 """How often a claim that no watch tells of is looked at: while it is young, and afterwards."""
-_INTERIM_SECONDS = 0.5
-"""How long a status in progress may wait for a better one, so that a quick start costs no extra writes."""
+_INTERIM_SECONDS = (0.5, 2.0)
+"""How long a status in progress waits for a better one, so that a quick start costs no extra writes: the first, and
+each after another."""
 
 
 def wall_clock() -> datetime:
@@ -113,7 +115,7 @@ class Reconciler:
         self._reporter = reporter
         self._clock = clock
         self._executor = Executor(store, kube, notify)
-        self._interim_since: dict[Key, float] = {}
+        self._interim_due: dict[Key, float] = {}
 
     async def reconcile(self, key: Key) -> Outcome:
         """Brings what belongs to a key to what its spec asks for, and says in its status how that went.
@@ -136,7 +138,7 @@ class Reconciler:
 
         settled = await self._settle(key, decide)
         if settled is None:
-            self._interim_since.pop(key, None)
+            self._interim_due.pop(key, None)
             return Outcome()
         (view, plan), now = settled.decision, self._clock()
         status = service_status(view, plan, settled.refusals, now)
@@ -191,8 +193,8 @@ class Reconciler:
             return Outcome()
         view, plan = settled.decision
         cache = view.cache
-        if cache is None or (not view.users and (cache.meta.deleting or cache.meta.ours)):
-            self._interim_since.pop(key, None)
+        if cache is None or (not view.users and (cache.meta.deleting or cache.meta.inline_cache)):
+            self._interim_due.pop(key, None)
             return Outcome(unsettled=settled.unsettled)
         now = self._clock()
         found = await facts.gather(self._kube, view, cache, plan)
@@ -218,10 +220,11 @@ class Reconciler:
             return self._settings.download.progress_interval_seconds
         provided = cache.spec is not None and cache.spec.pvc is not None
         child = found.source_claim if provided else view.claim
-        if facts.unbound(child) or (provided and find(cache.status.conditions, "Ready") is None):
-            age = (self._clock() - (child or cache).meta.created).total_seconds()
-            return _LOOK_SECONDS[0] if age < _YOUNG_SECONDS else _LOOK_SECONDS[1]
-        return _LOOK_SECONDS[1] if provided else None
+        if not provided and not unbound(child):
+            return None
+        age = (self._clock() - (child or cache).meta.created).total_seconds()
+        settled = provided and cache_ready(cache)
+        return _LOOK_SECONDS[0] if age < _YOUNG_SECONDS and not settled else _LOOK_SECONDS[1]
 
     async def _write_status(
         self,
@@ -236,16 +239,18 @@ class Reconciler:
             Seconds to wait where it is held back, because it may be overtaken at once.
         """
         wire = after.to_wire()
-        if before.to_wire() == wire:
-            self._interim_since.pop(key, None)
-            return None
         ready = find(after.conditions, "Ready")
-        if ready is not None and ready.status is ConditionStatus.UNKNOWN:
+        interim = ready is not None and ready.status is ConditionStatus.UNKNOWN
+        if not interim:
+            self._interim_due.pop(key, None)
+        if before.to_wire() == wire:
+            return None
+        if interim:
             now = asyncio.get_running_loop().time()
-            wait = self._interim_since.setdefault(key, now) + _INTERIM_SECONDS - now
-            if wait > 0:
-                return wait
-        self._interim_since.pop(key, None)
+            due = self._interim_due.setdefault(key, now + _INTERIM_SECONDS[0])
+            if now < due:
+                return due - now
+            self._interim_due[key] = now + _INTERIM_SECONDS[1]
         meta = of.meta
         metadata = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}
         written = await self._kube.apply(key, {"metadata": metadata, "status": wire}, "status")

@@ -99,6 +99,8 @@ def up(demo: Demo) -> None:
     Raises:
         StepError: A step failed; what is up stays up for a look.
     """
+    shutil.rmtree(demo.runner.logs)
+    demo.runner.logs.mkdir()
     together(lambda: start_cluster(demo), lambda: build_images(demo))
     load_images(demo)
     install_charts(demo)
@@ -249,8 +251,10 @@ Remove all of it: make demo-down"""
 
 
 def down(demo: Demo) -> None:
-    """Removes the cluster and the outputs; images, weights and tools stay in the cache."""
+    """Removes the cluster and the answers; the logs, and images, weights and tools in the cache, stay."""
     demo.console.say("cluster", "removing the cluster")
     demo.runner.run("cluster", demo.cluster_command("down"), timeout=300)
-    shutil.rmtree(demo.output, ignore_errors=True)
-    demo.console.say("done", f"nothing is left running; built images and tools stay in {cache()}")
+    for kept in demo.output.iterdir():
+        if kept.is_file():
+            kept.unlink()
+    demo.console.say("done", f"nothing is left running; logs stay in {demo.runner.logs}, built images in {cache()}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROGRESS_SECONDS = 10.0
@@ -90,11 +92,16 @@ class Runner:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,
+                start_new_session=True,  # so that what it started ends with it
             )
             if stdin is not None and process.stdin is not None:
                 process.stdin.write(stdin)
                 process.stdin.close()
-            code = self._follow(step, process, log, begun, timeout)
+            try:
+                code = self._follow(step, process, log, begun, timeout)
+            except KeyboardInterrupt:
+                end_group(process)
+                raise
         if code is None:
             raise StepError(step, f"'{words[0]}' did not end within {timeout:.0f} s", log)
         if code != 0:
@@ -109,8 +116,7 @@ class Runner:
                 return process.wait(min(PROGRESS_SECONDS, max(deadline - time.monotonic(), 0.1)))
             except subprocess.TimeoutExpired:
                 if time.monotonic() >= deadline:
-                    process.kill()
-                    process.wait()
+                    end_group(process)
                     return None
                 newest = last_line(log, begun)
                 if newest and newest != shown:
@@ -141,6 +147,13 @@ class Runner:
         self.console.say(name, f"done after {time.monotonic() - started:.0f} s")
 
 
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Ends a process and all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def last_line(log: Path, begun: int) -> str:
     """Returns the newest non-empty line written to the log after the offset."""
     with log.open("rb") as stream:
@@ -162,6 +175,6 @@ def together(*jobs: Callable[[], None]) -> None:
         wait(futures, return_when=FIRST_EXCEPTION)
         failed = next((future for future in futures if future.done() and future.exception()), None)
         if failed is not None:
-            print("A step failed; waiting for the one beside it to end.", file=sys.stderr)
+            print(f"Failed: {failed.exception()}\nWaiting for the step beside it to end.", file=sys.stderr)
     for future in futures:
         future.result()

@@ -12,19 +12,22 @@ from support.demo import ROOT, RunningDemo, script
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
-    """Runs `scripts/demo up` as a newcomer would and takes it down at the end."""
+def demo() -> Iterator[RunningDemo]:
+    """Runs `make demo` as a newcomer would and takes it down at the end."""
     cluster = f"e2e-{os.getpid()}"
-    output = tmp_path_factory.mktemp("demo-output")
-    command = [str(ROOT / "scripts" / "demo"), "--cluster", cluster, "--output", str(output)]
+    output = ROOT / "build" / "e2e"
+    output.mkdir(parents=True, exist_ok=True)
+    arguments = f"DEMO_ARGS=--cluster {cluster} --output {output}"
     transcript = output / "transcript.txt"
     try:
         with transcript.open("w") as stream:
-            code = subprocess.run([*command, "up"], stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
+            code = subprocess.run(
+                ["make", "demo", arguments], cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, check=False
+            ).returncode
         text = transcript.read_text()
         print(text)
         if code != 0:
-            pytest.fail(f"scripts/demo up exited with {code}:\n{text}")
+            pytest.fail(f"make demo exited with {code}; its logs are in {output / 'logs'}:\n{text}")
         yield RunningDemo(
             cluster=cluster,
             output=output,
@@ -34,4 +37,4 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
             gateway=next(line.split()[1].removesuffix("/health") for line in text.splitlines() if "curl http" in line),
         )
     finally:
-        subprocess.run([*command, "down"], check=True, timeout=300)
+        subprocess.run(["make", "demo-down", arguments], cwd=ROOT, check=True, timeout=300)

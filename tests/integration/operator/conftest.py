@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -35,25 +36,16 @@ def restricted(control_plane: ControlPlane, namespace: str, folder: Path) -> Pat
     """A kubeconfig with the rights that the chart gives to the operator, in one namespace, and no others."""
     template = (REPOSITORY / "charts/aiservice-operator/templates/_rules.tpl").read_text()
     rules = yaml.safe_load("".join(line for line in template.splitlines(True) if not line.startswith("{{")))
-    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "operator"}}
-    account = {"kind": "ServiceAccount", "name": "the-operator", "namespace": namespace}
+    rbac: dict[str, Any] = {"apiVersion": "rbac.authorization.k8s.io/v1"}
+    metadata = {"name": "operator", "namespace": namespace}
+    account = {"kind": "ServiceAccount", "name": "operator", "namespace": namespace}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"}
     control_plane.apply(
-        *(
-            {**body, "metadata": {**body["metadata"], "namespace": namespace}}
-            for body in (
-                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "the-operator"}},
-                {**role, "rules": rules},
-                {
-                    "apiVersion": "rbac.authorization.k8s.io/v1",
-                    "kind": "RoleBinding",
-                    "metadata": {"name": "operator"},
-                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"},
-                    "subjects": [account],
-                },
-            )
-        )
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {**rbac, "kind": "Role", "metadata": metadata, "rules": rules},
+        {**rbac, "kind": "RoleBinding", "metadata": metadata, "roleRef": role, "subjects": [account]},
     )
-    token = control_plane.kubectl("create", "token", "the-operator", "-n", namespace, "--duration=2h").strip()
+    token = control_plane.kubectl("create", "token", "operator", "-n", namespace, "--duration=2h").strip()
     config = json.loads(control_plane.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": token}
     kubeconfig = folder / "restricted-kubeconfig"

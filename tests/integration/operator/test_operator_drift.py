@@ -55,6 +55,34 @@ EDITS: dict[str, Edit] = {
         {"spec": {"ports": [{"port": 7862, "targetPort": 1}]}},
         lambda body: body["spec"]["ports"][0]["targetPort"] == "speech-to-text",
     ),
+    "port number": (
+        "Service",
+        {"spec": {"ports": [{"port": 7862, "$patch": "delete"}, {"port": 9999, "name": "speech-to-text"}]}},
+        lambda body: [port["port"] for port in body["spec"]["ports"]] == [7862],
+    ),
+    "container port": (
+        "Deployment",
+        {
+            "spec": {
+                "template": {
+                    "spec": {
+                        "containers": [
+                            {
+                                "name": "engine",
+                                "ports": [
+                                    {"containerPort": 7862, "$patch": "delete"},
+                                    {"containerPort": 9999, "name": "speech-to-text"},
+                                ],
+                            }
+                        ]
+                    }
+                }
+            }
+        },
+        lambda body: (
+            [port["containerPort"] for port in body["spec"]["template"]["spec"]["containers"][0]["ports"]] == [7862]
+        ),
+    ),
     "selector": (
         "Service",
         {"spec": {"selector": {"extra": "label"}}},

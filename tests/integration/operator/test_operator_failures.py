@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from support.cluster import ControlPlane
@@ -204,7 +206,7 @@ def test_a_cache_that_is_not_there(world: World) -> None:
 def test_what_others_made_is_never_taken_over(world: World, kind: str) -> None:
     name = f"taken-{kind.lower()}"
     pod = {"containers": [{"name": "main", "image": "example.test/other:1"}]}
-    bodies = {
+    bodies: dict[str, dict[str, Any]] = {
         "Service": {"spec": {"ports": [{"port": 80}]}},
         "ServiceAccount": {},
         "Deployment": {

@@ -53,7 +53,7 @@ def holder(api: KubeApi) -> str:
 
 
 def applied(replica: OperatorProcess) -> int:
-    return replica.output().count("applying ")
+    return replica.output().count(": applied ")
 
 
 def test_one_acts_and_the_other_takes_over_after_a_kill(

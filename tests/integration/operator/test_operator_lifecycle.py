@@ -121,8 +121,8 @@ def test_deleting_a_service_leaves_nothing(world: World) -> None:
         world.until_gone(kind, "leaving")
     for kind in ("ModelCache", "PersistentVolumeClaim"):
         world.until_gone(kind, cache)
-    for kind in ("Job", "Pod", "ReplicaSet"):
-        wait_for(lambda kind=kind: not left_of(world, kind, "leaving", cache), f"no {kind} is left")
+    kinds = ("Job", "Pod", "ReplicaSet")
+    wait_for(lambda: not [left for kind in kinds for left in left_of(world, kind, "leaving", cache)], "nothing is left")
 
 
 def left_of(world: World, kind: str, *owners: str) -> list[str]:

@@ -66,8 +66,8 @@ def test_killed_at_any_moment(control_plane: ControlPlane, crds: None, node: str
             operator.kill()
             operator.start()
             wait_for(lambda: not api.list("ModelCache"), "no cache is left", 60)
-            for kind in ("PersistentVolumeClaim", "Job", "Deployment", "Service"):
-                wait_for(lambda kind=kind: not api.list(kind), f"no {kind} is left", 60)
+            kinds = ("PersistentVolumeClaim", "Job", "Deployment", "Service")
+            wait_for(lambda: not [item for kind in kinds for item in api.list(kind)], "nothing is left", 60)
             remove_namespace(api)
 
 

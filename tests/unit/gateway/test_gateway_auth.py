@@ -142,9 +142,7 @@ def test_a_key_id_chooses_no_key(auth: Authenticator, kid: object) -> None:
         ask(auth, forge({**HEADER, "kid": kid, "jku": "http://127.0.0.1/"}, GOOD, secret=OTHER_SECRET))
 
 
-@pytest.mark.parametrize(
-    "tenant", [None, "", 7, True, [], {"a": 1}, "a" * 257, "a\x00b", "a\nb", "\u202e"], ids=repr
-)
+@pytest.mark.parametrize("tenant", [None, "", 7, True, [], {"a": 1}, "a" * 257, "a\x00b", "a\nb", "\u202e"], ids=repr)
 def test_a_token_that_names_no_tenant_is_forbidden(auth: Authenticator, tenant: object) -> None:
     with pytest.raises(NoTenantError, match="'tenantId' claim") as caught:
         ask(auth, forge(HEADER, {**GOOD, "tenantId": tenant}))
@@ -161,7 +159,9 @@ def test_of_a_claim_given_twice_the_signed_last_one_counts_every_time(auth: Auth
     assert [ask(auth, token).tenant for _ in range(2)] == ["b", "b"]
 
 
-@pytest.mark.parametrize(("user", "read"), [("ann", "ann"), (42, "42"), (True, None), ([], None), ("", None), (None, None)])
+@pytest.mark.parametrize(
+    ("user", "read"), [("ann", "ann"), (42, "42"), (True, None), ([], None), ("", None), (None, None)]
+)
 def test_the_user_is_optional(auth: Authenticator, user: object, read: str | None) -> None:
     assert ask(auth, forge(HEADER, {**GOOD, "sub": user})).user == read
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -15,13 +16,15 @@ from aiservice_gateway.services.registry import Registry
 STT, TTI = Task.SPEECH_TO_TEXT, Task.TEXT_TO_IMAGE
 
 
-def service(name: str, age: int = 0, *, namespace: str = "team-a", tasks: tuple[Task, ...] = (STT,), **more: object) -> Service:
+def service(
+    name: str, age: int = 0, *, namespace: str = "team-a", tasks: tuple[Task, ...] = (STT,), **more: object
+) -> Service:
     """A ready service; a larger age is older."""
     made = Service(
         name=name,
         namespace=namespace,
         tasks=tasks,
-        endpoints={task: f"http://{name}.{namespace}" for task in tasks},
+        endpoints=dict.fromkeys(tasks, f"http://{name}.{namespace}"),
         created=datetime(2026, 1, 31 - age, tzinfo=UTC),
     )
     return replace(made, **more)  # type: ignore[arg-type] # the fields of Service
@@ -79,7 +82,7 @@ def test_a_name_that_nobody_has() -> None:
 
 
 @pytest.mark.parametrize("change", [{"ready": False, "reason": "Loading: node-7 pulls"}, {"endpoints": {}}])
-def test_a_service_that_is_not_ready_is_not_asked_and_does_not_tell_why(change: dict[str, object]) -> None:
+def test_a_service_that_is_not_ready_is_not_asked_and_does_not_tell_why(change: dict[str, Any]) -> None:
     with pytest.raises(UnavailableError, match="not ready") as caught:
         registry(service("a", **change)).resolve(STT, None)
     assert caught.value.headers == {"Retry-After": "10"}

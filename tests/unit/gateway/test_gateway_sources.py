@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -132,8 +131,7 @@ def test_services_of_a_file(tmp_path: Path) -> None:
         ("services: [{name: a, tasks: [speech-to-text], url: file:///etc}]", r"services\.0\.url: URL scheme"),
         ("services: [{name: a, tasks: [speech-to-text], url: http://a, prot: 1}]", r"services\.0\.prot: Extra"),
         (
-            "services: [{name: a, tasks: [speech-to-text], url: http://a},"
-            " {name: a, tasks: [speech-to-text], url: http://b}]",
+            "services:\n" + "- {name: a, tasks: [speech-to-text], url: http://a}\n" * 2,
             "two services have the name a",
         ),
     ],
@@ -153,12 +151,12 @@ def test_a_mistake_in_a_changed_file_keeps_the_last_good_list(tmp_path: Path, ca
     discovery = FileDiscovery(path, registry)
     path.write_text("services: [{}]")
     discovery._reload()
-    assert not discovery.connected
+    states = [discovery.connected]
     assert [service.name for service in registry.services()] == ["sdxl", "whisper"]
     assert "is not used" in caplog.text
     replacement = tmp_path / "new.yaml"
     replacement.write_text("services: []")
-    os.replace(replacement, path)
+    replacement.replace(path)
     discovery._reload()
-    assert discovery.connected
+    assert [*states, discovery.connected] == [False, True]
     assert registry.services() == []

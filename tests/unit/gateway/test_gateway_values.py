@@ -46,10 +46,17 @@ RECORD = UsageRecord(
 )
 
 
-def test_cost_is_units_times_price_to_the_stored_scale() -> None:
-    assert cost(Decimal("2.5"), Decimal("0.00004")) == Decimal("0.00010000")
-    assert cost(Decimal("0.0001"), Decimal("0.00004")) == Decimal("0E-8")
-    assert str(cost(Decimal("1.5"), Decimal("0.00000001"))) == "2E-8"
+@pytest.mark.parametrize(
+    ("units", "price", "dollars"),
+    [
+        ("2.5", "0.00004", "0.000100"),
+        ("0.001", "0.00004", "0.000000"),
+        ("1.5", "0.000001", "0.000002"),
+        ("3", "0", "0.000000"),
+    ],
+)
+def test_cost_is_units_times_price_rounded_as_engines_do(units: str, price: str, dollars: str) -> None:
+    assert cost(Decimal(units), Decimal(price)) == Decimal(dollars)
 
 
 def test_the_price_header_has_no_exponent() -> None:

@@ -73,17 +73,14 @@ def test_another_answer_fails_the_demo(
         scenario.run_case(url, "TOKEN", tmp_path, case, tmp_path)
 
 
-def test_ready_after_counts_from_creation_to_the_condition() -> None:
-    service = {
-        "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
-        "status": {
-            "conditions": [
-                {"type": "Accepted", "lastTransitionTime": "2026-01-01T00:00:01Z"},
-                {"type": "Ready", "lastTransitionTime": "2026-01-01T00:01:05Z"},
-            ]
-        },
-    }
-    assert scenario.ready_after(service) == 65
+def test_ready_after_adds_up_the_parts_of_the_start() -> None:
+    timings = {"cacheSeconds": 10, "scheduleSeconds": 0, "loadSeconds": 19.5}
+    assert scenario.ready_after({"status": {"timings": timings}}) == 29.5
+
+
+def test_an_answer_without_limits_fails_the_demo() -> None:
+    with pytest.raises(StepError, match="x-ratelimit-limit"):
+        scenario.limits(scenario.Answer(200, {}, {}, 0.1))
 
 
 def test_table_columns_align() -> None:

@@ -69,8 +69,11 @@ def _condition(conditions: list[Condition], kind: str) -> Condition | None:
 
 
 @asynccontextmanager
-async def connect() -> AsyncIterator[client.ApiClient]:
-    """A client of the API server: as the pod's service account, or as KUBECONFIG says.
+async def connect(kubeconfig: str | None) -> AsyncIterator[client.ApiClient]:
+    """A client of the API server.
+
+    Args:
+        kubeconfig: Used outside of a pod; None for the user's own. In a pod its service account is used.
 
     Raises:
         SettingsError: neither is there.
@@ -80,7 +83,7 @@ async def connect() -> AsyncIterator[client.ApiClient]:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
         try:
-            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            await config.load_kube_config(kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
         except (config.ConfigException, OSError) as error:
             raise SettingsError(
                 "There is no Kubernetes to find services in: this is no pod, and KUBECONFIG names no usable file "

@@ -15,27 +15,27 @@ bearer = HTTPBearer(auto_error=False, description="A JWT signed with JWT_SECRET 
 """Documents the token in the OpenAPI description; `identify` is what checks it."""
 
 
-def lifecycle_of(request: Request) -> Lifecycle:
+async def lifecycle_of(request: Request) -> Lifecycle:
     """Where the process is between start and stop."""
     lifecycle: Lifecycle = request.app.state.lifecycle
     return lifecycle
 
 
-def gateway_of(request: Request) -> Gateway:
+async def gateway_of(request: Request) -> Gateway:
     """The running parts."""
-    gateway = lifecycle_of(request).gateway
+    gateway = (await lifecycle_of(request)).gateway
     if gateway is None:
         raise RuntimeError("a request was served before the application's lifespan had begun")
     return gateway
 
 
-def identify(request: Request) -> Identity:
+async def identify(request: Request) -> Identity:
     """Who asks.
 
     Raises:
         UnauthenticatedError, NoTenantError: as `Authenticator.identify`.
     """
-    identity = gateway_of(request).auth.identify(request.headers.getlist("authorization"))
+    identity = (await gateway_of(request)).auth.identify(request.headers.getlist("authorization"))
     context_of(request.scope).tenant = identity.tenant
     return identity
 

@@ -62,7 +62,7 @@ class Authenticator:
         if known is not None:
             identity, expires = known
             if self._clock() >= expires:
-                del self._verified[token]
+                self._verified.pop(token, None)
                 raise UnauthenticatedError(_EXPIRED)
             self._verified.move_to_end(token)
             return identity

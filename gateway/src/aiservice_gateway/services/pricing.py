@@ -8,15 +8,16 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from aiservice_api.tasks import Task
 from aiservice_gateway.models import Measured
 
-_SMALLEST_MONEY = Decimal("0.00000001")  # the scale of the column
-_SMALLEST_UNIT = Decimal("0.000001")
+# The engines' own rounding, so that the cost in an answer and in the ledger are the same.
+_SMALLEST_MONEY = Decimal("0.000001")
+_SMALLEST_UNIT = Decimal("0.001")
 _MOST_UNITS = Decimal(10) ** 9
 _MOST_TOKENS = 2**31 - 1  # the column is a 32-bit integer
 _UNIT_CHARACTERS = 64
 
 
 def cost(units: Decimal, price: Decimal) -> Decimal:
-    """Dollars, to the scale that is stored."""
+    """Dollars, rounded as the engines round what they answer."""
     return (units * price).quantize(_SMALLEST_MONEY, ROUND_HALF_UP)
 
 

@@ -68,4 +68,7 @@ class Usage:
 
 def _utc(moment: datetime) -> datetime:
     """A moment in UTC; one that names no time zone is taken for UTC."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise BadRequestError("The period begins or ends outside the years 1 to 9999.") from error

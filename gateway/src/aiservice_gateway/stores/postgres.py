@@ -123,7 +123,8 @@ class PostgresUsage:
             pool = await self._open()
             async with pool.acquire(timeout=_CONNECT_SECONDS) as connection:
                 yield connection
-        except asyncpg.DataError as error:
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            # A table that the application made may have constraints of its own; no retry satisfies them.
             raise RecordRefusedError(str(error)) from error
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             raise StoreUnavailableError(f"PostgreSQL: {str(error) or type(error).__name__}") from error

@@ -147,7 +147,7 @@ class Spool:
 
     def _count(self) -> int:
         active = self._active.records if self._active is not None else 0
-        return active + sum(path.read_bytes().count(b"\n") for path in self._ready())
+        return active + sum(_lines(path) for path in self._ready())
 
     def _ready(self) -> list[Path]:
         return sorted(self.folder.glob("ready-*.jsonl"))
@@ -167,6 +167,7 @@ class Spool:
     def _finish_segment(self, segment: _Segment) -> None:
         _make_ready(segment.path)
         segment.file.close()
+        self._active = None  # the next write opens a new one, also after a start that failed
         self._start_segment()
 
 
@@ -185,6 +186,13 @@ def _adopt(path: Path) -> None:
                 path.unlink()
     except (BlockingIOError, FileNotFoundError):
         return
+
+
+def _lines(path: Path) -> int:
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0  # its records have just reached the database
 
 
 def _records(path: Path) -> list[UsageRecord]:

@@ -24,7 +24,7 @@ def plan_cache(view: CacheView, settings: Settings, now: datetime) -> CachePlan:
     """Decides what to do for a ModelCache."""
     existence = _existence(view, settings)
     cache = view.cache
-    unused_inline = cache is not None and cache.meta.ours and not view.users
+    unused_inline = cache is not None and cache.meta.inline_cache and not view.users
     if cache is None or cache.spec is None or unused_inline or (cache.meta.deleting and not view.users):
         return CachePlan(existence)
     if cache.spec.pvc is not None:
@@ -40,12 +40,13 @@ def _existence(view: CacheView, settings: Settings) -> tuple[Action, ...]:
         served = [user for user in view.users if user.spec and isinstance(choose_engine(user.spec, settings), Engine)]
         stated = _stated(served, view.key.name)
         return () if stated is None else (Apply(view.key, _inline(view, stated), "missing"),)
-    if view.cache.spec is None:
-        return ()
     held = names.FINALIZER in view.cache.meta.finalizers
+    if view.cache.spec is None:  # made for a newer operator: nothing but letting go of it is safe
+        release = Apply(view.key, hold(view.cache.meta, in_use=False), "no longer in use")
+        return (release,) if held and not view.users else ()
     if view.users and view.cache.meta.deleting:
         return ()  # it stays as it is until they are gone; what is going takes no new finalizer
-    if view.cache.meta.ours:
+    if view.cache.meta.inline_cache:
         return _keep_inline(view, view.cache, view.cache.spec, held=held)
     if held == bool(view.users):
         return ()

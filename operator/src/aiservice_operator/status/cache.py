@@ -9,7 +9,7 @@ from aiservice_api.v1alpha1 import DownloadStatus, ModelCacheSpec, ModelCacheSta
 from aiservice_operator.downloads import progress_status
 from aiservice_operator.failures import Failure, of_pods
 from aiservice_operator.kinds import Kind
-from aiservice_operator.observed import Cache, pod_running
+from aiservice_operator.observed import Cache, pod_running, unbound
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.download import CachePlan, CacheView, FailedDownload, last_failure, pods_of
 from aiservice_operator.quantities import human_bytes
@@ -38,7 +38,7 @@ def cache_status(
         conditions = merge(previous.conditions, [("Ready", unreadable)], cache.meta.generation, now)
         return previous.model_copy(update={"observed_generation": cache.meta.generation, "conditions": conditions})
     if spec.pvc is not None:
-        checks = _provided(spec.pvc.claim_name, cache.meta.namespace, facts)
+        checks = _provided(spec.pvc.claim_name, cache.meta.namespace, facts, now)
         failure, claim_name = None, spec.pvc.claim_name
     else:
         problem = _problem(view, plan, now)
@@ -56,7 +56,7 @@ def cache_status(
         revision=plan.proof.revision if plan.proof is not None else None,
         claim_name=claim_name,
         used_by=[user.meta.name for user in view.users][:_LISTED_USERS],
-        download=_download(plan, facts, previous) if spec.pvc is None else None,
+        download=_download(view, plan, facts, previous) if spec.pvc is None else None,
         last_failure=merge_failure(failure, previous.last_failure),
         conditions=merge(previous.conditions, list(checks.items()), cache.meta.generation, now),
     )
@@ -74,11 +74,11 @@ def describe(spec: ModelCacheSpec) -> str:
     return ""
 
 
-def _provided(name: str, namespace: str, facts: CacheFacts) -> dict[str, Check]:
+def _provided(name: str, namespace: str, facts: CacheFacts, now: datetime) -> dict[str, Check]:
     """The checks of a `pvc` source: the claim exists, and pods can use it."""
     unchecked = "the operator neither writes nor reads the files of a claim that you made"
     return {
-        "StorageBound": provided_claim(name, namespace, facts),
+        "StorageBound": provided_claim(name, namespace, facts, now),
         "Downloaded": yes("NotNeeded", "the files are on the claim already"),
         "Verified": pending("NotChecked", unchecked),
     }
@@ -95,6 +95,8 @@ def _problem(view: CacheView, plan: CachePlan, now: datetime) -> FailedDownload 
         return None
     waiting = [pod for pod in pods if pod.body.get("status", {}).get("phase") == "Pending"]
     stuck = of_pods(waiting, now)
+    if stuck is not None and stuck.reason == "Unschedulable" and unbound(view.claim):
+        return None  # what keeps the claim keeps the pod: StorageBound says what it is
     if stuck is not None:
         return FailedDownload(stuck, retryable=True)
     return last_failure(plan.job, [pod for pod in pods if pod not in waiting])
@@ -155,8 +157,10 @@ def _ready(view: CacheView, cache: Cache, checks: dict[str, Check]) -> Check:
     return Check(found.status, found.reason, found.message)
 
 
-def _download(plan: CachePlan, facts: CacheFacts, previous: ModelCacheStatus) -> DownloadStatus | None:
-    attempts = plan.job.earlier_pods + plan.job.pods if plan.job is not None else 0
+def _download(view: CacheView, plan: CachePlan, facts: CacheFacts, previous: ModelCacheStatus) -> DownloadStatus | None:
+    # The Job counts its pods a moment after they appear, and remembers them when they are gone.
+    pods = max(plan.job.pods, len(pods_of(plan.job, view.pods))) if plan.job is not None else 0
+    attempts = pods + plan.job.earlier_pods if plan.job is not None else 0
     known = previous.download or DownloadStatus()
     if plan.proof is not None:
         size = plan.proof.bytes

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aiservice_operator.downloads import Progress
-from aiservice_operator.failures import SETTLE, of_pods
+from aiservice_operator.failures import of_pods
 from aiservice_operator.kinds import Kind
 from aiservice_operator.observed import Child, Claim, claim
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.download import CachePlan, CacheView
 from aiservice_operator.status.conditions import Check, no, pending, yes
+
+_NO_VOLUME = timedelta(seconds=10)
+"""How long somebody may take to provide a volume before that counts as a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,12 @@ class ClaimEvent:
     reason: str
     message: str
     problem: bool
+    """Whether it is a warning."""
+
+    @property
+    def no_volume(self) -> bool:
+        """Whether no volume fits and no StorageClass could make one, which is said in a normal event."""
+        return self.reason == "FailedBinding"
 
     @property
     def waits_for_pod(self) -> bool:
@@ -41,7 +50,7 @@ class CacheFacts:
     """What the running download has printed last."""
 
 
-def provided_claim(name: str, namespace: str, facts: CacheFacts) -> Check:
+def provided_claim(name: str, namespace: str, facts: CacheFacts, now: datetime) -> Check:
     """Checks the claim of a `pvc` source: it exists, and pods can use it."""
     if facts.source_claim is None:
         return no(
@@ -54,7 +63,7 @@ def provided_claim(name: str, namespace: str, facts: CacheFacts) -> Check:
         return no("ClaimTerminating", f"PersistentVolumeClaim {name} is being deleted")
     if state.phase == "Pending" and facts.claim_event is not None and facts.claim_event.waits_for_pod:
         return yes("WaitsForPod", f"PersistentVolumeClaim {name} will be bound when a serving pod is scheduled")
-    return _settled(state) or _refused(state, facts) or _waiting(state, facts)
+    return _settled(state) or _refused(state, facts, now) or _waiting(state, facts)
 
 
 def own_claim(
@@ -73,10 +82,7 @@ def own_claim(
             f"PersistentVolumeClaim {state.name} is being deleted and goes when no pod uses it; then the model is "
             "downloaded anew",
         )
-    found = _settled(state)
-    if found is None and now >= view.claim.meta.created + SETTLE:
-        found = _refused(state, facts) or _unscheduled(view, now)
-    return found or _waiting(state, facts)
+    return _settled(state) or _refused(state, facts, now) or _unscheduled(view, facts, now) or _waiting(state, facts)
 
 
 def _settled(state: Claim) -> Check | None:
@@ -91,21 +97,24 @@ def _settled(state: Claim) -> Check | None:
     return None
 
 
-def _unscheduled(view: CacheView, now: datetime) -> Check | None:
+def _unscheduled(view: CacheView, facts: CacheFacts, now: datetime) -> Check | None:
     """A claim that is bound where its pod runs, and no node takes the pod."""
+    if facts.claim_event is None or not facts.claim_event.waits_for_pod:
+        return None  # the pod waits for the claim, not the claim for the pod
     stuck = of_pods(view.pods, now)
     if stuck is None or stuck.reason != "Unschedulable":
         return None
     return no("Unschedulable", f"its volume is bound where the download runs, but {stuck.message}")
 
 
-def _refused(state: Claim, facts: CacheFacts) -> Check | None:
+def _refused(state: Claim, facts: CacheFacts, now: datetime) -> Check | None:
     """A claim that cannot be bound, in the provisioner's words."""
-    if facts.claim_event is None or not facts.claim_event.problem:
+    event = facts.claim_event
+    if event is None or not (event.problem or (event.no_volume and now >= state.created + _NO_VOLUME)):
         return None
     return no(
         "ProvisioningFailed",
-        f"PersistentVolumeClaim {state.name} cannot be bound: {facts.claim_event.message}: provide that StorageClass "
+        f"PersistentVolumeClaim {state.name} cannot be bound: {event.message}: provide that StorageClass "
         "or a volume, or choose another with storage.storageClassName",
     )
 

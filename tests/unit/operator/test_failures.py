@@ -1,0 +1,130 @@
+"""What a pod's status means in words."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from aiservice_operator.failures import SETTLE, of_pod, of_pods, settles_after
+from aiservice_operator.kinds import Json
+from aiservice_operator.observed import Child
+from support.operator_objects import NOW, condition, container_status, pod, timestamp
+
+ENDED: Json = {"exitCode": 1, "reason": "Error", "message": "no weights\n", "finishedAt": timestamp(NOW)}
+LOOPING: Json = {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container=engine"}
+CRASHED = ("CrashLoopBackOff", "container engine exited with code 1: no weights")
+
+
+def unschedulable(age: timedelta, message: str = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") -> Child:
+    scheduled = condition("PodScheduled", "False", "Unschedulable", message)
+    status = {"phase": "Pending", "conditions": [{**scheduled, "lastTransitionTime": timestamp(NOW - age)}]}
+    return pod("waiting", status)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({"phase": "Pending"}, None),
+        (container_status(waiting={"reason": "ContainerCreating"}), None),
+        (container_status(running={}, ready=True), None),
+        (container_status(running={}), None),
+        (container_status(running={}, ready=True, last=ENDED), None),
+        (container_status(terminated=ENDED), CRASHED),
+        (container_status(waiting=LOOPING, last=ENDED), CRASHED),
+        (container_status(running={}, last=ENDED), CRASHED),
+        (container_status(terminated={"exitCode": 0, "reason": "Completed"}), None),
+        (
+            container_status(terminated={"exitCode": 3, "finishedAt": timestamp(NOW)}),
+            (
+                "CrashLoopBackOff",
+                (
+                    "container engine exited with code 3: it left no message; `kubectl logs p --previous` shows what "
+                    "it printed"
+                ),
+            ),
+        ),
+        (
+            container_status(terminated={"exitCode": 137, "reason": "OOMKilled"}),
+            (
+                "OOMKilled",
+                "container engine was killed for using more memory than its limit of 8Gi: raise the memory limit",
+            ),
+        ),
+        (
+            container_status(waiting={"reason": "ErrImagePull", "message": "not found"}),
+            ("ImagePullBackOff", "image example.test/speech:1 cannot be pulled: not found"),
+        ),
+        (
+            container_status(
+                waiting={
+                    "reason": "ImagePullBackOff",
+                    "message": 'Back-off pulling image "x:1": ErrImagePull: not found',
+                }
+            ),
+            ("ImagePullBackOff", "image example.test/speech:1 cannot be pulled: not found"),
+        ),
+        (
+            container_status(waiting={"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x:1"'}),
+            (
+                "ImagePullBackOff",
+                (
+                    "image example.test/speech:1 cannot be pulled: check the name, that the registry can be reached, "
+                    "and imagePullSecrets"
+                ),
+            ),
+        ),
+        (
+            container_status(waiting={"reason": "InvalidImageName", "message": "cannot parse"}),
+            ("InvalidImageName", "image example.test/speech:1 cannot be used: cannot parse"),
+        ),
+        (
+            container_status(waiting={"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}),
+            ("CreateContainerConfigError", 'the container cannot be started: secret "hub" not found'),
+        ),
+        (
+            {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."},
+            ("Evicted", "the pod was stopped: The node was low on resource: memory."),
+        ),
+    ],
+)
+def test_what_keeps_a_pod_from_running(status: Json, expected: tuple[str, str] | None) -> None:
+    failure = of_pod(pod("p", status))
+    assert (failure and (failure.reason, failure.message)) == expected
+
+
+def test_a_crash_reads_the_same_all_the_way_round() -> None:
+    """Between two tries the pod is terminated, waiting and running; a status that followed would flicker."""
+    states = (
+        container_status(terminated=ENDED),
+        container_status(waiting=LOOPING, last=ENDED),
+        container_status(running={}, last=ENDED),
+    )
+    assert len({of_pod(pod("p", state)) for state in states}) == 1
+
+
+def test_an_injected_sidecar_is_not_the_engine() -> None:
+    status = container_status(running={}, ready=True)
+    status["containerStatuses"].insert(0, {"name": "mesh", "ready": False, "state": {"terminated": ENDED}})
+    assert of_pod(pod("p", status)) is None
+
+
+def test_a_pod_that_has_just_begun_to_wait_for_a_node_has_not_failed_yet() -> None:
+    young, old = unschedulable(timedelta(seconds=1)), unschedulable(SETTLE)
+    assert of_pods([young], NOW) is None
+    assert settles_after([young], NOW) == 2
+    failure = of_pods([old], NOW)
+    assert failure is not None
+    assert failure.message == "no node can take the pod: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+    assert settles_after([old], NOW) is None
+
+
+def test_the_cause_is_told_and_not_its_consequence() -> None:
+    crashed = pod("crashed", container_status(terminated={**ENDED, "finishedAt": timestamp(NOW - timedelta(hours=1))}))
+    failure = of_pods([unschedulable(timedelta(minutes=1)), crashed], NOW)
+    assert failure is not None
+    assert failure.object == "Pod/crashed"
+
+
+def test_a_pod_that_goes_has_no_failure() -> None:
+    assert of_pods([pod("p", container_status(terminated=ENDED), deletionTimestamp=timestamp(NOW))], NOW) is None

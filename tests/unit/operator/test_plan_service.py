@@ -1,0 +1,190 @@
+"""What is decided for an AIService, case by case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aiservice_operator.kinds import Kind
+from aiservice_operator.observed import Child, Service
+from aiservice_operator.plan import Apply, ServicePlan, ServiceView, plan_service
+from aiservice_operator.settings import Settings
+from support.operator_objects import NOW, SETTINGS, cache, live, service, timestamp
+
+READY = cache("mc-443918c0b15e3fd1", ready=True, ours=True)
+LOADING = cache("mc-443918c0b15e3fd1", ready=False, ours=True)
+
+
+def view(known: Service, **fields: Any) -> ServiceView:
+    empty: dict[str, Any] = {
+        **dict.fromkeys(("cache", "mounted", "deployment", "endpoint", "account")),
+        "pods": (),
+        "rivals": (),
+    }
+    return ServiceView(service=known, **{**empty, **fields})
+
+
+def settled(known: Service, **fields: Any) -> ServiceView:
+    """A view in which everything planned has been applied."""
+    names = {Kind.SERVICE_ACCOUNT: "account", Kind.SERVICE: "endpoint", Kind.DEPLOYMENT: "deployment"}
+    found: dict[str, Any] = dict(fields)
+    for _ in range(2):
+        for action in plan_service(view(known, **found), SETTINGS).actions:
+            assert isinstance(action, Apply)
+            found[names[action.identity.kind]] = live(action.identity.kind, action.body)
+    return view(known, **found)
+
+
+def kinds(plan: ServicePlan) -> list[str]:
+    return [action.identity.kind for action in plan.actions]
+
+
+def test_nothing_is_made_before_the_model_is_cached() -> None:
+    assert plan_service(view(service()), SETTINGS).actions == ()
+    assert plan_service(view(service(), cache=LOADING), SETTINGS).actions == ()
+
+
+def test_the_account_comes_before_the_pods_that_need_it() -> None:
+    assert kinds(plan_service(view(service(), cache=READY), SETTINGS)) == ["ServiceAccount", "Service"]
+    account = settled(service(), cache=READY).account
+    assert kinds(plan_service(view(service(), cache=READY, account=account), SETTINGS)) == ["Service", "Deployment"]
+
+
+def test_what_is_as_wanted_is_left_alone() -> None:
+    assert plan_service(settled(service(), cache=READY), SETTINGS).actions == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"replicas": 2},
+        {"precision": "int8"},
+        {"engine": {"args": ["--x"]}},
+        {"engine": {"env": [{"name": "A", "value": "1"}]}},
+        {"profile": "nvidia-l4"},
+        {"resources": {"limits": {"memory": "9Gi"}}},
+    ],
+    ids=str,
+)
+def test_each_field_reaches_the_deployment_and_back(change: dict[str, Any]) -> None:
+    before, after = settled(service(), cache=READY), settled(service(spec=change), cache=READY)
+
+    def moved(target: Service, live_now: ServiceView) -> ServiceView:
+        return view(
+            target, cache=READY, deployment=live_now.deployment, endpoint=live_now.endpoint, account=live_now.account
+        )
+
+    assert kinds(plan_service(moved(after.service, before), SETTINGS)) == ["Deployment"]
+    assert kinds(plan_service(moved(before.service, after), SETTINGS)) == ["Deployment"], (
+        "what is no longer asked for goes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings", "reason", "words"),
+    [
+        (
+            {"profile": "tpu"},
+            SETTINGS,
+            "UnknownProfile",
+            "one of: cpu, nvidia-l4 (1 x nvidia.com/gpu, 24 GiB), nvidia-t4",
+        ),
+        ({"profile": "tpu"}, Settings(), "UnknownProfile", "set spec.resources instead"),
+        ({"tasks": ["image-to-text"]}, SETTINGS, "NoEngine", "no image for image-to-text: set spec.engine.image"),
+        ({"tasks": ["singing"]}, SETTINGS, "InvalidSpec", "spec.tasks.0"),
+    ],
+)
+def test_specs_that_cannot_be_served(spec: dict[str, Any], settings: Settings, reason: str, words: str) -> None:
+    plan = plan_service(view(service(spec=spec), cache=READY), settings)
+    assert plan.actions == ()
+    assert plan.rejection is not None
+    assert plan.rejection.reason == reason
+    assert words in plan.rejection.message
+
+
+def test_an_own_image_needs_none_of_the_operators() -> None:
+    plan = plan_service(
+        view(service(spec={"tasks": ["image-to-text"], "engine": {"image": "own:1"}}), cache=READY), SETTINGS
+    )
+    assert plan.rejection is None
+
+
+def test_the_old_model_is_served_until_the_new_one_is_cached() -> None:
+    old = cache("old", ready=True)
+    referring = service(spec={"model": None, "modelCacheRef": {"name": "old"}})
+    served = settled(referring, cache=old)
+    assert served.deployment is not None
+    moving: dict[str, Any] = {"deployment": served.deployment, "endpoint": served.endpoint, "account": served.account}
+
+    # Nothing else has changed: nothing is done.
+    assert plan_service(view(service(), cache=LOADING, mounted=old, **moving), SETTINGS).actions == ()
+    # Another number of pods: of the old model.
+    (action,) = plan_service(
+        view(service(spec={"replicas": 3}), cache=LOADING, mounted=old, **moving), SETTINGS
+    ).actions
+    assert isinstance(action, Apply)
+    assert volume(action) == "old"
+    # Cached: the new one.
+    (action,) = plan_service(view(service(), cache=READY, mounted=old, **moving), SETTINGS).actions
+    assert isinstance(action, Apply)
+    assert volume(action) == READY.meta.name
+    # The old one is gone, and the new one is not there: what runs is left alone.
+    assert plan_service(view(service(spec={"replicas": 3}), cache=LOADING, **moving), SETTINGS).actions == ()
+
+
+def volume(action: Apply) -> str:
+    volumes = action.body["spec"]["template"]["spec"]["volumes"]
+    return str(volumes[0]["persistentVolumeClaim"]["claimName"])
+
+
+def test_a_readiness_of_another_generation_does_not_count() -> None:
+    stale = cache("mc-443918c0b15e3fd1", ready=True, generation=2)
+    assert plan_service(view(service(), cache=stale), SETTINGS).actions == ()
+
+
+def test_a_service_that_goes_gets_nothing_more() -> None:
+    assert plan_service(view(service(deletionTimestamp=timestamp(NOW)), cache=READY), SETTINGS).actions == ()
+
+
+def test_a_child_that_goes_is_waited_for() -> None:
+    known = settled(service(), cache=READY)
+    assert known.deployment is not None
+    going = live(Kind.DEPLOYMENT, known.deployment.body, deletionTimestamp=timestamp(NOW))
+    fields: dict[str, Any] = {"endpoint": known.endpoint, "account": known.account}
+    assert (
+        plan_service(view(service(spec={"replicas": 2}), cache=READY, deployment=going, **fields), SETTINGS).actions
+        == ()
+    )
+
+
+def test_a_child_of_nobody_is_taken_and_one_of_another_is_looked_at_first() -> None:
+    known = settled(service(), cache=READY)
+    assert known.deployment is not None
+
+    def owners(*references: dict[str, Any]) -> Child:
+        assert known.deployment is not None
+        return live(Kind.DEPLOYMENT, known.deployment.body, ownerReferences=list(references))
+
+    fields: dict[str, Any] = {"cache": READY, "endpoint": known.endpoint, "account": known.account}
+    (adopted,) = plan_service(view(service(), deployment=owners(), **fields), SETTINGS).actions
+    assert isinstance(adopted, Apply)
+    assert adopted.owner is None
+    stranger = {"kind": "AIService", "name": "whisper", "uid": "uid-before", "controller": True}
+    (looked,) = plan_service(view(service(), deployment=owners(stranger), **fields), SETTINGS).actions
+    assert isinstance(looked, Apply)
+    assert looked.owner is not None
+
+
+def test_a_pvc_source_is_mounted_where_it_is() -> None:
+    disk = cache("disk-cache", {"pvc": {"claimName": "disk", "path": "models/w"}}, ready=True)
+    known = settled(service(spec={"model": None, "modelCacheRef": {"name": "disk-cache"}}), cache=disk)
+    assert known.deployment is not None
+    pod = known.deployment.body["spec"]["template"]["spec"]
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "disk"
+    assert pod["containers"][0]["volumeMounts"][0] == {
+        "name": "model",
+        "mountPath": "/models",
+        "subPath": "models/w",
+        "readOnly": True,
+    }

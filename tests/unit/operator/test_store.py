@@ -1,0 +1,161 @@
+"""The store: what it believes when watches, lists and writes are out of step, and whom it tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiservice_operator import names
+from aiservice_operator.kinds import Json, Key, Kind, ObjectId
+from aiservice_operator.store import Store
+from support.operator_objects import MODEL, NAMESPACE, metadata
+
+SERVICE = Key(Kind.AISERVICE, NAMESPACE, "whisper")
+MINE = Key(Kind.MODEL_CACHE, NAMESPACE, "mine")
+
+
+def ais(name: str = "whisper", version: int = 1, **spec: Any) -> Json:
+    fields = {"tasks": ["speech-to-text"], "profile": "cpu", "modelCacheRef": {"name": "mine"}, **spec}
+    return {"metadata": metadata(name, resourceVersion=str(version)), "spec": fields}
+
+
+def mc(version: int = 1) -> Json:
+    return {"metadata": metadata("mine", resourceVersion=str(version)), "spec": MODEL}
+
+
+def deployment(cache: str = "mine", version: int = 1, uid: str = "uid-d", owner: str = "whisper") -> Json:
+    owners = [{"kind": "AIService", "name": owner, "uid": f"uid-{owner}", "controller": True}]
+    template = {"metadata": {"annotations": {names.CACHE_ANNOTATION: cache}}}
+    return {
+        "metadata": metadata(owner, uid=uid, resourceVersion=str(version), ownerReferences=owners),
+        "spec": {"template": template},
+    }
+
+
+def key(cache: str) -> Key:
+    return Key(Kind.MODEL_CACHE, NAMESPACE, cache)
+
+
+def test_a_service_concerns_itself_and_its_cache() -> None:
+    assert Store().put(Kind.AISERVICE, ais()) == {SERVICE, MINE}
+
+
+def test_an_edit_concerns_the_cache_of_before_as_well() -> None:
+    store = Store()
+    store.put(Kind.AISERVICE, ais())
+    assert store.put(Kind.AISERVICE, ais(version=2, modelCacheRef={"name": "other"})) == {SERVICE, MINE, key("other")}
+    assert store.users(MINE) == ()
+
+
+def test_a_cache_concerns_its_users() -> None:
+    store = Store()
+    store.put(Kind.AISERVICE, ais())
+    assert store.put(Kind.MODEL_CACHE, mc()) == {SERVICE, MINE}
+
+
+def test_a_service_uses_a_cache_for_as_long_as_its_deployment_mounts_it() -> None:
+    store = Store()
+    store.put(Kind.AISERVICE, ais())
+    store.put(Kind.DEPLOYMENT, deployment())
+    store.put(Kind.AISERVICE, ais(version=2, modelCacheRef={"name": "other"}))
+    assert [user.meta.name for user in store.users(MINE)] == ["whisper"]
+    assert store.put(Kind.DEPLOYMENT, deployment("other", version=2)) == {SERVICE, MINE, key("other")}
+    assert store.users(MINE) == ()
+    assert [user.meta.name for user in store.users(key("other"))] == ["whisper"]
+
+
+def test_a_service_that_goes_uses_nothing() -> None:
+    store = Store()
+    body = ais()
+    body["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z"
+    store.put(Kind.AISERVICE, body)
+    assert store.users(MINE) == ()
+
+
+def test_what_is_older_is_not_believed() -> None:
+    store = Store()
+    store.put(Kind.AISERVICE, ais(version=5))
+    assert store.put(Kind.AISERVICE, ais(version=5)) == frozenset()
+    assert store.put(Kind.AISERVICE, ais(version=4, modelCacheRef={"name": "old"})) == frozenset()
+    assert store.users(MINE)
+
+
+def test_a_late_echo_of_a_deleted_object_does_not_bring_it_back() -> None:
+    store = Store()
+    store.put(Kind.DEPLOYMENT, deployment(version=3))
+    assert store.remove(Kind.DEPLOYMENT, deployment(version=5)) == {SERVICE, MINE}
+    assert store.put(Kind.DEPLOYMENT, deployment(version=4)) == frozenset()
+    assert len(store) == 0
+    assert store.put(Kind.DEPLOYMENT, deployment(version=6, uid="another")) == {SERVICE, MINE}
+
+
+def test_an_object_whose_label_was_taken_away_and_given_back_is_there_again() -> None:
+    """A watch with a selector says DELETED of what no longer matches; the object lives on, and so does its uid."""
+    store = Store()
+    store.put(Kind.DEPLOYMENT, deployment(version=3))
+    store.remove(Kind.DEPLOYMENT, deployment(version=5))
+    assert store.put(Kind.DEPLOYMENT, deployment(version=6)) == {SERVICE, MINE}
+    assert store.remove(Kind.DEPLOYMENT, deployment(version=5)) == frozenset(), "told late of what is mended already"
+    assert len(store) == 1
+
+
+def test_the_end_of_an_object_of_before_is_not_that_of_its_successor() -> None:
+    store = Store()
+    store.put(Kind.DEPLOYMENT, deployment(version=9, uid="new"))
+    assert store.remove(Kind.DEPLOYMENT, deployment(version=8, uid="old")) == frozenset()
+    assert len(store) == 1
+
+
+def test_a_list_tells_what_a_broken_watch_did_not() -> None:
+    store = Store()
+    store.put(Kind.DEPLOYMENT, deployment(version=3))
+    store.put(Kind.DEPLOYMENT, deployment(version=20, uid="uid-young", owner="young"))
+    store.put(Kind.AISERVICE, ais(version=3))
+    young = Key(Kind.AISERVICE, NAMESPACE, "young")
+    affected = store.replace(Kind.DEPLOYMENT, None, [], version=10)
+    assert affected == {SERVICE, MINE}
+    assert store.child(ObjectId(Kind.DEPLOYMENT, NAMESPACE, "young")) is not None, "made after the list"
+    assert store.service(SERVICE) is not None, "another kind"
+    assert store.replace(Kind.DEPLOYMENT, "elsewhere", [], version=99) == frozenset()
+    assert young in store.replace(
+        Kind.DEPLOYMENT, NAMESPACE, [deployment(version=21, uid="uid-young", owner="young")], 30
+    )
+
+
+def test_everything_with_a_key_is_known_at_the_start() -> None:
+    store = Store()
+    store.put(Kind.AISERVICE, ais())
+    store.put(Kind.DEPLOYMENT, deployment(owner="orphaned"))
+    assert set(store.keys()) == {SERVICE, MINE, Key(Kind.AISERVICE, NAMESPACE, "orphaned")}
+
+
+def test_pods_belong_by_their_labels() -> None:
+    store = Store()
+    pod = {
+        "metadata": metadata("whisper-x", labels=names.service_labels("whisper"), managedFields=[{"manager": "x"}]),
+        "spec": {"containers": [{"name": "engine", "image": "i", "env": [{"name": "A"}]}]},
+    }
+    assert store.put(Kind.POD, pod) == {SERVICE}
+    (kept,) = store.children(SERVICE, Kind.POD)
+    assert kept.body["spec"] == {"nodeName": "", "containers": [{"name": "engine", "image": "i"}]}
+    assert "managedFields" not in kept.body["metadata"]
+    stranger = {**pod, "metadata": metadata("stranger")}
+    assert store.put(Kind.POD, stranger) == frozenset()
+
+
+def test_a_default_concerns_the_other_defaults() -> None:
+    store = Store()
+    older, younger = (Key(Kind.AISERVICE, NAMESPACE, name) for name in ("older", "younger"))
+    store.put(Kind.AISERVICE, ais("older", gateway={"default": True}))
+    assert store.put(Kind.AISERVICE, ais("younger", gateway={"default": True})) == {older, younger, MINE}
+    assert store.put(Kind.AISERVICE, ais("bystander")) == {Key(Kind.AISERVICE, NAMESPACE, "bystander"), MINE}
+    assert younger in store.put(Kind.AISERVICE, ais("older", version=2))
+    assert [service.meta.name for service in store.defaults()] == ["younger"]
+
+
+def test_what_this_version_cannot_read_is_kept_with_the_reason() -> None:
+    store = Store()
+    store.put(Kind.AISERVICE, ais(tasks=["telepathy"]))
+    service = store.service(SERVICE)
+    assert service is not None
+    assert service.spec is None
+    assert "spec.tasks.0" in service.invalid
