@@ -8,8 +8,9 @@ from aiservice_operator import names
 from aiservice_operator.downloads import Progress, parse_progress
 from aiservice_operator.kinds import Json, Kind, ObjectId
 from aiservice_operator.kube import Kube
-from aiservice_operator.observed import Cache, Child, parse, pod_running, unbound
+from aiservice_operator.observed import Cache, Child, parse
 from aiservice_operator.plan.download import CachePlan, CacheView, pods_of
+from aiservice_operator.states import pod_running, unbound
 from aiservice_operator.status.storage import CacheFacts, ClaimEvent
 
 

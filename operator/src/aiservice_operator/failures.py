@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from aiservice_operator.kinds import Json
-from aiservice_operator.observed import Child, conditions, parse_time, pod_container
+from aiservice_operator.observed import Child, parse_time
+from aiservice_operator.states import conditions, pod_container
 
 SETTLE = timedelta(seconds=3)
 """How long a pod or a claim may wait before that is a failure: what it waits for is often just being made."""

@@ -22,7 +22,7 @@ from aiservice_operator.failures import settles_after
 from aiservice_operator.kinds import Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.metrics import Metrics
-from aiservice_operator.observed import Cache, Service, mounted_cache, unbound
+from aiservice_operator.observed import Cache, Service, mounted_cache
 from aiservice_operator.plan import (
     CachePlan,
     CacheView,
@@ -34,6 +34,7 @@ from aiservice_operator.plan import (
 )
 from aiservice_operator.plan.service import cache_ready
 from aiservice_operator.settings import Settings
+from aiservice_operator.states import unbound
 from aiservice_operator.status import CacheFacts, cache_status, service_status
 from aiservice_operator.status.conditions import find
 from aiservice_operator.store import Store

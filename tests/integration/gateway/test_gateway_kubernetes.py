@@ -48,7 +48,7 @@ def resource(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
 def set_ready(plane: ControlPlane, name: str, namespace: str, url: str, *, ready: bool = True) -> None:
     """Writes the status as the operator does."""
     condition = {
-        "type": "Ready",
+        "type": "Available",
         "status": "True" if ready else "False",
         "reason": "Available" if ready else "Loading",
         "message": "by a test",

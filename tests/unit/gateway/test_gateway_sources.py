@@ -19,7 +19,7 @@ from aiservice_gateway.services.registry import Registry
 def resource(**changes: Any) -> dict[str, Any]:
     """A ready AIService as the API server gives it."""
     condition = {
-        "type": "Ready",
+        "type": "Available",
         "status": "True",
         "reason": "Available",
         "message": "1 of 1 pods serve",
@@ -51,6 +51,15 @@ def resource(**changes: Any) -> dict[str, Any]:
     }
 
 
+def test_a_service_whose_pods_are_being_replaced_is_served() -> None:
+    replaced = resource()
+    rolling = {**replaced["status"]["conditions"][0], "type": "Ready", "status": "Unknown", "reason": "RollingOut"}
+    replaced["status"]["conditions"].append(rolling)
+    service = to_service(replaced)
+    assert service is not None
+    assert service.ready
+
+
 def test_a_ready_service() -> None:
     assert to_service(resource()) == Service(
         name="whisper",
@@ -71,7 +80,7 @@ def test_a_ready_service() -> None:
     [
         {"ready": {"status": "False", "reason": "CrashLoop"}},
         {"ready": {"status": "Unknown", "reason": "Loading"}},
-        {"ready": {"reason": "Idle"}},
+        {"ready": {"status": "False", "reason": "Idle"}},
         {"status": {"conditions": []}},
         {"status": {"conditions": [], "endpoints": {}}},
     ],

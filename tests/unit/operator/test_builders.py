@@ -22,9 +22,10 @@ from aiservice_operator.desired.service_account import service_account
 from aiservice_operator.desired.workload import Engine, Mount, workload
 from aiservice_operator.downloads import Proof
 from aiservice_operator.kinds import Json, Kind
-from aiservice_operator.observed import Service, claim
+from aiservice_operator.observed import Service
 from aiservice_operator.plan.service import choose_engine
 from aiservice_operator.settings import Toleration
+from aiservice_operator.states import claim
 from support.cluster import REPOSITORY
 from support.operator_objects import MODEL, SETTINGS, cache, live, service
 

@@ -15,9 +15,10 @@ from aiservice_operator.desired.job import Attempt, Placement, job
 from aiservice_operator.desired.pvc import pvc
 from aiservice_operator.downloads import Proof
 from aiservice_operator.kinds import Json, Key, Kind
-from aiservice_operator.observed import Cache, Child, Service, claim, parse
+from aiservice_operator.observed import Cache, Child, Service, parse
 from aiservice_operator.plan import Apply, CachePlan, CacheView, Delete, plan_cache
 from aiservice_operator.settings import Settings
+from aiservice_operator.states import claim
 from support.operator_objects import (
     MODEL,
     NAMESPACE,

@@ -12,9 +12,10 @@ from aiservice_operator.downloads import Progress, Proof
 from aiservice_operator.facts import newest_event
 from aiservice_operator.failures import Failure
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
-from aiservice_operator.observed import Cache, Child, DownloadJob, download_job
+from aiservice_operator.observed import Cache, Child
 from aiservice_operator.plan import CachePlan, CacheView, Refusal
 from aiservice_operator.plan.download import FailedDownload
+from aiservice_operator.states import DownloadJob, download_job
 from aiservice_operator.status import CacheFacts, ClaimEvent, cache_status
 from aiservice_operator.status.cache import describe
 from support.operator_objects import (

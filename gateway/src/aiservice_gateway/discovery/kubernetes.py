@@ -30,8 +30,6 @@ _SILENCE_SECONDS = 90.0  # the server sends a bookmark each minute: longer silen
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 15.0
 _GONE = 410
-_IDLE = "Idle"
-"""Reason of a Ready condition that is true although no pod runs."""
 
 
 class WatchExpiredError(Exception):
@@ -48,7 +46,8 @@ def to_service(document: Mapping[str, Any]) -> Service | None:
     spec, status, meta = resource.spec, resource.status, resource.metadata
     if not spec.gateway.expose or meta.deletion_timestamp is not None:
         return None
-    ready = _condition(status.conditions, "Ready")
+    # Not Ready, which is Unknown while new pods replace old ones that still serve, and True where none are wanted.
+    serving = _condition(status.conditions, "Available")
     endpoints = {task: status.endpoints[task].rstrip("/") for task in spec.tasks if task in status.endpoints}
     return Service(
         name=meta.name,
@@ -57,8 +56,8 @@ def to_service(document: Mapping[str, Any]) -> Service | None:
         endpoints=endpoints,
         aliases=tuple(spec.gateway.names),
         default=spec.gateway.default,
-        ready=ready is not None and ready.status is ConditionStatus.TRUE and ready.reason != _IDLE,
-        reason=f"{ready.reason}: {ready.message}" if ready is not None else "the operator has not seen it yet",
+        ready=serving is not None and serving.status is ConditionStatus.TRUE,
+        reason=f"{serving.reason}: {serving.message}" if serving is not None else "the operator has not seen it yet",
         model=status.model or None,
         **({"created": meta.creation_timestamp} if meta.creation_timestamp is not None else {}),
     )

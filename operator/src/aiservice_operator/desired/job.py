@@ -19,9 +19,10 @@ from aiservice_operator.desired.common import (
     tolerations,
 )
 from aiservice_operator.kinds import Kind
-from aiservice_operator.observed import Claim, Meta
+from aiservice_operator.observed import Meta
 from aiservice_operator.quantities import parse
 from aiservice_operator.settings import Settings, Toleration
+from aiservice_operator.states import Claim
 
 CACHE_DIR = "/cache"
 TERMINATION_LOG = "/dev/termination-log"

@@ -8,7 +8,8 @@ from aiservice_api.v1alpha1 import ModelCacheSpec, Storage
 from aiservice_operator import names, quantities
 from aiservice_operator.desired.common import controlled_by, metadata
 from aiservice_operator.kinds import Kind
-from aiservice_operator.observed import Claim, Meta
+from aiservice_operator.observed import Meta
+from aiservice_operator.states import Claim
 
 
 def pvc(owner: Meta, spec: ModelCacheSpec, proof: str, live: Claim | None) -> client.V1PersistentVolumeClaim:

@@ -14,21 +14,18 @@ from aiservice_operator.desired.pvc import pvc
 from aiservice_operator.downloads import Proof, parse_failure, parse_proof, parse_success
 from aiservice_operator.failures import Failure, of_pod
 from aiservice_operator.kinds import Json, Key, Kind
-from aiservice_operator.observed import (
-    Cache,
-    Child,
+from aiservice_operator.observed import Cache, Child, Meta, Service
+from aiservice_operator.plan.actions import Action, Delete, belongs, ensure
+from aiservice_operator.settings import Settings, Toleration
+from aiservice_operator.states import (
     Claim,
     DownloadJob,
-    Meta,
-    Service,
     claim,
     download_job,
     pod_controller,
     pod_running,
     termination_message,
 )
-from aiservice_operator.plan.actions import Action, Delete, belongs, ensure
-from aiservice_operator.settings import Settings, Toleration
 
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=1)

@@ -9,10 +9,11 @@ from aiservice_api.v1alpha1 import DownloadStatus, ModelCacheSpec, ModelCacheSta
 from aiservice_operator.downloads import progress_status
 from aiservice_operator.failures import Failure, of_pods
 from aiservice_operator.kinds import Kind
-from aiservice_operator.observed import Cache, pod_running, unbound
+from aiservice_operator.observed import Cache
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.download import CachePlan, CacheView, FailedDownload, last_failure, pods_of
 from aiservice_operator.quantities import human_bytes
+from aiservice_operator.states import pod_running, unbound
 from aiservice_operator.status.conditions import FALSE, TRUE, Check, merge, no, pending, yes
 from aiservice_operator.status.conditions import last_failure as merge_failure
 from aiservice_operator.status.storage import CacheFacts, own_claim, provided_claim

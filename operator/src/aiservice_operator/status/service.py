@@ -10,9 +10,10 @@ from aiservice_api.v1alpha1 import AIServiceSpec, AIServiceStatus
 from aiservice_operator import names
 from aiservice_operator.desired.service import endpoints
 from aiservice_operator.failures import Failure, of_pods
-from aiservice_operator.observed import Rollout, Service, mounted_cache, rollout
+from aiservice_operator.observed import Service, mounted_cache
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.service import ServicePlan, ServiceView, cache_ready
+from aiservice_operator.states import Rollout, rollout
 from aiservice_operator.status.cache import describe
 from aiservice_operator.status.conditions import (
     FALSE,

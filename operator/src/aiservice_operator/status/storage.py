@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from aiservice_operator.downloads import Progress
 from aiservice_operator.failures import of_pods
 from aiservice_operator.kinds import Kind
-from aiservice_operator.observed import Child, Claim, claim
+from aiservice_operator.observed import Child
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.download import CachePlan, CacheView
+from aiservice_operator.states import Claim, claim
 from aiservice_operator.status.conditions import Check, no, pending, yes
 
 _NO_VOLUME = timedelta(seconds=10)

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from aiservice_api.v1alpha1 import Condition, Timings
 from aiservice_operator.kinds import Json
-from aiservice_operator.observed import Child, Meta, conditions, parse_time, pod_container
+from aiservice_operator.observed import Child, Meta, parse_time
+from aiservice_operator.states import conditions, pod_container
 from aiservice_operator.status.conditions import TRUE
 
 
