@@ -34,14 +34,22 @@ class Limits:
             except StoreUnavailableError:
                 pass
             else:
-                if admission.allowed:
-                    self._local.note(tenant, task, request_id)
-                return admission
+                if not admission.allowed:
+                    return admission
+                # What this process admitted by itself while Redis was away, Redis does not know of.
+                known_here = self._local.admit(tenant, task, request_id)
+                if known_here.allowed:
+                    return admission
+                await self._refund_shared(tenant, task, request_id)
+                return known_here
         return self._local.admit(tenant, task, request_id)
 
     async def refund(self, tenant: str, task: Task, request_id: str) -> None:
         """Uncounts a request that no engine worked on."""
         self._local.refund(tenant, task, request_id)
+        await self._refund_shared(tenant, task, request_id)
+
+    async def _refund_shared(self, tenant: str, task: Task, request_id: str) -> None:
         if self._shared is not None:
             try:
                 await self._shared.refund(tenant, task, request_id)

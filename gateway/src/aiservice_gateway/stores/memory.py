@@ -34,12 +34,6 @@ class MemoryLimiter:
         counted.append((now, request_id))
         return Admission(True, self._quota(counted, now))
 
-    def note(self, tenant: str, task: Task, request_id: str) -> None:
-        """Counts a request that Redis admitted, so that this process knows of it if Redis goes away."""
-        now = self._clock()
-        self._sweep(now)
-        self._current((tenant, task), now).append((now, request_id))
-
     def refund(self, tenant: str, task: Task, request_id: str) -> None:
         """Uncounts a request that no engine saw."""
         if counted := self._counted.get((tenant, task)):
