@@ -293,7 +293,7 @@ async def test_watches_are_followed_by_their_requests() -> None:
     await ask("pods", 200)
     await monitor.connected()
     assert monitor.lost_seconds() == 0
-    assert len(await monitor.stale(0)) == 8
+    assert len(await monitor.stale(0)) == len(Kind)
     assert await monitor.stale(0) == frozenset()
 
     now[0] = 20.0
