@@ -6,12 +6,14 @@ Standard library only, so every environment has it. It talks to clusters of `scr
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
+import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -99,6 +101,30 @@ class KubeApi:
         if response.status >= 400:
             raise ApiError(response.status, answer.get("message", content.decode(errors="replace")))
         return answer
+
+    def watch(self, kind: str, version: str) -> Iterator[Any]:
+        """Events of a kind that are newer than a version, until the connection ends; no other request may run meanwhile.
+
+        Raises:
+            ApiError: the watch was refused.
+        """
+        query = urlencode({"watch": "true", "resourceVersion": version, "timeoutSeconds": "300"})
+        self.close()
+        self._connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
+        self._connection.request("GET", f"{self.path(kind)}?{query}")
+        with self._connection.getresponse() as response:
+            if response.status >= 400:
+                raise ApiError(response.status, response.read().decode(errors="replace"))
+            while line := response.readline():
+                yield json.loads(line)
+        self.close()
+
+    def interrupt(self) -> None:
+        """Ends a watch; the one method that another thread may call."""
+        connection = self._connection
+        if connection is not None and connection.sock is not None:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def path(self, kind: str, name: str | None = None, subresource: str | None = None) -> str:
         return "/".join(part for part in (COLLECTIONS[kind].format(self.namespace), name, subresource) if part)
