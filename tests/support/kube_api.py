@@ -103,7 +103,9 @@ class KubeApi:
         return answer
 
     def watch(self, kind: str, version: str) -> Iterator[Any]:
-        """Events of a kind that are newer than a version, until the connection ends; no other request may run meanwhile.
+        """Events of a kind that are newer than a version, until the connection ends.
+
+        No other request may be sent meanwhile.
 
         Raises:
             ApiError: the watch was refused.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
