@@ -131,8 +131,14 @@ class KubeApi:
     def path(self, kind: str, name: str | None = None, subresource: str | None = None) -> str:
         return "/".join(part for part in (COLLECTIONS[kind].format(self.namespace), name, subresource) if part)
 
+    @staticmethod
+    def type_of(kind: str) -> dict[str, str]:
+        """What lists leave out of their items."""
+        parts = COLLECTIONS[kind].split("/")
+        return {"apiVersion": f"{parts[2]}/{parts[3]}" if parts[1] == "apis" else parts[2], "kind": kind}
+
     def create(self, kind: str, body: Mapping[str, Any]) -> Any:
-        return self.request("POST", self.path(kind), {**_type(kind, body), **body})
+        return self.request("POST", self.path(kind), {**self.type_of(kind), **body})
 
     def get(self, kind: str, name: str) -> Any:
         return self.request("GET", self.path(kind, name))
@@ -185,12 +191,6 @@ def wait_for(look: Callable[[], _Value], what: str, timeout: float = 30, every: 
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {timeout:.0f} s; last seen: {found!r}")
         time.sleep(every)
-
-
-def _type(kind: str, body: Mapping[str, Any]) -> dict[str, str]:
-    parts = COLLECTIONS[kind].split("/")
-    version = f"{parts[2]}/{parts[3]}" if parts[1] == "apis" else parts[2]
-    return {} if "apiVersion" in body else {"apiVersion": version, "kind": kind}
 
 
 def _decode(data: str) -> str:
