@@ -27,7 +27,11 @@ _RECONNECT_SECONDS = (0.1, 0.2, 0.5, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2)
 
 
 async def watch(
-    kube: Kube, monitor: WatchMonitor, namespaces: Sequence[str], note: Note, started: Callable[[], None]
+    kube: Kube,
+    monitor: WatchMonitor,
+    namespaces: Sequence[str],
+    note: Note,
+    started: Callable[[], None],
 ) -> None:
     """Runs Kopf until it is cancelled or fails.
 
@@ -74,7 +78,8 @@ def _registry(kube: Kube, monitor: WatchMonitor, note: Note) -> kopf.OperatorReg
     async def login(**_: Any) -> kopf.AiohttpSession:
         return kopf.AiohttpSession(server=kube.server, aiohttp_session=_session(kube, monitor))
 
-    for kind, resource in RESOURCES.items():
+    for kind in sorted({kind for kind, _ in monitor.expected}):
+        resource = RESOURCES[kind]
         kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)(_handler(kind, note))
     return registry
 

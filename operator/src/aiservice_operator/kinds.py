@@ -21,6 +21,11 @@ class Kind(StrEnum):
     CLAIM = "PersistentVolumeClaim"
     JOB = "Job"
     POD = "Pod"
+    AUTOSCALER = "HorizontalPodAutoscaler"
+    DISRUPTION_BUDGET = "PodDisruptionBudget"
+    NETWORK_POLICY = "NetworkPolicy"
+    POD_MONITOR = "PodMonitor"
+    """Of the Prometheus Operator: only where its API is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,27 @@ RESOURCES: dict[Kind, Resource] = {
     Kind.CLAIM: Resource("", "v1", "persistentvolumeclaims", ours_only=True),
     Kind.JOB: Resource("batch", "v1", "jobs", ours_only=True),
     Kind.POD: Resource("", "v1", "pods", ours_only=True),
+    Kind.AUTOSCALER: Resource("autoscaling", "v2", "horizontalpodautoscalers", ours_only=True),
+    Kind.DISRUPTION_BUDGET: Resource("policy", "v1", "poddisruptionbudgets", ours_only=True),
+    Kind.NETWORK_POLICY: Resource("networking.k8s.io", "v1", "networkpolicies", ours_only=True),
+    Kind.POD_MONITOR: Resource("monitoring.coreos.com", "v1", "podmonitors", ours_only=True),
 }
+
+DYNAMIC_RESOURCES = "resource.k8s.io"
+"""API group of dynamic resource allocation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apis:
+    """Which of the APIs that not every cluster has are served."""
+
+    pod_monitors: bool = False
+    dynamic_resources: bool = False
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What can be watched and written."""
+        return tuple(kind for kind in Kind if kind is not Kind.POD_MONITOR or self.pod_monitors)
 
 
 class ObjectId(NamedTuple):

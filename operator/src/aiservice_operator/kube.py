@@ -33,7 +33,7 @@ from aiservice_operator.errors import (
     ThrottledError,
     UnavailableError,
 )
-from aiservice_operator.kinds import RESOURCES, Json, Kind, ObjectId
+from aiservice_operator.kinds import DYNAMIC_RESOURCES, RESOURCES, Apis, Json, Kind, ObjectId
 
 REQUEST_SECONDS = 15.0
 """A request that takes longer has failed."""
@@ -112,6 +112,18 @@ class Kube:
         headers: dict[str, str] = {}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
         return headers
+
+    async def apis(self) -> Apis:
+        """Asks which of the optional APIs are served."""
+        monitors = RESOURCES[Kind.POD_MONITOR]
+        try:
+            served = await self._read(f"/apis/{monitors.api_version}")
+            pod_monitors = any(resource["name"] == monitors.plural for resource in served["resources"])
+        except NotFoundError:
+            pod_monitors = False
+        groups = await self._read("/apis")
+        dynamic = any(group["name"] == DYNAMIC_RESOURCES for group in groups["groups"])
+        return Apis(pod_monitors=pod_monitors, dynamic_resources=dynamic)
 
     async def list_all(self, kind: Kind, namespace: str | None) -> Listing:
         """Lists a kind, in one namespace or in all, page by page."""

@@ -48,6 +48,10 @@ EARLIER_PODS_ANNOTATION = f"{GROUP}/earlier-pods"
 tried before it."""
 
 
+_SECRETS = {"huggingFace": "tokenSecretRef", "s3": "credentialsSecretRef", "oci": "pullSecretRef"}
+"""The field of each source that names a Secret."""
+
+
 def digest(value: object, length: int = 16) -> str:
     """Returns the first `length` hex digits of the SHA-256 of the value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -75,9 +79,11 @@ def _stated(spec: ModelCacheSpec) -> Json:
 
 
 def _content(wire: Json) -> Json:
-    """Where files are kept and which token opens them does not change them."""
-    wire.pop("storage", None)
-    wire.get("huggingFace", {}).pop("tokenSecretRef", None)
+    """Where and how long files are kept, and which Secret opens them, does not change them."""
+    for field in ("storage", "retention", "verify"):
+        wire.pop(field, None)
+    for source, secret in _SECRETS.items():
+        wire.get(source, {}).pop(secret, None)
     return wire
 
 

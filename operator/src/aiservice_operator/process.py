@@ -13,7 +13,7 @@ from kubernetes.aio.client import ApiClient
 
 from aiservice_operator import handlers, probes
 from aiservice_operator.errors import KubeError, NotLeaderError, OperatorError, ThrottledError
-from aiservice_operator.kinds import Json, Key, Kind, ObjectId
+from aiservice_operator.kinds import Apis, Json, Key, Kind, ObjectId
 from aiservice_operator.kube import SERVICE_ACCOUNT_TOKEN, Kube, connect
 from aiservice_operator.leader import Leadership
 from aiservice_operator.metrics import Metrics
@@ -46,7 +46,8 @@ async def run(settings: Settings, identity: Identity | None) -> None:
     """
     client = await connect(in_cluster=SERVICE_ACCOUNT_TOKEN.exists())
     try:
-        await Operator(client, settings, identity).run()
+        apis = await Kube(client, lambda: False).apis()
+        await Operator(client, settings, identity, apis).run()
     finally:
         await client.close()  # type: ignore[no-untyped-call] # has no types
 
@@ -54,14 +55,14 @@ async def run(settings: Settings, identity: Identity | None) -> None:
 class Operator:
     """One replica."""
 
-    def __init__(self, client: ApiClient, settings: Settings, identity: Identity | None) -> None:
+    def __init__(self, client: ApiClient, settings: Settings, identity: Identity | None, apis: Apis) -> None:
         self._settings = settings
         self._stop = asyncio.Event()
         self._acting = False
         self._store = Store()
         self._queue: Queue[Key] = Queue(jitter=lambda: random.uniform(0.8, 1.2))  # noqa: S311 - no secret
         self._metrics = Metrics()
-        self._monitor = WatchMonitor(settings.watch.namespaces)
+        self._monitor = WatchMonitor(settings.watch.namespaces, apis.kinds)
         self._leadership = Leadership(client, identity, settings.leader_election) if identity is not None else None
         self._kube = Kube(client, self._may_write, self._metrics.wrote)
         self._synchroniser = Synchroniser(
@@ -71,6 +72,7 @@ class Operator:
             self._store,
             self._kube,
             settings,
+            apis=apis,
             metrics=self._metrics,
             notify=self._notify,
             reporter=identity.name if identity is not None else "aiservice-operator",

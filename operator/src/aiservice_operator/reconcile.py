@@ -19,7 +19,7 @@ from aiservice_operator.errors import KubeError
 from aiservice_operator.events import Turn, event, turns
 from aiservice_operator.execute import Executor
 from aiservice_operator.failures import settles_after
-from aiservice_operator.kinds import Key, Kind, ObjectId
+from aiservice_operator.kinds import Apis, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.metrics import Metrics
 from aiservice_operator.observed import Cache, Service, mounted_cache
@@ -91,6 +91,7 @@ class Reconciler:
         store: What is known of the cluster.
         kube: The API server.
         settings: The operator's configuration.
+        apis: What the cluster serves.
         metrics: Where counts go.
         notify: Takes the keys that a write concerns.
         reporter: Name of this process, for Events.
@@ -103,6 +104,7 @@ class Reconciler:
         kube: Kube,
         settings: Settings,
         *,
+        apis: Apis,
         metrics: Metrics,
         notify: Callable[[frozenset[Key]], None],
         reporter: str,
@@ -111,6 +113,7 @@ class Reconciler:
         self._store = store
         self._kube = kube
         self._settings = settings
+        self._apis = apis
         self._metrics = metrics
         self._notify = notify
         self._reporter = reporter
@@ -179,6 +182,7 @@ class Reconciler:
             account=self._store.child(ObjectId(Kind.SERVICE_ACCOUNT, namespace, name)),
             pods=self._store.children(key, Kind.POD),
             rivals=self._store.defaults(),
+            apis=self._apis,
         )
 
     def _cache(self, namespace: str, name: str | None) -> Cache | None:

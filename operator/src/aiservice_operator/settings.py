@@ -65,7 +65,16 @@ class Gpu(_Section):
     resource: str = "nvidia.com/gpu"
     count: Annotated[int, Field(ge=1)] = 1
     memory_gi_b: Annotated[Decimal | None, Field(gt=0)] = None
-    """Memory of one GPU. Shown to people; the scheduler goes by resource and selector."""
+    """Memory of one, to compare with what a model needs. Unset: as the name of a MIG resource says, else not
+    compared. The scheduler goes by resource and selector."""
+
+
+class Price(_Section):
+    """What the hardware of a profile costs."""
+
+    hourly: Annotated[Decimal, Field(ge=0)]
+    """Of one pod, for an hour."""
+    currency: Annotated[str, Field(min_length=1, max_length=8)] = "USD"
 
 
 class Profile(_Section):
@@ -76,6 +85,9 @@ class Profile(_Section):
     node_selector: dict[str, str] = {}
     tolerations: list[Toleration] = []
     runtime_class_name: str | None = None
+    priority_class_name: str | None = None
+    price: Price | None = None
+    """Shown by `kubectl ais plan`; nothing is decided by it."""
 
 
 class Watch(_Section):
@@ -95,6 +107,38 @@ class Download(_Section):
         requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"}
     )
     progress_interval_seconds: Annotated[float, Field(gt=0)] = 5
+    allowed_hosts: list[str] = []
+    """Hosts (`minio.storage.svc`, `*.corp.example`) and networks (`10.1.0.0/16`) that downloads may reach besides
+    public addresses."""
+
+
+class Peer(_Section):
+    """Pods, by labels of theirs and of their namespaces; empty: of all namespaces."""
+
+    namespace_labels: dict[str, str] = {}
+    pod_labels: Annotated[dict[str, str], Field(min_length=1)]
+
+
+def _app(name: str) -> Peer:
+    return Peer(pod_labels={"app.kubernetes.io/name": name})
+
+
+class Network(_Section):
+    """The NetworkPolicies of serving pods."""
+
+    enabled: bool = True
+    """Whether there are any; where not, `spec.network` does nothing and a condition says so."""
+    allow_from: list[Peer] = [_app("aiservice-gateway"), _app("aiservice-operator"), _app("prometheus")]
+    """Who may reach every service: the gateway, the operator and Prometheus."""
+
+
+class Monitoring(_Section):
+    """The PodMonitors of serving pods, where the Prometheus Operator's API is served."""
+
+    enabled: bool = True
+    labels: dict[str, str] = {}
+    """Added to them: Prometheus selects them by labels."""
+    interval: Annotated[str, Field(pattern=r"^[0-9]+(ms|s|m)$")] = "30s"
 
 
 class LeaderElection(_Section):
@@ -140,6 +184,8 @@ class Settings(_Section):
     """Names of Secrets, put on serving and download pods. They must exist in the pods' namespaces."""
     profiles: dict[str, Profile] = {}
     download: Download = Download()
+    network: Network = Network()
+    monitoring: Monitoring = Monitoring()
     leader_election: LeaderElection = LeaderElection()
     probes: Probes = Probes()
     log: Log = Log()

@@ -26,14 +26,20 @@ class WatchMonitor:
 
     Args:
         namespaces: Which are served; empty: all.
+        kinds: Which are watched.
         clock: Seconds that only grow.
     """
 
-    def __init__(self, namespaces: Collection[str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        namespaces: Collection[str],
+        kinds: Collection[Kind] = tuple(Kind),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
         started = clock()
         places: list[str | None] = [*sorted(namespaces)] or [None]
-        self.expected: tuple[Watched, ...] = tuple((kind, namespace) for kind in Kind for namespace in places)
+        self.expected: tuple[Watched, ...] = tuple((kind, namespace) for kind in kinds for namespace in places)
         self._paths: dict[str, Watched] = {RESOURCES[kind].path(where): (kind, where) for kind, where in self.expected}
         self._lost_since: dict[Watched, float] = dict.fromkeys(self.expected, started)
         self._stale: set[Watched] = set()

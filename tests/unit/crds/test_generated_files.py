@@ -76,7 +76,7 @@ def test_the_reference_has_a_section_for_every_type_and_says_where_it_occurs() -
 
     assert list(types)[:3] == ["AIService", "AIServiceSpec", "ModelCacheSpec"]
     assert types["ModelCacheSpec"].places == ["AIService `spec.model`", "ModelCache `spec`"]
-    assert types["EnvVar"].places == ["AIService `spec.engine.env[]`"]
+    assert types["EnvVar"].places == ["AIService `spec.engine.env[]`", "AIService `spec.pod.sidecars[].env[]`"]
     reference = outputs()[next(path for path in outputs() if path.name == "api-reference.md")]
     for name in types:
         assert f"\n## {name}\n" in reference

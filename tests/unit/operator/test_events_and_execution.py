@@ -24,7 +24,7 @@ from aiservice_operator.errors import (
 )
 from aiservice_operator.events import event, turns
 from aiservice_operator.execute import Executor
-from aiservice_operator.kinds import Json, Key, Kind, ObjectId
+from aiservice_operator.kinds import RESOURCES, Json, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.leader import Leadership
 from aiservice_operator.observed import parse_meta
@@ -285,15 +285,7 @@ async def test_watches_are_followed_by_their_requests() -> None:
 
     now[0] = 5.0
     assert monitor.lost_seconds() == 5
-    for kind in (
-        "aiservices",
-        "modelcaches",
-        "deployments",
-        "services",
-        "serviceaccounts",
-        "persistentvolumeclaims",
-        "jobs",
-    ):
+    for kind in (resource.plural for resource in RESOURCES.values() if resource.plural != "pods"):
         await ask(kind, 200)
     assert monitor.missing() == ["Pod in a"]
     await ask("pods", 403)
@@ -301,7 +293,7 @@ async def test_watches_are_followed_by_their_requests() -> None:
     await ask("pods", 200)
     await monitor.connected()
     assert monitor.lost_seconds() == 0
-    assert len(await monitor.stale(0)) == 8
+    assert len(await monitor.stale(0)) == len(Kind)
     assert await monitor.stale(0) == frozenset()
 
     now[0] = 20.0

@@ -20,8 +20,10 @@ from aiservice_api.v1alpha1.common import (
     rule,
     validations,
 )
-from aiservice_api.v1alpha1.container import EngineSpec, Resources
+from aiservice_api.v1alpha1.container import Amount, DeviceClaim, EngineSpec, GpuSpec, Resources
 from aiservice_api.v1alpha1.model_cache import ModelCacheSpec
+from aiservice_api.v1alpha1.operation import Autoscaling, Disruption, Network, Rollout
+from aiservice_api.v1alpha1.pod import PodOverrides
 
 
 class Precision(StrEnum):
@@ -87,10 +89,16 @@ class AIServiceSpec(ApiModel):
                 of="model (the operator makes and shares the cache) and modelCacheRef (a ModelCache that you made)",
             ),
             rule(
-                "has(self.profile) || self.?resources.?requests.orValue({}).size() > 0 "
+                "has(self.profile) || has(self.gpu) || has(self.resourceClaims) "
+                "|| self.?resources.?requests.orValue({}).size() > 0 "
                 "|| self.?resources.?limits.orValue({}).size() > 0",
                 "say what hardware to use: set profile to one of the operator's resource profiles (for example "
-                "nvidia-l4 or cpu), or set requests or limits under resources",
+                "nvidia-l4 or cpu), or set gpu, or requests or limits under resources",
+            ),
+            rule(
+                "!(has(self.replicas) && has(self.autoscaling))",
+                "replicas and autoscaling both say how many pods there are: remove replicas to scale automatically, or "
+                "autoscaling to fix the number",
             ),
         )
     )
@@ -129,8 +137,9 @@ class AIServiceSpec(ApiModel):
     precision: Annotated[
         Precision,
         Field(
-            description="Number format of the weights. auto: fp16 on a GPU and fp32 on a CPU. The engine refuses to "
-            "start with one that it cannot serve."
+            description="Number format of the weights. auto: fp32 on a CPU; on a GPU fp16, or int8 where only that "
+            "fits and the engine can. status.precision says which. The engine refuses to start with one that it cannot "
+            "serve."
         ),
     ] = Precision.AUTO
     profile: Annotated[
@@ -140,6 +149,22 @@ class AIServiceSpec(ApiModel):
             "name, for example cpu, nvidia-t4, nvidia-l4 or nvidia-a100."
         ),
     ] = None
+    gpu: Annotated[GpuSpec | None, Field(description="The GPUs of each pod, in place of the profile's.")] = None
+    gpu_memory: Annotated[
+        Amount | None,
+        Field(
+            description="GPU memory that the model needs, for example 8Gi; a service whose GPU has less is not "
+            "accepted. Unset: known for the models that the engines are made for, else not compared."
+        ),
+    ] = None
+    resource_claims: Annotated[
+        list[DeviceClaim],
+        Field(
+            description="Devices from dynamic resource allocation, for clusters that serve resource.k8s.io.",
+            max_length=8,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = []
     resources: Annotated[
         Resources | None,
         Field(description="Resources of the container. Added to the profile's, and win over them."),
@@ -149,6 +174,23 @@ class AIServiceSpec(ApiModel):
         int | None,
         Field(description="Number of pods. Unset: 1. 0 keeps the model cached and runs nothing.", ge=0, le=1000),
     ] = None
+    autoscaling: Annotated[
+        Autoscaling | None, Field(description="Scale the number of pods automatically, in place of replicas.")
+    ] = None
+    suspend: Annotated[
+        bool,
+        Field(
+            description="Whether everything is stopped for now: no pod runs, whatever replicas and autoscaling say, "
+            "and the model stays cached."
+        ),
+    ] = False
+    rollout: Annotated[Rollout, Field(description="How pods are replaced when the spec changes.")] = Rollout()
+    disruption: Annotated[
+        Disruption | None,
+        Field(description="How many pods drains of nodes may stop at once. Unset: one."),
+    ] = None
+    network: Annotated[Network, Field(description="Who may reach the pods.")] = Network()
+    pod: Annotated[PodOverrides | None, Field(description="Changes to the pods, from an allow-list.")] = None
     gateway: Annotated[GatewaySpec, Field(description="How the gateway offers this service.")] = GatewaySpec()
 
 
@@ -163,6 +205,13 @@ class Timings(ApiModel):
         float | None,
         Field(description="From the container's start to its readiness: load and warm-up.", ge=0),
     ] = None
+
+
+class RolloutStatus(ApiModel):
+    """What was decided when the present rollout began."""
+
+    surge: Annotated[bool, Field(description="Whether new pods start before old ones stop.")]
+    reason: Annotated[str, Field(description="Why.", max_length=1024)]
 
 
 class AIServiceStatus(ApiModel):
@@ -183,6 +232,10 @@ class AIServiceStatus(ApiModel):
     model_cache: Annotated[
         str | None, Field(description="Name of the ModelCache that this service uses.", max_length=253)
     ] = None
+    precision: Annotated[
+        Precision | None, Field(description="Number format of the weights that pods are told to use.")
+    ] = None
+    rollout: Annotated[RolloutStatus | None, Field(description="How the present rollout replaces pods.")] = None
     timings: Annotated[Timings | None, Field(description="How long the last start took.")] = None
     last_failure: Annotated[LastFailure | None, Field(description="The last thing that went wrong.")] = None
     conditions: Conditions = []

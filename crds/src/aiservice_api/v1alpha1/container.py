@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from aiservice_api.v1alpha1.common import ApiModel, DnsSubdomain, exactly_one, rule, validations
+from aiservice_api.v1alpha1.common import ApiModel, DnsLabel, DnsSubdomain, exactly_one, rule, validations
 
 
 def _amount_as_text(value: object) -> object:
@@ -55,7 +55,9 @@ def _no_entry(bad: str, sentence: str, *, of: str = "self", unless: str = "false
 
 
 _COMPUTE = "n in ['cpu', 'memory', 'ephemeral-storage']"
-_DEVICE = "n.matches('^[a-z0-9.-]+/[A-Za-z0-9._-]+$')"
+DEVICE = "^[a-z0-9.-]+/[A-Za-z0-9._-]+$"
+"""Regular expression of a device's resource name."""
+_DEVICE = f"n.matches('{DEVICE}')"
 _AMOUNT = "string(self[n])"
 
 Amounts = Annotated[
@@ -166,6 +168,9 @@ class EnvVar(ApiModel):
     value_from: Annotated[EnvVarSource | None, Field(description="Take the value from a Secret or ConfigMap.")] = None
 
 
+HttpPath = Annotated[str, Field(pattern=r"^/[^?#\\s]*$", max_length=256)]
+
+
 class EngineSpec(ApiModel):
     """The server that runs in the pods."""
 
@@ -184,6 +189,10 @@ class EngineSpec(ApiModel):
             ),
         ),
     ] = None
+    command: Annotated[
+        list[Annotated[str, Field(max_length=1024)]],
+        Field(description="What runs instead of the image's entry point.", max_length=64),
+    ] = []
     args: Annotated[
         list[Annotated[str, Field(max_length=1024)]],
         Field(description="Arguments added to the engine's command line.", max_length=64),
@@ -196,3 +205,59 @@ class EngineSpec(ApiModel):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = []
+    ready_path: Annotated[
+        HttpPath, Field(description="Path that answers 200 once requests can be served, on the first task's port.")
+    ] = "/ready"
+    health_path: Annotated[
+        HttpPath, Field(description="Path that answers 200 while the server works; else the container is restarted.")
+    ] = "/health"
+
+
+class GpuSpec(ApiModel):
+    """The GPUs of a pod, stated here instead of by a profile."""
+
+    resource: Annotated[
+        str,
+        Field(
+            description="Resource that the device plugin offers: nvidia.com/gpu for whole GPUs, nvidia.com/gpu.shared "
+            "for time-slicing and MPS, nvidia.com/mig-3g.20gb and the like for parts.",
+            max_length=253,
+            json_schema_extra=validations(
+                rule(
+                    f"self.matches('{DEVICE}')",
+                    "write the resource with its domain, such as nvidia.com/gpu, nvidia.com/gpu.shared or "
+                    "nvidia.com/mig-1g.10gb",
+                )
+            ),
+        ),
+    ] = "nvidia.com/gpu"
+    count: Annotated[int, Field(description="How many a pod gets.", ge=1, le=16)] = 1
+    memory: Annotated[
+        Amount | None,
+        Field(
+            description="Memory of one of them, for example 24Gi, to compare with what the model needs. Unset: as the "
+            "name of a MIG resource says, else not compared."
+        ),
+    ] = None
+
+
+class DeviceClaim(ApiModel):
+    """A device from dynamic resource allocation (resource.k8s.io). Exactly one of the two."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            exactly_one(
+                "resourceClaimName",
+                "resourceClaimTemplateName",
+                of="resourceClaimName and resourceClaimTemplateName",
+            )
+        )
+    )
+
+    name: Annotated[DnsLabel, Field(description="Name of the claim within the pod.")]
+    resource_claim_name: Annotated[DnsSubdomain | None, Field(description="A ResourceClaim that all pods share.")] = (
+        None
+    )
+    resource_claim_template_name: Annotated[
+        DnsSubdomain | None, Field(description="A ResourceClaimTemplate from which each pod gets a claim.")
+    ] = None

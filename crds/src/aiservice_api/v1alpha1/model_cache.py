@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -17,19 +19,17 @@ from aiservice_api.v1alpha1.common import (
     rule,
     validations,
 )
-from aiservice_api.v1alpha1.sources import HttpSource, HuggingFaceSource, PvcSource
-
-DEFAULT_SIZE = "20Gi"
-"""Size of a download's volume where none is stated."""
+from aiservice_api.v1alpha1.sources import HttpSource, HuggingFaceSource, OciSource, PvcSource, S3Source
 
 
 class Storage(ApiModel):
     """The volume that a download is kept on."""
 
     size: Annotated[
-        str,
+        str | None,
         Field(
-            description="Size of the PersistentVolumeClaim, as a Kubernetes quantity such as 20Gi.",
+            description="Size of the PersistentVolumeClaim, as a Kubernetes quantity such as 20Gi. Unset: the size of "
+            "the source and a margin; it grows when that was too little and the StorageClass can expand.",
             max_length=32,
             json_schema_extra=validations(
                 rule(
@@ -38,7 +38,7 @@ class Storage(ApiModel):
                 )
             ),
         ),
-    ] = DEFAULT_SIZE
+    ] = None
     storage_class_name: Annotated[
         DnsSubdomain | None, Field(description="StorageClass of the claim. Unset: the cluster's default.")
     ] = None
@@ -51,15 +51,77 @@ class Storage(ApiModel):
     ] = "ReadWriteOnce"
 
 
+class RetentionPolicy(StrEnum):
+    """What becomes of a cache that no AIService uses."""
+
+    RETAIN = "Retain"
+    DELETE_WHEN_UNUSED = "DeleteWhenUnused"
+
+
+class Retention(ApiModel):
+    """How long a cache outlives its last user."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            rule(
+                "self.policy == 'DeleteWhenUnused' || !has(self.after)",
+                "after is for policy DeleteWhenUnused: remove after, or set policy to DeleteWhenUnused",
+            )
+        )
+    )
+
+    policy: Annotated[
+        RetentionPolicy,
+        Field(
+            description="Retain keeps the files until the ModelCache is deleted. DeleteWhenUnused deletes it, and the "
+            "files with it, when no AIService has used it for the time in after."
+        ),
+    ]
+    after: Annotated[
+        str | None,
+        Field(
+            description="How long it may be unused, for example 30m, 24h or 7d. Unset: not at all.",
+            max_length=8,
+            json_schema_extra=validations(
+                rule("self.matches('^[0-9]{1,6}[smhd]$')", "write a number and a unit: 90s, 30m, 24h or 7d")
+            ),
+        ),
+    ] = None
+
+
+class Verify(StrEnum):
+    """When the files of a published cache are compared with their digests again."""
+
+    ON_CHANGE = "OnChange"
+    ALWAYS = "Always"
+
+
 class ModelCacheSpec(ApiModel):
     """Where the files of a model come from and where they are kept. Exactly one source."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(
-            exactly_one("huggingFace", "http", "pvc", of="the sources huggingFace, http and pvc"),
+            exactly_one(
+                "huggingFace",
+                "s3",
+                "http",
+                "oci",
+                "pvc",
+                of="the sources huggingFace, s3, http, oci and pvc",
+            ),
             rule(
                 "!has(self.pvc) || !has(self.storage)",
                 "storage is for downloads; a pvc source is used as it is: remove storage",
+            ),
+            rule(
+                "!has(self.pvc) || !has(self.verify) || self.verify == 'OnChange'",
+                "the files of a pvc source are not the operator's to read: remove verify",
+            ),
+            rule(
+                "!has(self.http) || !self.http.files.exists(f, has(f.unpack) && f.unpack) "
+                "|| (has(self.storage) && has(self.storage.size))",
+                "how much an archive holds is known only when it is unpacked: set storage.size to the size of the "
+                "archive and of its files together",
             ),
         )
     )
@@ -68,12 +130,28 @@ class ModelCacheSpec(ApiModel):
         HuggingFaceSource | None,
         Field(description="Download a repository of the Hugging Face Hub or a mirror."),
     ] = None
+    s3: Annotated[S3Source | None, Field(description="Download objects of an S3 bucket.")] = None
     http: Annotated[HttpSource | None, Field(description="Download files over HTTP, each checked by SHA-256.")] = None
+    oci: Annotated[OciSource | None, Field(description="Download the layers of an OCI image or artifact.")] = None
     pvc: Annotated[PvcSource | None, Field(description="Use files that are already on a volume.")] = None
     storage: Annotated[
         Storage | None,
-        Field(description="The volume for the download. Unset: 20Gi of the default StorageClass."),
+        Field(description="The volume for the download. Unset: of the default StorageClass, as large as is needed."),
     ] = None
+    retention: Annotated[
+        Retention | None,
+        Field(
+            description="What becomes of the cache when no AIService uses it. Unset: a cache that the operator made "
+            "goes with its last user, one that you made stays."
+        ),
+    ] = None
+    verify: Annotated[
+        Verify,
+        Field(
+            description="When files are compared with their digests again, after the download: OnChange when the spec "
+            "or the annotation aiservice.dev/verify changes; Always every day as well. Damaged files are fetched again."
+        ),
+    ] = Verify.ON_CHANGE
 
 
 class DownloadStatus(ApiModel):
@@ -96,11 +174,20 @@ class ModelCacheStatus(ApiModel):
     source: Annotated[str, Field(description="The source in one line, for people.", max_length=1024)] = ""
     revision: Annotated[
         str | None,
-        Field(description="The commit that a Hugging Face revision was resolved to.", max_length=128),
+        Field(
+            description="The commit or digest that the revision or tag of the source was resolved to.", max_length=128
+        ),
     ] = None
     claim_name: Annotated[
         str | None, Field(description="The PersistentVolumeClaim that holds the files.", max_length=253)
     ] = None
+    access_mode: Annotated[
+        str | None, Field(description="How nodes share that claim, for example ReadWriteOnce.", max_length=32)
+    ] = None
+    verified_at: Annotated[datetime | None, Field(description="When every file was last compared with its digest.")] = (
+        None
+    )
+    unused_since: Annotated[datetime | None, Field(description="Since when no AIService uses this cache.")] = None
     used_by: Annotated[
         list[Annotated[str, Field(max_length=253)]],
         Field(
@@ -135,34 +222,56 @@ def _same_source(field: str) -> str:
     return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
 
 
-_SIZE, _OLD_SIZE = (_or_default(version, "storage.size", f"'{DEFAULT_SIZE}'") for version in ("self", "oldSelf"))
+def _source_unchanged(source: str, fields: dict[str, str]) -> str:
+    """CEL: a source is as it was, but for its Secret.
+
+    Args:
+        source: Its name in the spec.
+        fields: Each field that tells content from content, with its default in CEL.
+    """
+    return " && ".join(
+        [
+            f"has(self.{source}) == has(oldSelf.{source})",
+            *(_unchanged(f"{source}.{field}", default) for field, default in fields.items()),
+        ]
+    )
+
+
 _NEW_CACHE = "make a ModelCache under a new name, point modelCacheRef at it, and delete this one when it is unused"
+_SOURCE_RULES = (
+    # Not the Secrets: a missing or outdated credential must be mendable, and the files stay the same.
+    _source_unchanged(
+        "huggingFace", {"repo": "''", "revision": "''", "include": "[]", "exclude": "[]", "endpoint": "''"}
+    ),
+    _source_unchanged(
+        "s3",
+        {
+            "bucket": "''",
+            "prefix": "''",
+            "endpoint": "''",
+            "region": "''",
+            "include": "[]",
+            "exclude": "[]",
+            "pathStyle": "false",
+        },
+    ),
+    _same_source("http"),
+    _source_unchanged("oci", {"image": "''", "path": "''"}),
+    _same_source("pvc"),
+)
+_BOTH_SIZES = (
+    "has(self.storage) && has(self.storage.size) && has(oldSelf.storage) && has(oldSelf.storage.size) "
+    "&& isQuantity(self.storage.size) && isQuantity(oldSelf.storage.size)"
+)
 _UPDATE_RULES = validations(
-    # Not tokenSecretRef: a missing or outdated token must be mendable, and the files stay the same.
-    rule(
-        " && ".join(
-            [
-                "has(self.huggingFace) == has(oldSelf.huggingFace)",
-                _unchanged("huggingFace.repo", "''"),
-                _unchanged("huggingFace.revision", "''"),
-                _unchanged("huggingFace.include", "[]"),
-                _unchanged("huggingFace.exclude", "[]"),
-                _unchanged("huggingFace.endpoint", "''"),
-            ]
-        ),
-        f"the source of a ModelCache never changes, since services rely on its files: {_NEW_CACHE}",
-    ),
     *(
-        rule(
-            _same_source(field),
-            f"the source of a ModelCache never changes, since services rely on its files: {_NEW_CACHE}",
-        )
-        for field in ("http", "pvc")
+        rule(unchanged, f"the source of a ModelCache never changes, since services rely on its files: {_NEW_CACHE}")
+        for unchanged in _SOURCE_RULES
     ),
     rule(
-        f"!isQuantity({_SIZE}) || !isQuantity({_OLD_SIZE}) || quantity({_SIZE}).compareTo(quantity({_OLD_SIZE})) >= 0",
+        f"!({_BOTH_SIZES}) || quantity(self.storage.size).compareTo(quantity(oldSelf.storage.size)) >= 0",
         "storage.size can grow, never shrink: set it to what it was or more",
-        message_expression=f"'storage.size can grow, never shrink: set it to ' + {_OLD_SIZE} + ' or more'",
+        message_expression="'storage.size can grow, never shrink: set it to ' + oldSelf.storage.size + ' or more'",
     ),
     rule(
         f"{_unchanged('storage.storageClassName', repr(''))} "

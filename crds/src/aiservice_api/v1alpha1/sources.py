@@ -26,6 +26,23 @@ class SecretKeyRef(ApiModel):
     )
 
 
+class SecretRef(ApiModel):
+    """A Secret in the same namespace, used as a whole."""
+
+    name: Annotated[DnsSubdomain, Field(description="Name of the Secret, in the namespace of this object.")]
+
+
+Glob = Annotated[str, Field(min_length=1, max_length=256)]
+Include = Annotated[
+    list[Glob],
+    Field(
+        description="Globs of files to fetch, for example *.safetensors (a * also matches slashes). Empty: all.",
+        max_length=64,
+    ),
+]
+Exclude = Annotated[list[Glob], Field(description="Globs of files to leave out; they win over include.", max_length=64)]
+
+
 class HuggingFaceSource(ApiModel):
     """A repository of the Hugging Face Hub, or of a mirror that speaks its API."""
 
@@ -53,17 +70,8 @@ class HuggingFaceSource(ApiModel):
             max_length=128,
         ),
     ] = "main"
-    include: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=256)]],
-        Field(
-            description="Globs of files to fetch, for example *.safetensors (a * also matches slashes). Empty: all.",
-            max_length=64,
-        ),
-    ] = []
-    exclude: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=256)]],
-        Field(description="Globs of files to leave out; they win over include.", max_length=64),
-    ] = []
+    include: Include = []
+    exclude: Exclude = []
     token_secret_ref: Annotated[
         SecretKeyRef | None,
         Field(description="Secret with an access token, for gated or private repositories."),
@@ -92,7 +100,8 @@ class HttpFile(ApiModel):
     path: Annotated[
         RelativePath,
         Field(
-            description="Where the file goes below the model folder, for example ocr/det/inference.onnx.",
+            description="Where the file goes below the model folder, for example ocr/det/inference.onnx; with unpack, "
+            "the folder that the archive is unpacked into.",
             min_length=1,
             json_schema_extra=validations(
                 rule(
@@ -119,6 +128,13 @@ class HttpFile(ApiModel):
             ),
         ),
     ]
+    unpack: Annotated[
+        bool,
+        Field(
+            description="Whether the file is an archive (tar, also compressed, or zip) to be unpacked into the folder "
+            "path, once its digest has been checked."
+        ),
+    ] = False
 
 
 class HttpSource(ApiModel):
@@ -146,6 +162,100 @@ class HttpSource(ApiModel):
             },
         ),
     ]
+
+
+class S3Source(ApiModel):
+    """Objects of an S3 bucket: of AWS, or of MinIO and other servers that speak its API."""
+
+    bucket: Annotated[
+        str,
+        Field(
+            description="Name of the bucket.",
+            max_length=63,
+            json_schema_extra=validations(
+                rule(
+                    "self.matches('^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')",
+                    "bucket is the name alone, 3 to 63 lower-case letters, digits, dots and dashes, without s3:// and "
+                    "without a path: put the path into prefix",
+                )
+            ),
+        ),
+    ]
+    prefix: Annotated[
+        RelativePath,
+        Field(
+            description="Folder of the model in the bucket; paths of files are below it. Empty: the whole bucket.",
+            json_schema_extra=validations(
+                rule(
+                    "self == '' || (!self.startsWith('/') && !self.endsWith('/'))",
+                    "prefix names a folder without a slash at either end, such as models/whisper",
+                )
+            ),
+        ),
+    ] = ""
+    endpoint: Annotated[
+        str | None,
+        Field(
+            description="Base URL of a server other than AWS, for example http://minio.storage.svc:9000.",
+            max_length=512,
+            json_schema_extra=validations(*http_url("(/[^?#[:space:]]*)?", "http://minio.storage.svc:9000")),
+        ),
+    ] = None
+    region: Annotated[
+        str | None,
+        Field(description="Region of the bucket. Unset: us-east-1.", pattern=r"^[a-z0-9-]+$", max_length=64),
+    ] = None
+    include: Include = []
+    exclude: Exclude = []
+    path_style: Annotated[
+        bool,
+        Field(
+            description="Whether the bucket stands in the path of the address instead of in its host name, as most "
+            "servers other than AWS want it."
+        ),
+    ] = False
+    credentials_secret_ref: Annotated[
+        SecretRef | None,
+        Field(
+            description="Secret with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN where "
+            "needed. Unset: requests are not signed, for public buckets."
+        ),
+    ] = None
+
+
+class OciSource(ApiModel):
+    """An OCI image or artifact whose layers hold the files."""
+
+    image: Annotated[
+        str,
+        Field(
+            description="Reference of the image or artifact, for example registry.example.com/models/sdxl:1.0. A tag "
+            "is resolved to a digest when the download starts; status.revision shows which.",
+            max_length=512,
+            json_schema_extra=validations(
+                rule(
+                    "self.matches('^[a-z0-9.-]+(:[0-9]+)?/[a-z0-9._/-]+(:[A-Za-z0-9._-]+)?(@sha256:[0-9a-f]{64})?$')",
+                    "write the image as REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, without https://",
+                )
+            ),
+        ),
+    ]
+    path: Annotated[
+        RelativePath,
+        Field(
+            description="Folder of the model in the image. Empty: all of it.",
+            json_schema_extra=validations(
+                rule(
+                    f"self == '' || {_SAFE_PATH}",
+                    "path must stay in the image: write it relative, without '.', '..' or empty parts",
+                )
+            ),
+        ),
+    ] = ""
+    pull_secret_ref: Annotated[
+        SecretRef | None,
+        Field(description="Secret of type kubernetes.io/dockerconfigjson that opens the registry."),
+    ] = None
 
 
 class PvcSource(ApiModel):

@@ -11,6 +11,9 @@ from aiservice_operator.kinds import Kind
 from aiservice_operator.observed import Meta
 from aiservice_operator.states import Claim
 
+UNMEASURED = "20Gi"
+"""Size of a claim for a source that does not tell how large it is."""
+
 
 def pvc(owner: Meta, spec: ModelCacheSpec, proof: str, live: Claim | None) -> client.V1PersistentVolumeClaim:
     """Builds the claim of a ModelCache that is downloaded.
@@ -22,7 +25,8 @@ def pvc(owner: Meta, spec: ModelCacheSpec, proof: str, live: Claim | None) -> cl
         live: The claim as it is. A volume cannot shrink, so a larger one stays as large.
     """
     storage = spec.storage or Storage()
-    size = quantities.larger(storage.size, live.requested) if live is not None else storage.size
+    wanted = storage.size or UNMEASURED
+    size = quantities.larger(wanted, live.requested) if live is not None else wanted
     return client.V1PersistentVolumeClaim(
         metadata=metadata(
             owner.name,

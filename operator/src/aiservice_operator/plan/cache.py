@@ -79,10 +79,10 @@ def _stated(users: Sequence[Service], name: str) -> ModelCacheSpec | None:
 
 def _grown(wanted: ModelCacheSpec, live: ModelCacheSpec) -> ModelCacheSpec:
     """A volume never shrinks: where someone made it larger by hand, it stays so."""
-    if live.storage is None:
+    if live.storage is None or live.storage.size is None:
         return wanted
     storage = wanted.storage or Storage()
-    size = quantities.larger(storage.size, live.storage.size)
-    if wanted.storage is None and size == storage.size:
+    size = live.storage.size if storage.size is None else quantities.larger(storage.size, live.storage.size)
+    if size == storage.size:
         return wanted
     return wanted.model_copy(update={"storage": storage.model_copy(update={"size": size})})

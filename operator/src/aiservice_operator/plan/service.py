@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiservice_api.tasks import ENGINES
 from aiservice_api.v1alpha1 import AIServiceSpec, ConditionStatus
@@ -10,7 +10,7 @@ from aiservice_operator.desired.common import wire
 from aiservice_operator.desired.service import service as desired_service
 from aiservice_operator.desired.service_account import service_account
 from aiservice_operator.desired.workload import Engine, Mount, workload
-from aiservice_operator.kinds import Kind
+from aiservice_operator.kinds import Apis, Kind
 from aiservice_operator.names import source_digest
 from aiservice_operator.observed import Cache, Child, Service, mounted_digest
 from aiservice_operator.plan.actions import Action, ensure
@@ -36,6 +36,8 @@ class ServiceView:
     pods: tuple[Child, ...]
     rivals: tuple[Service, ...]
     """AIServices that want to be the default of their tasks, this one among them."""
+    apis: Apis = field(default_factory=Apis)
+    """What the cluster serves."""
 
 
 @dataclass(frozen=True, slots=True)
