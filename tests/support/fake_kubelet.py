@@ -150,8 +150,8 @@ class FakeKubelet:
         ]
 
     def __enter__(self) -> FakeKubelet:
-        for part in self._watchers:
-            part.__enter__()
+        for watcher in self._watchers:
+            watcher.__enter__()
         for thread in self._threads:
             thread.start()
         return self
