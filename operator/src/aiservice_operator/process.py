@@ -32,6 +32,8 @@ _LOST_WATCH_SECONDS = 60.0
 _STOP_SECONDS = 4.0
 _SETTLE_SECONDS = 0.1
 """How long the status of children may change before it is looked at: controllers write it several times in a row."""
+_GATHER_SECONDS = 0.5
+"""How long users of a ModelCache that exists are gathered: it is written once for all of them."""
 
 
 async def run(settings: Settings, identity: Identity | None) -> None:
@@ -179,11 +181,17 @@ class Operator:
             self._notify(self._store.remove(kind, body))
             return
         metadata = body["metadata"]
-        known = self._store.get(ObjectId(kind, metadata.get("namespace", ""), metadata["name"]))
+        identity = ObjectId(kind, metadata.get("namespace", ""), metadata["name"])
+        before = self._store.generation(identity)
         concerned = self._store.put(kind, body)
-        own = kind in (Kind.AISERVICE, Kind.MODEL_CACHE)
-        same_spec = known is not None and known.meta.generation == metadata.get("generation", 0)
-        self._notify(concerned, 0.0 if own or not same_spec else _SETTLE_SECONDS)
+        if kind is Kind.AISERVICE:
+            caches = frozenset(key for key in concerned if key.kind is Kind.MODEL_CACHE and self._store.cache(key))
+            self._notify(caches, _GATHER_SECONDS)
+            self._notify(concerned - caches)
+        elif kind is Kind.MODEL_CACHE or before != metadata.get("generation", 0):
+            self._notify(concerned)
+        else:
+            self._notify(concerned, _SETTLE_SECONDS)
 
     def _notify(self, keys: frozenset[Key], after: float = 0.0) -> None:
         """Enqueues keys; a replica that does not act takes all of them when it begins to."""
