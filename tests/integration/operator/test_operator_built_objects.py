@@ -26,7 +26,7 @@ from aiservice_operator.observed import Meta
 from support.cluster import ControlPlane
 from support.kube_api import ApiError, KubeApi, wait_for
 from support.operator_objects import SETTINGS, service
-from support.operator_specs import FULL
+from support.operator_specs import FULL, unowned
 from support.operator_world import make_namespace
 
 MOUNT = Mount(cache="mine", digest="d", claim="disk", sub_path="model", one_node=True)
@@ -52,12 +52,7 @@ class Built:
             Kind.DISRUPTION_BUDGET: disruption_budget(self.meta, self.spec),
             Kind.NETWORK_POLICY: network_policy(self.meta, self.spec, SETTINGS),
         }
-        return {kind: _unowned(wire(child)) for kind, child in wanted.items() if child is not None}
-
-
-def _unowned(body: Json) -> Json:
-    """There is no AIService here, and what is owned by nothing that exists is collected."""
-    return {**body, "metadata": {name: value for name, value in body["metadata"].items() if name != "ownerReferences"}}
+        return {kind: unowned(wire(child)) for kind, child in wanted.items() if child is not None}
 
 
 @pytest.fixture(scope="module")
