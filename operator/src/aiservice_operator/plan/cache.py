@@ -11,12 +11,11 @@ from aiservice_operator import names, quantities
 from aiservice_operator.compare import differs
 from aiservice_operator.desired.cache import hold, inline_cache
 from aiservice_operator.desired.common import wire
-from aiservice_operator.desired.workload import Engine
+from aiservice_operator.engines import Engine, choose_engine
 from aiservice_operator.kinds import Json
 from aiservice_operator.observed import Cache, Service
 from aiservice_operator.plan.actions import Action, Apply, Delete
 from aiservice_operator.plan.download import CachePlan, CacheView, plan_download
-from aiservice_operator.plan.service import choose_engine
 from aiservice_operator.settings import Settings
 
 
