@@ -150,15 +150,15 @@ class FakeKubelet:
         ]
 
     def __enter__(self) -> FakeKubelet:
-        for watcher in self._watchers:
-            watcher.__enter__()
+        for part in self._watchers:
+            part.__enter__()
         for thread in self._threads:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *failure: object) -> None:
         for watcher in self._watchers:
-            watcher.__exit__()
+            watcher.__exit__(*failure)
         for _ in self._threads:
             self._work.put(None)
         for thread in self._threads:

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import kopf
 
-from aiservice_operator import __version__, names
+from aiservice_operator import __version__
 from aiservice_operator.kinds import RESOURCES, Json, Kind
 from aiservice_operator.kube import Kube
 from aiservice_operator.watches import WatchMonitor
@@ -87,7 +87,7 @@ async def watch(
     others = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=_registry(kube, monitor, note),
-        settings=_settings(),
+        settings=_settings(kube),
         clusterwide=not namespaces,
         namespaces=list(namespaces),
         standalone=True,
@@ -96,7 +96,7 @@ async def watch(
     await kopf.run_tasks(tasks, ignored=others)
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(kube: Kube) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
@@ -109,9 +109,9 @@ def _settings() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = _NoDiffs()
     settings.persistence.progress_storage = _NoProgress()
     settings.process.ultimate_exiting_timeout = None
-    for resource in RESOURCES.values():
-        if resource.ours_only:
-            settings.watching.label_selectors[resource.plural] = names.SELECTOR
+    for kind, resource in RESOURCES.items():
+        if selector := kube.selector(kind):
+            settings.watching.label_selectors[resource.plural] = selector
     return settings
 
 

@@ -96,15 +96,21 @@ class Kube:
         client: The official client.
         may_write: Whether this process holds the Lease now; asked before every write.
         wrote: Told of every write, with kind and verb.
+        scope: Label selector of the AIServices and ModelCaches that are served; empty: all.
     """
 
     def __init__(
-        self, client: ApiClient, may_write: Callable[[], bool], wrote: Callable[[str, str], None] = lambda *_: None
+        self,
+        client: ApiClient,
+        may_write: Callable[[], bool],
+        wrote: Callable[[str, str], None] = lambda *_: None,
+        scope: str = "",
     ) -> None:
         self._client = client
         self._rest: Any = client.rest_client  # its methods have no types
         self._may_write = may_write
         self._wrote = wrote
+        self.scope = scope
 
     @property
     def server(self) -> str:
@@ -122,6 +128,10 @@ class Kube:
         """Where requests go through; None: straight to the server."""
         address: str | None = self._client.configuration.proxy
         return address
+
+    def selector(self, kind: Kind) -> str:
+        """Returns the label selector of what is listed and watched of a kind; empty: everything."""
+        return names.SELECTOR if RESOURCES[kind].ours_only else self.scope
 
     async def credentials(self) -> dict[str, str]:
         """Returns the headers that authenticate a request; the token in them is fresh."""
@@ -144,8 +154,8 @@ class Kube:
     async def pages(self, kind: Kind, namespace: str | None) -> AsyncIterator[Page]:
         """Lists a kind, in one namespace or in all, page by page, so that no more than one is in memory."""
         resource, query = RESOURCES[kind], {"limit": str(_PAGE)}
-        if resource.ours_only:
-            query["labelSelector"] = names.SELECTOR
+        if selector := self.selector(kind):
+            query["labelSelector"] = selector
         while True:
             page = await self._read(resource.path(namespace), query)
             yield Page(page["items"], int(page["metadata"]["resourceVersion"]))

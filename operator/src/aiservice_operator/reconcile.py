@@ -84,6 +84,10 @@ def _first(*waits: float | None) -> float | None:
     return min((wait for wait in waits if wait is not None), default=None)
 
 
+def _bytes_done(status: ModelCacheStatus) -> int:
+    return status.download.bytes_done if status.download is not None else 0
+
+
 def _interim(before: Sequence[Condition], after: Sequence[Condition]) -> bool:
     """Whether a status only tells of progress: nothing turned that anyone acts upon."""
     ready, available, was = find(after, "Ready"), find(after, "Available"), find(before, "Available")
@@ -288,6 +292,8 @@ class Reconciler:
         before: AIServiceStatus | ModelCacheStatus,
         after: AIServiceStatus | ModelCacheStatus,
     ) -> None:
+        if isinstance(before, ModelCacheStatus) and isinstance(after, ModelCacheStatus):
+            self._metrics.download_bytes.inc(max(_bytes_done(after) - _bytes_done(before), 0))
         if isinstance(before, AIServiceStatus) and isinstance(after, AIServiceStatus):
             first = before.timings is None or before.timings.load_seconds is None
             ready: Condition | None = find(after.conditions, "Ready")

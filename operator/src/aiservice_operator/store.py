@@ -9,6 +9,7 @@ time. What was looked at last is also kept unpacked.
 
 from __future__ import annotations
 
+import logging
 import marshal
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterator
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
 from aiservice_operator.observed import Cache, Child, Observed, Service, lean, links, parse
+
+log = logging.getLogger(__name__)
 
 _REMEMBERED_DELETIONS = 20_000
 """How many uids of deleted objects are kept to tell a late echo of one from a new object."""
@@ -64,8 +67,12 @@ class Store:
         version = int(metadata["resourceVersion"])
         if version <= self._gone.get(metadata["uid"], -1) or (known is not None and version <= known.version):
             return frozenset()
-        body = lean(kind, body)
-        observed = parse(kind, body)
+        try:
+            body = lean(kind, body)
+            observed = parse(kind, body)
+        except Exception:  # one object that no version of the operator foresaw must not hide the others
+            log.exception("%s cannot be read, and is left out", identity)
+            return frozenset()
         found = links(observed)
         before = self.get(identity) if kind is Kind.MODEL_CACHE else None
         service = observed if isinstance(observed, Service) else None

@@ -88,6 +88,7 @@ class FakeKube:
 
     def __init__(self, existing: Json | None = None, *, mutate: Callable[[Json], None] = lambda _: None) -> None:
         self.existing = existing
+        self.scope = ""
         self.calls: list[str] = []
         self.error: KubeError | None = None
         self._mutate = mutate
