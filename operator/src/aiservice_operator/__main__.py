@@ -82,7 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "release":
             log.info("%d ModelCaches released", uvloop.run(release.run(settings, who, options.patience)))
         else:
-            uvloop.run(process.run(settings, who))
+            while uvloop.run(process.run(settings, who)):
+                log.info("beginning anew")
     except ConfigurationError as error:
         log.error("%s", error)
         return 2

@@ -14,7 +14,7 @@ from aiservice_operator.errors import ConflictError, NotFoundError, OperatorErro
 from aiservice_operator.kinds import Json, Kind, ObjectId
 from aiservice_operator.kube import SERVICE_ACCOUNT_TOKEN, Kube, connect
 from aiservice_operator.leader import Leadership
-from aiservice_operator.settings import Identity, Settings, Watch
+from aiservice_operator.settings import Identity, Settings
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +44,10 @@ async def run(settings: Settings, identity: Identity | None, patience: float) ->
     client = await connect(in_cluster=SERVICE_ACCOUNT_TOKEN.exists())
     try:
         if identity is None:
-            return await _let_go(Kube(client, lambda: True), settings.watch)
+            kube = Kube(client, lambda: True, scope=settings.watch.selector)
+            return await _let_go(kube, settings.watch.namespaces)
         leadership = Leadership(client, identity, settings.leader_election)
-        kube = Kube(client, leadership.held)
+        kube = Kube(client, leadership.held, scope=settings.watch.selector)
         return await _as_leader(leadership, kube, settings, patience)
     finally:
         await client.close()  # type: ignore[no-untyped-call] # has no types
@@ -59,7 +60,7 @@ async def _as_leader(leadership: Leadership, kube: Kube, settings: Settings, pat
 
     async def work() -> None:
         timer.cancel()
-        released.append(await _let_go(kube, settings.watch))
+        released.append(await _let_go(kube, settings.watch.namespaces))
 
     try:
         await leadership.run(work, given_up)
@@ -73,9 +74,9 @@ async def _as_leader(leadership: Leadership, kube: Kube, settings: Settings, pat
     return released[0]
 
 
-async def _let_go(kube: Kube, watch: Watch) -> int:
+async def _let_go(kube: Kube, namespaces: list[str]) -> int:
     released: set[str] = set()
-    while held := await _held(kube, watch):
+    while held := await _held(kube, namespaces):
         for body in held:
             metadata = body["metadata"]
             identity = ObjectId(Kind.MODEL_CACHE, metadata["namespace"], metadata["name"])
@@ -89,17 +90,13 @@ async def _let_go(kube: Kube, watch: Watch) -> int:
     return len(released)
 
 
-async def _held(kube: Kube, watch: Watch) -> list[Json]:
+async def _held(kube: Kube, namespaces: list[str]) -> list[Json]:
     everywhere: list[str | None] = [None]
-    bodies: list[Json] = []
-    for namespace in watch.namespaces or everywhere:
-        try:
-            bodies += (await kube.list_all(Kind.MODEL_CACHE, namespace)).bodies
-        except NotFoundError:  # the CustomResourceDefinition has gone, and every ModelCache with it
-            return []
-    return [
-        body
-        for body in bodies
-        if names.FINALIZER in body["metadata"].get("finalizers", [])
-        and watch.labels.items() <= body["metadata"].get("labels", {}).items()
-    ]
+    found: list[Json] = []
+    try:
+        for namespace in namespaces or everywhere:
+            async for page in kube.pages(Kind.MODEL_CACHE, namespace):
+                found += [body for body in page.bodies if names.FINALIZER in body["metadata"].get("finalizers", [])]
+    except NotFoundError:  # the CustomResourceDefinition has gone, and every ModelCache with it
+        return []
+    return found

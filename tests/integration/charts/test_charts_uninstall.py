@@ -58,7 +58,7 @@ def released(kubeconfig: Path, folder: Path, configuration: dict[str, Any], pati
         **os.environ,
         "KUBECONFIG": str(kubeconfig),
         "POD_NAME": "by-hand",
-        "POD_NAMESPACE": configuration.get("namespace", "default"),
+        "POD_NAMESPACE": "default",
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     return done.returncode, done.stderr
@@ -181,20 +181,23 @@ def test_nothing_is_released_while_an_operator_holds_the_lease(
 
 def test_release_by_hand_without_leader_election(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
     apply_crds(control_plane)
-    control_plane.apply(
+    others = model_cache("of-another-operator", namespace, OURS)
+    served = [
         model_cache("held", namespace, FOREIGN, OURS),
         model_cache("kept", namespace, FOREIGN),
         model_cache("going", namespace, OURS),
-    )
+    ]
+    for cache in served:
+        cache["metadata"]["labels"] = {"tier": "production"}
+    control_plane.apply(others, *served)
     control_plane.kubectl("delete", "modelcache", "going", "-n", namespace, "--wait=false")
-    configuration = {**CONFIG, "watch": {"namespaces": [namespace]}}
+    configuration = {**CONFIG, "watch": {"namespaces": [namespace], "labels": {"tier": "production"}}}
+    after = {"held": [FOREIGN], "kept": [FOREIGN], "of-another-operator": [OURS]}
     try:
-        code, said = released(control_plane.kubeconfig, tmp_path, configuration)
-        assert (code, "2 ModelCaches released" in said) == (0, True), said
-        assert finalizers(control_plane, namespace) == {"held": [FOREIGN], "kept": [FOREIGN]}
-
-        code, said = released(control_plane.kubeconfig, tmp_path, configuration)
-        assert (code, "0 ModelCaches released" in said) == (0, True), said
+        for expected in (2, 0):
+            code, said = released(control_plane.kubeconfig, tmp_path, configuration)
+            assert (code, f"{expected} ModelCaches released" in said) == (0, True), said
+            assert finalizers(control_plane, namespace) == after
     finally:
         release_caches(control_plane, namespace)
 

@@ -9,32 +9,40 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
-from aiservice_api.v1alpha1 import ModelCacheSpec
+from aiservice_api.v1alpha1 import AIServiceSpec, ModelCacheSpec
 from aiservice_operator import names
+from aiservice_operator.desired.autoscaler import autoscaler
 from aiservice_operator.desired.cache import hold, inline_cache
 from aiservice_operator.desired.common import wire
+from aiservice_operator.desired.container import Mount
+from aiservice_operator.desired.disruption_budget import disruption_budget
 from aiservice_operator.desired.job import Attempt, Placement, job
+from aiservice_operator.desired.network_policy import network_policy
+from aiservice_operator.desired.pod_monitor import pod_monitor
 from aiservice_operator.desired.pvc import pvc
 from aiservice_operator.desired.service import endpoints
 from aiservice_operator.desired.service import service as build_service
 from aiservice_operator.desired.service_account import service_account
-from aiservice_operator.desired.workload import Engine, Mount, workload
+from aiservice_operator.desired.workload import template_digest, workload
 from aiservice_operator.downloads import Proof
+from aiservice_operator.engines import Engine, choose_engine
 from aiservice_operator.kinds import Json, Kind
 from aiservice_operator.observed import Service
-from aiservice_operator.plan.service import choose_engine
-from aiservice_operator.settings import Toleration
+from aiservice_operator.settings import Monitoring, Toleration
 from aiservice_operator.states import claim
 from support.cluster import REPOSITORY
 from support.operator_objects import MODEL, SETTINGS, cache, live, service
+from support.operator_specs import FULL
 
 GOLDEN = REPOSITORY / "tests/data/operator"
-MOUNT = Mount(cache="mc-1", digest="d1", claim="mc-1", sub_path="model")
+MOUNT = Mount(cache="mc-1", digest="d1", claim="mc-1", sub_path="model", one_node=False)
 GATED: Json = {
     "huggingFace": {"repo": "o/m", "revision": "main", "include": ["*.safetensors"], "tokenSecretRef": {"name": "hub"}},
     "storage": {"size": "40Gi", "storageClassName": "fast", "accessMode": "ReadWriteMany"},
 }
+MONITORED = SETTINGS.model_copy(update={"monitoring": Monitoring(labels={"release": "prometheus"}, interval="15s")})
 CLAIM = claim(
     live(
         Kind.CLAIM,
@@ -45,15 +53,41 @@ CLAIM = claim(
 )
 
 
-def build_workload(built: Service, mount: Mount = MOUNT) -> Json:
+def build_workload(
+    built: Service,
+    mount: Mount = MOUNT,
+    *,
+    surge: bool = False,
+    replicas: int | None = 1,
+    references: str = "",
+) -> Json:
     assert built.spec is not None
     engine = choose_engine(built.spec, SETTINGS)
-    assert isinstance(engine, Engine)
-    return wire(workload(built.meta, built.spec, mount, engine))
+    assert isinstance(engine, Engine), engine
+    return wire(workload(built.meta, built.spec, mount, engine, surge=surge, replicas=replicas, references=references))
+
+
+def full() -> Service:
+    return service("sdxl", FULL)
+
+
+def full_workload() -> Json:
+    mount = Mount(cache="mine", digest="d2", claim="disk", sub_path="models/sdxl", one_node=True)
+    return build_workload(full(), mount, surge=True, replicas=None, references="r1")
+
+
+def built(child: BaseModel | Json | None) -> Json:
+    assert child is not None
+    return wire(child)
+
+
+def spec_of(one: Service) -> AIServiceSpec:
+    assert one.spec is not None
+    return one.spec
 
 
 def cpu_workload() -> Json:
-    return build_workload(service())
+    return build_workload(service(), surge=True)
 
 
 def gpu_workload() -> Json:
@@ -73,7 +107,15 @@ def gpu_workload() -> Json:
             ],
         },
     }
-    return build_workload(service("sdxl", two), Mount(cache="mine", digest="d2", claim="disk", sub_path=""))
+    return build_workload(
+        service("sdxl", two),
+        Mount(cache="mine", digest="d2", claim="disk", sub_path="", one_node=True),
+        replicas=3,
+    )
+
+
+def by_cpu() -> Service:
+    return service(spec={"autoscaling": {"max": 3, "metric": "CPU", "targetCpuUtilization": 60}})
 
 
 def download_job() -> Json:
@@ -101,7 +143,13 @@ def shared_cache() -> Json:
 BUILT: dict[str, Callable[[], Json]] = {
     "deployment-cpu": cpu_workload,
     "deployment-gpu": gpu_workload,
-    "service": lambda: wire(build_service(service().meta, service("w", {"tasks": ["speech-to-text"]}).spec.tasks)),  # type: ignore[union-attr] # it was parsed
+    "deployment-full": full_workload,
+    "autoscaler-concurrency": lambda: built(autoscaler(full().meta, spec_of(full()), scale_down=True)),
+    "autoscaler-cpu": lambda: built(autoscaler(service().meta, spec_of(by_cpu()), scale_down=False)),
+    "disruption-budget": lambda: built(disruption_budget(service().meta, spec_of(service()))),
+    "network-policy": lambda: built(network_policy(full().meta, spec_of(full()), SETTINGS)),
+    "pod-monitor": lambda: built(pod_monitor(full().meta, spec_of(full()), MONITORED)),
+    "service": lambda: wire(build_service(service().meta, spec_of(service()).tasks)),
     "service-account": lambda: wire(service_account(service().meta)),
     "job": download_job,
     "claim-before-download": claim_before,
@@ -119,36 +167,24 @@ def test_builds_the_golden_manifest(name: str) -> None:
     assert built == yaml.safe_load(golden.read_text())
 
 
-def test_restricted_pod_security_holds_for_every_pod() -> None:
-    for body in (cpu_workload(), gpu_workload(), download_job()):
-        pod = body["spec"]["template"]["spec"]
-        assert pod["automountServiceAccountToken"] is False
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in pod["containers"]:
-            security = container["securityContext"]
-            assert security["allowPrivilegeEscalation"] is False
-            assert security["readOnlyRootFilesystem"] is True
-            assert security["capabilities"] == {"drop": ["ALL"]}
-
-
-def test_a_pod_on_gpus_replaces_the_old_one_and_another_stands_beside_it() -> None:
-    strategies = [body["spec"]["strategy"]["rollingUpdate"] for body in (gpu_workload(), cpu_workload())]
-    assert strategies == [{"maxSurge": 0, "maxUnavailable": 1}, {"maxSurge": 1, "maxUnavailable": 0}]
-
-
-def test_gpus_that_the_spec_names_itself_make_a_gpu_pod() -> None:
-    body = build_workload(service(spec={"profile": None, "resources": {"limits": {"nvidia.com/mig-1g.5gb": "1"}}}))
-    env = {item["name"]: item.get("value") for item in body["spec"]["template"]["spec"]["containers"][0]["env"]}
-    assert env["AISERVICE_DEVICE"] == "cuda"
-    assert body["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
-
-
 def test_only_what_decides_the_pods_changes_the_pods() -> None:
-    """Another number of pods is no rollout; another digest of the model is one."""
-    template = cpu_workload()["spec"]["template"]
-    assert build_workload(service(spec={"replicas": 5}))["spec"]["template"] == template
-    assert build_workload(service(), Mount("mc-1", "d2", "mc-1", "model"))["spec"]["template"] != template
+    """Another number of pods or another way to replace them is no rollout; what the pods read is one."""
+    template, digest = cpu_workload()["spec"]["template"], template_digest(cpu_workload())
+    assert digest
+    for same in (build_workload(service(spec={"replicas": 5})), build_workload(service(), surge=False, replicas=None)):
+        assert same["spec"]["template"] == template
+        assert template_digest(same) == digest
+    for other in (
+        build_workload(service(), replace(MOUNT, digest="d2")),
+        build_workload(service(), references="r1"),
+        build_workload(service(spec={"pod": {"labels": {"team": "a"}}})),
+    ):
+        assert other["spec"]["template"] != template
+        assert template_digest(other) != digest
+
+
+def test_a_deployment_of_before_has_no_digest_of_its_pods() -> None:
+    assert template_digest({"metadata": {"name": "x"}}) == ""
 
 
 def test_a_volume_never_shrinks() -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
 from kubernetes.aio import client
 from pydantic import BaseModel
 
+from aiservice_api.v1alpha1 import Toleration as StatedToleration
+from aiservice_api.v1alpha1.common import ApiModel
 from aiservice_operator import names
 from aiservice_operator.kinds import RESOURCES, Json, Kind
 from aiservice_operator.observed import Meta
-from aiservice_operator.settings import Profile, Toleration
+from aiservice_operator.settings import Toleration
+
+_Built = TypeVar("_Built", bound=BaseModel)
 
 USER = 65532
 """Uid and gid of everything that runs in the project's images."""
@@ -74,19 +81,24 @@ def scratch(name: str = "tmp") -> client.V1Volume:
     return client.V1Volume(name=name, empty_dir=client.V1EmptyDirVolumeSource())
 
 
-def tolerations(wanted: list[Toleration]) -> list[client.V1Toleration] | None:
+def tolerations(wanted: Sequence[Toleration | StatedToleration]) -> list[client.V1Toleration] | None:
     """Builds tolerations; None where there are none."""
     return [client.V1Toleration(**toleration.model_dump(exclude_none=True)) for toleration in wanted] or None
 
 
-def pull_secrets(secrets: list[str]) -> list[client.V1LocalObjectReference] | None:
-    """Builds references to image pull secrets; None where there are none."""
-    return [client.V1LocalObjectReference(name=name) for name in secrets] or None
+def pull_secrets(secrets: Sequence[str]) -> list[client.V1LocalObjectReference] | None:
+    """Builds references to image pull secrets, each once; None where there are none."""
+    return [client.V1LocalObjectReference(name=name) for name in dict.fromkeys(secrets)] or None
 
 
-def node_selector(profile: Profile) -> dict[str, str] | None:
-    """Returns a profile's node selector; None where it has none."""
-    return dict(profile.node_selector) or None
+def resources(requests: Mapping[str, str], limits: Mapping[str, str]) -> client.V1ResourceRequirements:
+    """Builds the compute resources of a container."""
+    return client.V1ResourceRequirements(requests=dict(requests) or None, limits=dict(limits) or None)
+
+
+def as_in_a_pod(kind: type[_Built], stated: ApiModel) -> _Built:
+    """Builds what the API takes field by field as Kubernetes has it; what is at its default is left to Kubernetes."""
+    return kind.model_validate(stated.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True))
 
 
 def wire(built: BaseModel | Json) -> Json:

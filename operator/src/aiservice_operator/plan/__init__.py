@@ -3,7 +3,8 @@
 from aiservice_operator.plan.actions import Action, Apply, Delete, Refusal
 from aiservice_operator.plan.cache import plan_cache
 from aiservice_operator.plan.download import CachePlan, CacheView
-from aiservice_operator.plan.service import Rejection, ServicePlan, ServiceView, plan_service
+from aiservice_operator.plan.service import ServicePlan, ServiceView, plan_service
+from aiservice_operator.refusals import Rejection
 
 __all__ = [
     "Action",

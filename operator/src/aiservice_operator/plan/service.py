@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aiservice_api.tasks import ENGINES
-from aiservice_api.v1alpha1 import AIServiceSpec, ConditionStatus
+from aiservice_api.v1alpha1 import ConditionStatus, Storage
 from aiservice_operator.desired.common import wire
+from aiservice_operator.desired.container import Mount
 from aiservice_operator.desired.service import service as desired_service
 from aiservice_operator.desired.service_account import service_account
-from aiservice_operator.desired.workload import Engine, Mount, workload
+from aiservice_operator.desired.workload import workload
+from aiservice_operator.engines import choose_engine
 from aiservice_operator.kinds import Apis, Kind
 from aiservice_operator.names import source_digest
 from aiservice_operator.observed import Cache, Child, Service, mounted_digest
 from aiservice_operator.plan.actions import Action, ensure
-from aiservice_operator.settings import Profile, Settings
+from aiservice_operator.refusals import Rejection
+from aiservice_operator.settings import Settings
 
 PUBLISHED_FOLDER = "model"
 """Where the downloader publishes a complete download on its volume."""
@@ -41,14 +43,6 @@ class ServiceView:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why an AIService cannot be served as it is written."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class ServicePlan:
     """What to do, and what was decided on the way."""
 
@@ -66,7 +60,7 @@ def plan_service(view: ServiceView, settings: Settings) -> ServicePlan:
         return ServicePlan(
             (), Rejection("InvalidSpec", f"this version of the operator cannot read it: {view.service.invalid}")
         )
-    engine = choose_engine(spec, settings)
+    engine = choose_engine(spec, settings, view.cache.spec if view.cache is not None else None)
     if isinstance(engine, Rejection):
         return ServicePlan((), engine)
     mount = choose_mount(view)
@@ -80,45 +74,16 @@ def plan_service(view: ServiceView, settings: Settings) -> ServicePlan:
     # Pods are refused while their ServiceAccount is missing, and tried again later and later.
     if view.account is None:
         return ServicePlan(before)
-    return ServicePlan(
-        (*before, *ensure(Kind.DEPLOYMENT, wire(workload(meta, spec, mount, engine)), view.deployment, meta))
+    pods = workload(
+        meta,
+        spec,
+        mount,
+        engine,
+        surge=not engine.hardware.on_gpu,
+        replicas=1 if spec.replicas is None else spec.replicas,
+        references="",
     )
-
-
-def choose_engine(spec: AIServiceSpec, settings: Settings) -> Engine | Rejection:
-    """Returns the server for a spec, and what it runs on."""
-    profile = Profile()
-    if spec.profile is not None:
-        if spec.profile not in settings.profiles:
-            return _unknown_profile(spec.profile, settings.profiles)
-        profile = settings.profiles[spec.profile]
-    image = spec.engine.image or settings.images.get(ENGINES[spec.tasks[0]])
-    if image is None:
-        tasks = " and ".join(task.value for task in spec.tasks)
-        return Rejection(
-            "NoEngine",
-            f"the operator has no image for {tasks}: set spec.engine.image to a server that serves it, or give the "
-            f"operator one (chart value images.{ENGINES[spec.tasks[0]]})",
-        )
-    return Engine(image, settings.image_pull_policy, settings.image_pull_secrets, profile)
-
-
-def _unknown_profile(name: str, profiles: dict[str, Profile]) -> Rejection:
-    known = ", ".join(_describe(name, profile) for name, profile in sorted(profiles.items()))
-    return Rejection(
-        "UnknownProfile",
-        f"the operator has no resource profile {name!r}: set spec.profile to one of: {known}"
-        if known
-        else f"the operator has no resource profile {name!r}, and no other: set spec.resources instead, or give the "
-        "operator profiles (chart value profiles)",
-    )
-
-
-def _describe(name: str, profile: Profile) -> str:
-    if profile.gpu is None:
-        return name
-    memory = f", {profile.gpu.memory_gi_b} GiB" if profile.gpu.memory_gi_b is not None else ""
-    return f"{name} ({profile.gpu.count} x {profile.gpu.resource}{memory})"
+    return ServicePlan((*before, *ensure(Kind.DEPLOYMENT, wire(pods), view.deployment, meta)))
 
 
 def choose_mount(view: ServiceView) -> Mount | None:
@@ -133,9 +98,15 @@ def choose_mount(view: ServiceView) -> Mount | None:
 def _mount(cache: Cache, digest: str) -> Mount | None:
     if cache.spec is None:
         return None
-    if cache.spec.pvc is not None:
-        return Mount(cache.meta.name, digest, cache.spec.pvc.claim_name, cache.spec.pvc.path)
-    return Mount(cache.meta.name, digest, cache.meta.name, PUBLISHED_FOLDER)
+    name, pvc = cache.meta.name, cache.spec.pvc
+    if pvc is not None:
+        return Mount(name, digest, pvc.claim_name, pvc.path, one_node=_one_node(cache.status.access_mode))
+    stated = (cache.spec.storage or Storage()).access_mode
+    return Mount(name, digest, name, PUBLISHED_FOLDER, one_node=_one_node(cache.status.access_mode or stated))
+
+
+def _one_node(access_mode: str | None) -> bool:
+    return access_mode in {"ReadWriteOnce", "ReadWriteOncePod"}
 
 
 def cache_ready(cache: Cache) -> bool:

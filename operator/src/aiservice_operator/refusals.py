@@ -1,0 +1,57 @@
+"""What the schema lets pass and cannot be served all the same, because fields far apart contradict each other."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+
+from aiservice_api.tasks import PORTS
+from aiservice_api.v1alpha1 import AIServiceSpec, PodOverrides
+
+MODEL_DIR = "/models"
+"""Where the engine finds the model; read-only, so nothing can be mounted below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why an AIService cannot be served as it is written."""
+
+    reason: str
+    message: str
+
+
+def contradiction(spec: AIServiceSpec) -> Rejection | None:
+    """Returns why the pods of a spec could not start, or not be reached; None where nothing is wrong."""
+    if spec.pod is None:
+        return None
+    return _port_taken(spec, spec.pod) or _mount_hidden(spec.pod)
+
+
+def _port_taken(spec: AIServiceSpec, pod: PodOverrides) -> Rejection | None:
+    """The containers of a pod share one network: two cannot listen on one port, nor have one name for two."""
+    numbers = {PORTS[task]: "the engine" for task in spec.tasks}
+    port_names = {task.value: "the engine" for task in spec.tasks}
+    for sidecar in pod.sidecars:
+        for port in sidecar.ports:
+            rival = numbers.get(port.container_port) or port_names.get(port.name)
+            if rival is not None:
+                return Rejection(
+                    "PortConflict",
+                    f"the sidecar {sidecar.name} has port {port.name} ({port.container_port}), of which {rival} has "
+                    "the name or the number already: give it another name and number in spec.pod.sidecars",
+                )
+            numbers[port.container_port] = port_names[port.name] = f"the sidecar {sidecar.name}"
+    return None
+
+
+def _mount_hidden(pod: PodOverrides) -> Rejection | None:
+    """A path that is one of the operator's but for a slash hides it; below a read-only one none can be made."""
+    for mount in pod.volume_mounts:
+        path = posixpath.normpath("/" + mount.mount_path.lstrip("/"))
+        if path in {"/", "/tmp", "/dev/shm"} or path == MODEL_DIR or path.startswith(f"{MODEL_DIR}/"):  # noqa: S108 - where the operator's volumes are
+            return Rejection(
+                "MountConflict",
+                f"spec.pod.volumeMounts mounts {mount.name} at {mount.mount_path}, which would hide what the operator "
+                "mounts there, or needs a folder on the read-only model: choose a path such as /data",
+            )
+    return None
