@@ -279,3 +279,15 @@ def test_every_known_need_is_less_in_smaller_formats() -> None:
         ]
         assert ordered == sorted(ordered, reverse=True)
         assert Precision.FP16 in needs, "what auto stands for can be compared"
+
+
+def test_the_documentation_lists_the_same_needs() -> None:
+    lines = (REPOSITORY / "docs/hardware.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    formats = next(row[1:] for row in cells if row[0] == "repository")
+    documented = {
+        row[0]: {Precision(name): Decimal(gib) for name, gib in zip(formats, row[1:], strict=True) if gib}
+        for row in cells
+        if row[0] in NEEDS
+    }
+    assert documented == NEEDS
