@@ -140,6 +140,15 @@ class KubeApi:
     def create(self, kind: str, body: Mapping[str, Any]) -> Any:
         return self.request("POST", self.path(kind), {**self.type_of(kind), **body})
 
+    def dry_create(self, body: Mapping[str, Any]) -> Any:
+        """What would be stored. Unknown fields are refused, as kubectl has it."""
+        return self.request("POST", self.path(body["kind"]), body, query={"dryRun": "All", "fieldValidation": "Strict"})
+
+    def apply(self, body: Mapping[str, Any]) -> Any:
+        """Server-side apply, as `kubectl apply --server-side` does it."""
+        path, query = self.path(body["kind"], body["metadata"]["name"]), {"fieldManager": "kubectl", "force": "true"}
+        return self.request("PATCH", path, body, "application/apply-patch+yaml", query)
+
     def get(self, kind: str, name: str) -> Any:
         return self.request("GET", self.path(kind, name))
 
