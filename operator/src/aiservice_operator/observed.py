@@ -149,11 +149,13 @@ def _lean(kind: Kind, body: Json) -> Json:
     metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
     if kind is not Kind.POD:
         return {**body, "metadata": metadata}
-    containers = [
-        {key: container[key] for key in ("name", "image", "resources") if key in container}
-        for container in body["spec"]["containers"]
-    ]
-    spec = {"nodeName": body["spec"].get("nodeName", ""), "containers": containers}
+    spec: Json = {"nodeName": body["spec"].get("nodeName", "")}
+    for field in ("initContainers", "containers"):
+        if field in body["spec"]:
+            spec[field] = [
+                {key: container[key] for key in ("name", "image", "resources") if key in container}
+                for container in body["spec"][field]
+            ]
     return {"metadata": metadata, "spec": spec, "status": body.get("status", {})}
 
 
@@ -227,6 +229,11 @@ def mounted_cache(deployment: Child) -> str | None:
 def mounted_digest(deployment: Child) -> str:
     """Returns the digest of the content that a Deployment's pods mount."""
     return _template_annotations(deployment).get(names.DIGEST_ANNOTATION, "")
+
+
+def mounted_references(deployment: Child) -> str:
+    """Returns the hash of the Secrets and ConfigMaps that a Deployment's pods were made with; empty: of none."""
+    return _template_annotations(deployment).get(names.REFERENCES_ANNOTATION, "")
 
 
 def _template_annotations(deployment: Child) -> dict[str, str]:
