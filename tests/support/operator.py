@@ -106,6 +106,11 @@ class OperatorProcess:
         assert self._process is not None, "it was not started"
         return self._process
 
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._running.pid
+
     def signal(self, number: int) -> None:
         self._running.send_signal(number)
 

@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
     logs.configure(settings.log)
     handlers.quiet()
     try:
-        uvloop.run(process.run(settings, who))
+        while uvloop.run(process.run(settings, who)):
+            log.info("beginning anew")
     except ConfigurationError as error:
         log.error("%s", error)
         return 2

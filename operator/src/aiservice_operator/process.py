@@ -30,16 +30,23 @@ _WORKERS = 24
 _LOST_WATCH_SECONDS = 60.0
 """How long a watch may be gone before the process counts as sick; a rolling API server is back sooner."""
 _STOP_SECONDS = 4.0
+_DISCOVERY_SECONDS = 30.0
+_CONFIRM_SECONDS = 3.0
 _SETTLE_SECONDS = 0.1
 """How long the status of children may change before it is looked at: controllers write it several times in a row."""
+_GATHER_SECONDS = 0.5
+"""How long users of a ModelCache that exists are gathered: it is written once for all of them."""
 
 
-async def run(settings: Settings, identity: Identity | None) -> None:
-    """Runs one replica until SIGTERM or SIGINT.
+async def run(settings: Settings, identity: Identity | None) -> bool:
+    """Runs one replica until SIGTERM or SIGINT, or until the cluster serves other APIs.
 
     Args:
         settings: The configuration.
         identity: Who it is; None where leader election is off.
+
+    Returns:
+        Whether to run again, with what the cluster serves now.
 
     Raises:
         OperatorError: it cannot go on.
@@ -47,7 +54,7 @@ async def run(settings: Settings, identity: Identity | None) -> None:
     client = await connect(in_cluster=SERVICE_ACCOUNT_TOKEN.exists())
     try:
         apis = await Kube(client, lambda: False).apis()
-        await Operator(client, settings, identity, apis).run()
+        return await Operator(client, settings, identity, apis).run()
     finally:
         await client.close()  # type: ignore[no-untyped-call] # has no types
 
@@ -57,14 +64,18 @@ class Operator:
 
     def __init__(self, client: ApiClient, settings: Settings, identity: Identity | None, apis: Apis) -> None:
         self._settings = settings
+        self._apis = apis
         self._stop = asyncio.Event()
+        self._again = False
         self._acting = False
         self._store = Store()
         self._queue: Queue[Key] = Queue(jitter=lambda: random.uniform(0.8, 1.2))  # noqa: S311 - no secret
         self._metrics = Metrics()
-        self._monitor = WatchMonitor(settings.watch.namespaces, apis.kinds)
+        self._monitor = WatchMonitor(
+            settings.watch.namespaces, apis.kinds, began=lambda kind: self._metrics.watches.labels(kind).inc()
+        )
         self._leadership = Leadership(client, identity, settings.leader_election) if identity is not None else None
-        self._kube = Kube(client, self._may_write, self._metrics.wrote)
+        self._kube = Kube(client, self._may_write, self._metrics.wrote, settings.watch.selector)
         self._synchroniser = Synchroniser(
             self._store, self._kube, self._monitor, metrics=self._metrics, notify=self._notify
         )
@@ -83,8 +94,11 @@ class Operator:
         self._metrics.gauge("leader", "1 while this replica acts.", lambda: self._acting and self._may_write())
         self._metrics.gauge("watch_lost_seconds", "For how long a watch has been gone.", self._monitor.lost_seconds)
 
-    async def run(self) -> None:
-        """Runs until the process is told to stop.
+    async def run(self) -> bool:
+        """Runs until the process is told to stop, or the cluster serves other APIs.
+
+        Returns:
+            Whether it was the second.
 
         Raises:
             OperatorError: it cannot go on.
@@ -100,6 +114,7 @@ class Operator:
             asyncio.create_task(watching, name="watching"),
             asyncio.create_task(self._synchroniser.run(), name="comparing"),
             asyncio.create_task(self._lead(), name="leading"),
+            asyncio.create_task(self._discover(), name="discovering"),
         }
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -114,12 +129,38 @@ class Operator:
                 part.cancel()
             await asyncio.wait(parts, timeout=_STOP_SECONDS)
             await server.cleanup()
+        return self._again
 
     def _take_signals(self) -> None:
         """Kopf has handlers of its own, which would end everything at once: the Lease would not be given back."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+
+    async def _discover(self) -> None:
+        """Looks from time to time which of the optional APIs are served, and ends everything when others are.
+
+        An API server that starts serves them one after the other: what it says counts when it says so twice.
+        """
+        while True:
+            await asyncio.sleep(_DISCOVERY_SECONDS)
+            found = await self._served()
+            if found == self._apis:
+                continue
+            await asyncio.sleep(_CONFIRM_SECONDS)
+            if found == await self._served():
+                break
+        log.info("the cluster serves other APIs than before: %s", found)
+        self._again = True
+        self._stop.set()
+        await asyncio.Event().wait()  # until the others have ended
+
+    async def _served(self) -> Apis:
+        """Asks what is served; where nobody answers, it is as before."""
+        try:
+            return await self._kube.apis()
+        except KubeError:
+            return self._apis
 
     async def _lead(self) -> None:
         if self._leadership is None:
@@ -179,11 +220,17 @@ class Operator:
             self._notify(self._store.remove(kind, body))
             return
         metadata = body["metadata"]
-        known = self._store.get(ObjectId(kind, metadata.get("namespace", ""), metadata["name"]))
+        identity = ObjectId(kind, metadata.get("namespace", ""), metadata["name"])
+        before = self._store.generation(identity)
         concerned = self._store.put(kind, body)
-        own = kind in (Kind.AISERVICE, Kind.MODEL_CACHE)
-        same_spec = known is not None and known.meta.generation == metadata.get("generation", 0)
-        self._notify(concerned, 0.0 if own or not same_spec else _SETTLE_SECONDS)
+        if kind is Kind.AISERVICE:
+            caches = frozenset(key for key in concerned if key.kind is Kind.MODEL_CACHE and self._store.cache(key))
+            self._notify(caches, _GATHER_SECONDS)
+            self._notify(concerned - caches)
+        elif kind is Kind.MODEL_CACHE or before != metadata.get("generation", 0):
+            self._notify(concerned)
+        else:
+            self._notify(concerned, _SETTLE_SECONDS)
 
     def _notify(self, keys: frozenset[Key], after: float = 0.0) -> None:
         """Enqueues keys; a replica that does not act takes all of them when it begins to."""

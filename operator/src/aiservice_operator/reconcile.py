@@ -50,9 +50,9 @@ _ROUNDS = 6
 _YOUNG_SECONDS = 30.0
 _LOOK_SECONDS = (2.0, 15.0)
 """How often a claim that no watch tells of is looked at: while it is young, and afterwards."""
-_INTERIM_SECONDS = (0.5, 2.0)
+_INTERIM_SECONDS = {Kind.AISERVICE: (1.0, 5.0), Kind.MODEL_CACHE: (0.5, 2.0)}
 """How long a status in progress waits for a better one, so that a quick start costs no extra writes: the first, and
-each after another."""
+each after another. A download's progress is looked at sooner than a start's."""
 
 
 def wall_clock() -> datetime:
@@ -97,6 +97,17 @@ def _settled(
 
 def _first(*waits: float | None) -> float | None:
     return min((wait for wait in waits if wait is not None), default=None)
+
+
+def _bytes_done(status: ModelCacheStatus) -> int:
+    return status.download.bytes_done if status.download is not None else 0
+
+
+def _interim(before: Sequence[Condition], after: Sequence[Condition]) -> bool:
+    """Whether a status only tells of progress: nothing turned that anyone acts upon."""
+    ready, available, was = find(after, "Ready"), find(after, "Available"), find(before, "Available")
+    served, serves = (found is not None and found.status is ConditionStatus.TRUE for found in (was, available))
+    return ready is not None and ready.status is ConditionStatus.UNKNOWN and served == serves
 
 
 class Reconciler:
@@ -284,18 +295,18 @@ class Reconciler:
             Seconds to wait where it is held back, because it may be overtaken at once.
         """
         wire = after.to_wire()
-        ready = find(after.conditions, "Ready")
-        interim = ready is not None and ready.status is ConditionStatus.UNKNOWN
+        interim = _interim(before.conditions, after.conditions)
         if not interim:
             self._interim_due.pop(key, None)
         if before.to_wire() == wire:
             return None
         if interim:
             now = asyncio.get_running_loop().time()
-            due = self._interim_due.setdefault(key, now + _INTERIM_SECONDS[0])
+            first, next_one = _INTERIM_SECONDS[key.kind]
+            due = self._interim_due.setdefault(key, now + first)
             if now < due:
                 return due - now
-            self._interim_due[key] = now + _INTERIM_SECONDS[1]
+            self._interim_due[key] = now + next_one
         meta = of.meta
         metadata = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}
         written = await self._kube.apply(key, {"metadata": metadata, "status": wire}, "status")
@@ -321,6 +332,8 @@ class Reconciler:
         before: AIServiceStatus | ModelCacheStatus,
         after: AIServiceStatus | ModelCacheStatus,
     ) -> None:
+        if isinstance(before, ModelCacheStatus) and isinstance(after, ModelCacheStatus):
+            self._metrics.download_bytes.inc(max(_bytes_done(after) - _bytes_done(before), 0))
         if isinstance(before, AIServiceStatus) and isinstance(after, AIServiceStatus):
             first = before.timings is None or before.timings.load_seconds is None
             ready: Condition | None = find(after.conditions, "Ready")

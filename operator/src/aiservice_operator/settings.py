@@ -90,11 +90,25 @@ class Profile(_Section):
     """Shown by `kubectl ais plan`; nothing is decided by it."""
 
 
+_LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
+_LABEL_VALUE = r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
+
+
 class Watch(_Section):
     """What the operator looks at."""
 
     namespaces: list[str] = []
     """Namespaces that are served. Empty: all."""
+    labels: dict[
+        Annotated[str, Field(pattern=_LABEL_KEY, max_length=317)], Annotated[str, Field(pattern=_LABEL_VALUE)]
+    ] = {}
+    """Labels of the AIServices and ModelCaches that are served. Empty: all. Operators with different values of one
+    label can share a namespace."""
+
+    @property
+    def selector(self) -> str:
+        """The label selector of what is served; empty: all."""
+        return ",".join(f"{name}={value}" for name, value in sorted(self.labels.items()))
 
 
 class Download(_Section):

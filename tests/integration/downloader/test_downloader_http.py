@@ -22,7 +22,7 @@ def test_files_are_fetched_verified_and_published_and_a_second_run_asks_nobody(j
 
     assert (first.code, first.stderr) == (0, "")
     total = sum(len(data) for data in files.values())
-    assert first.message == {"status": "ok", "bytes": total, "files": 3, "revision": None}
+    assert first.message == {"status": "ok", "bytes": total, "files": 3, "revision": None, "fetchedBytes": total}
     assert first.lines[0]["event"] == "progress"
     assert first.lines[0]["bytesTotal"] == total
     assert {key: first.lines[-1][key] for key in ("event", "bytes", "files")} == {
@@ -34,7 +34,7 @@ def test_files_are_fetched_verified_and_published_and_a_second_run_asks_nobody(j
 
     asked = len(server.requests)
     second = job.run(source)
-    assert second.message == first.message
+    assert second.message == {**first.message, "fetchedBytes": 0}
     assert [line["event"] for line in second.lines] == ["done"]
     assert len(server.requests) == asked
 

@@ -130,7 +130,7 @@ def test_an_engine_that_crashes(world: World) -> None:
     assert message == "container engine exited with code 1: the weights in /models are no Whisper model"
     failure = world.api.get("AIService", "crashing")["status"]["lastFailure"]
     assert (failure["reason"], failure["object"].split("-")[0]) == ("CrashLoopBackOff", "Pod/crashing")
-    world.until_events("crashing", "ModelCached", "Failed")
+    world.until_events("crashing", "Failed")
     world.kubelet.serve = ready
     service = world.until_serving("crashing")
     assert service["status"]["lastFailure"]["reason"] == "CrashLoopBackOff"
@@ -160,7 +160,7 @@ def test_a_new_engine_that_crashes_leaves_the_old_one_serving(world: World) -> N
     message = ready_message(world, "careful", "CrashLoopBackOff")
     assert message.endswith("unknown flag --wrong. Meanwhile 1 pod as before.")
     assert condition(world.api.get("AIService", "careful"), "Available")["status"] == "True"
-    world.until_events("careful", "ModelCached", "Ready", "Degraded")
+    world.until_events("careful", "Ready", "Degraded")
 
 
 def test_a_gpu_that_is_not_there(world: World) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 _READ_BYTES = 4 << 20
 
@@ -16,14 +17,34 @@ class Digest:
     """What the content of a file must hash to.
 
     `git-sha1` is Git's name of a blob, SHA-1 over a header with the size and the content. The Hub publishes it for
-    files that are kept in Git itself, and SHA-256 for the large ones.
+    files that are kept in Git itself, and SHA-256 for the large ones. `md5` and `crc32` are what S3 has for objects
+    without a SHA-256. `etag` names content without being computed from it, so that only the size can be checked.
     """
 
-    algorithm: Literal["sha256", "git-sha1"]
+    algorithm: Literal["sha256", "git-sha1", "md5", "crc32", "etag"]
     hex: str
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
+
+
+class _Sum(Protocol):
+    def update(self, chunk: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+class _Crc32:
+    """CRC-32 in the manner of hashlib."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, chunk: bytes) -> None:
+        self._value = zlib.crc32(chunk, self._value)
+
+    def hexdigest(self) -> str:
+        return f"{self._value:08x}"
 
 
 class Hasher:
@@ -34,22 +55,21 @@ class Hasher:
 
         Args:
             expected: What the whole content must hash to.
-            size: Bytes in all; a git-sha1 cannot be computed without it.
+            size: Bytes in all; a git-sha1 cannot be computed, nor an etag be checked, without it.
         """
+        if size is None and expected.algorithm in {"git-sha1", "etag"}:
+            raise ValueError(f"a {expected.algorithm} digest needs the size of the file")
         self._expected = expected
+        self._wanted_size = size
         self._sha256 = hashlib.sha256()
-        self._git = None
-        if expected.algorithm == "git-sha1":
-            if size is None:
-                raise ValueError("a git-sha1 digest needs the size of the file")
-            self._git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        self._other = _other_sum(expected, size)
         self.size = 0
 
     def update(self, chunk: bytes) -> None:
         """Takes the next bytes."""
         self._sha256.update(chunk)
-        if self._git is not None:
-            self._git.update(chunk)
+        if self._other is not None:
+            self._other.update(chunk)
         self.size += len(chunk)
 
     @property
@@ -59,12 +79,23 @@ class Hasher:
 
     @property
     def found(self) -> str:
-        """The digest of all bytes so far, by the expected digest's algorithm, in hex."""
-        return self.sha256 if self._git is None else self._git.hexdigest()
+        """The digest of all bytes so far, by the expected digest's algorithm if it has one, in hex."""
+        return self.sha256 if self._other is None else self._other.hexdigest()
 
     def matches(self) -> bool:
         """Whether the bytes so far are the expected content."""
+        if self._expected.algorithm == "etag":
+            return self.size == self._wanted_size
         return self.found == self._expected.hex
+
+
+def _other_sum(expected: Digest, size: int | None) -> _Sum | None:
+    """What has to be computed beside SHA-256."""
+    if expected.algorithm == "git-sha1":
+        return hashlib.sha1(b"blob %d\0" % (size or 0), usedforsecurity=False)
+    if expected.algorithm == "md5":
+        return hashlib.md5(usedforsecurity=False)
+    return _Crc32() if expected.algorithm == "crc32" else None
 
 
 def hash_file(path: Path, hasher: Hasher, check: Callable[[], None]) -> None:
