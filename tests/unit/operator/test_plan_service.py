@@ -9,46 +9,19 @@ import pytest
 
 from aiservice_operator.capacity import Capacity
 from aiservice_operator.kinds import Kind
-from aiservice_operator.observed import Cache, Service
+from aiservice_operator.observed import Cache
 from aiservice_operator.plan import Action, Apply, ServicePlan, ServiceView
 from aiservice_operator.plan import plan_service as plan_at
 from aiservice_operator.settings import Settings
 from support.operator_objects import NOW, SETTINGS, cache, live, service, timestamp
+from support.operator_views import settled, view
 
-CHILDREN = {
-    Kind.SERVICE_ACCOUNT: "account",
-    Kind.SERVICE: "endpoint",
-    Kind.DEPLOYMENT: "deployment",
-    Kind.AUTOSCALER: "autoscaler",
-    Kind.DISRUPTION_BUDGET: "budget",
-    Kind.NETWORK_POLICY: "policy",
-    Kind.POD_MONITOR: "monitor",
-}
 READY = cache("mc-443918c0b15e3fd1", ready=True, ours=True)
 LOADING = cache("mc-443918c0b15e3fd1", ready=False, ours=True)
 
 
-def view(known: Service, **fields: Any) -> ServiceView:
-    empty: dict[str, Any] = {
-        **dict.fromkeys(("cache", "mounted", "deployment", "endpoint", "account")),
-        "pods": (),
-        "rivals": (),
-    }
-    return ServiceView(service=known, **{**empty, **fields})
-
-
 def plan_service(known: ServiceView, settings: Settings = SETTINGS) -> ServicePlan:
     return plan_at(known, settings, NOW)
-
-
-def settled(known: Service, **fields: Any) -> ServiceView:
-    """A view in which everything planned has been applied."""
-    found: dict[str, Any] = dict(fields)
-    for _ in range(2):
-        for action in plan_service(view(known, **found)).actions:
-            assert isinstance(action, Apply)
-            found[CHILDREN[action.identity.kind]] = live(action.identity.kind, action.body)
-    return view(known, **found)
 
 
 def kinds(plan: ServicePlan) -> list[str]:
