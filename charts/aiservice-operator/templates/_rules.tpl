@@ -49,4 +49,20 @@
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
+{{- if .Values.rollOnConfigChange }}
+# Those that a spec names, read by name to see that they change; never listed, never watched.
+- apiGroups: [""]
+  resources: [secrets, configmaps]
+  verbs: [get]
+{{- end }}
+{{- end -}}
+
+{{- /* What it needs to see whether a GPU is free: what nodes have, and what the pods of all namespaces take of it. */ -}}
+{{- define "aiservice-operator.nodeRules" -}}
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get, list]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
 {{- end -}}

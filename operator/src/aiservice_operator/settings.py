@@ -198,6 +198,9 @@ class Settings(_Section):
     """Names of Secrets, put on serving and download pods. They must exist in the pods' namespaces."""
     profiles: dict[str, Profile] = {}
     download: Download = Download()
+    roll_on_config_change: bool = True
+    """Whether pods are replaced when a Secret or ConfigMap that they take values from changes, and a failed download is
+    tried again when its Secret does. Needs the right to get them; where not set none is read."""
     network: Network = Network()
     monitoring: Monitoring = Monitoring()
     leader_election: LeaderElection = LeaderElection()

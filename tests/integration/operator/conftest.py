@@ -32,17 +32,28 @@ def node(control_plane: ControlPlane) -> Iterator[str]:
     control_plane.remove_node(name)
 
 
-def restricted(control_plane: ControlPlane, namespace: str, folder: Path) -> Path:
-    """A kubeconfig with the rights that the chart gives to the operator, in one namespace, and no others."""
+def chart_rules(name: str) -> list[dict[str, Any]]:
+    """The rules that the chart gives a role, as for values that ask for all of them."""
     template = (REPOSITORY / "charts/aiservice-operator/templates/_rules.tpl").read_text()
-    rules = yaml.safe_load("".join(line for line in template.splitlines(True) if not line.startswith("{{")))
+    defined = template.split(f'{{{{- define "aiservice-operator.{name}" -}}}}\n')[1].split("{{- end -}}")[0]
+    rules: list[dict[str, Any]] = yaml.safe_load(
+        "".join(line for line in defined.splitlines(True) if not line.startswith("{{"))
+    )
+    return rules
+
+
+def restricted(control_plane: ControlPlane, namespace: str, folder: Path) -> Path:
+    """A kubeconfig with the rights that the chart gives to the operator, in one namespace, and no others.
+
+    What it may see of nodes, and of the pods of other namespaces, comes with `see_nodes`.
+    """
     rbac: dict[str, Any] = {"apiVersion": "rbac.authorization.k8s.io/v1"}
     metadata = {"name": "operator", "namespace": namespace}
     account = {"kind": "ServiceAccount", "name": "operator", "namespace": namespace}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"}
     control_plane.apply(
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        {**rbac, "kind": "Role", "metadata": metadata, "rules": rules},
+        {**rbac, "kind": "Role", "metadata": metadata, "rules": chart_rules("rules")},
         {**rbac, "kind": "RoleBinding", "metadata": metadata, "roleRef": role, "subjects": [account]},
     )
     token = control_plane.kubectl("create", "token", "operator", "-n", namespace, "--duration=2h").strip()
