@@ -121,6 +121,8 @@ class Download(_Section):
         requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"}
     )
     progress_interval_seconds: Annotated[float, Field(gt=0)] = 5
+    verify_interval_hours: Annotated[int, Field(ge=1)] = 24
+    """How often the files of a cache with `verify: Always` are compared with their digests."""
     allowed_hosts: list[str] = []
     """Hosts (`minio.storage.svc`, `*.corp.example`) and networks (`10.1.0.0/16`) that downloads may reach besides
     public addresses."""
