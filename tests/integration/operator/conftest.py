@@ -65,6 +65,30 @@ def restricted(control_plane: ControlPlane, namespace: str, folder: Path) -> Pat
     return kubeconfig
 
 
+@contextlib.contextmanager
+def seeing_nodes(control_plane: ControlPlane, namespace: str) -> Iterator[None]:
+    """Gives the operator of a namespace the rights to nodes that the chart gives with rbac.readNodes."""
+    rbac: dict[str, Any] = {"apiVersion": "rbac.authorization.k8s.io/v1"}
+    metadata = {"name": f"operator-{namespace}"}
+    account = {"kind": "ServiceAccount", "name": "operator", "namespace": namespace}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": metadata["name"]}
+    control_plane.apply(
+        {**rbac, "kind": "ClusterRole", "metadata": metadata, "rules": chart_rules("nodeRules")},
+        {**rbac, "kind": "ClusterRoleBinding", "metadata": metadata, "roleRef": role, "subjects": [account]},
+    )
+    try:
+        yield
+    finally:
+        control_plane.kubectl("delete", "clusterrole,clusterrolebinding", metadata["name"])
+
+
+@pytest.fixture
+def nodes_seen(control_plane: ControlPlane, world: World) -> Iterator[None]:
+    """The operator may look at nodes."""
+    with seeing_nodes(control_plane, world.namespace):
+        yield
+
+
 @pytest.fixture(scope="module")
 def shared_world(
     control_plane: ControlPlane, crds: None, node: str, tmp_path_factory: pytest.TempPathFactory
