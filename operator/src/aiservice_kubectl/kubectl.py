@@ -85,12 +85,12 @@ class Kubectl:
     def _run(self, *arguments: str, stdin: str | None = None) -> str:
         done = subprocess.run(self._command(*arguments), input=stdin, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise _error(done.stderr)
+            raise error(done.stderr)
         return done.stdout
 
 
-def _error(said: str) -> ClusterError:
-    """What kubectl printed, as an error of ours."""
+def error(said: str) -> ClusterError:
+    """Returns what kubectl printed, as an error of ours."""
     words = "\n".join(line for line in said.strip().splitlines() if not line.startswith("Warning: "))
     words = words.removeprefix("error: ")
     if found := _FROM_SERVER.match(words):
