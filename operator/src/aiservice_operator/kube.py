@@ -165,10 +165,25 @@ class Kube:
 
     async def get(self, identity: ObjectId) -> Json | None:
         """Returns an object, or None where there is none."""
+        return await self.find(RESOURCES[identity.kind].path(identity.namespace, identity.name))
+
+    async def find(self, path: str) -> Json | None:
+        """Returns an object of any kind by its path, or None where there is none."""
         try:
-            return await self._read(RESOURCES[identity.kind].path(identity.namespace, identity.name))
+            return await self._read(path)
         except NotFoundError:
             return None
+
+    async def collect(self, path: str, query: Mapping[str, str]) -> list[Json]:
+        """Returns all objects of a collection of any kind, by its path."""
+        bodies: list[Json] = []
+        asked = {**query, "limit": str(_PAGE)}
+        while True:
+            page = await self._read(path, asked)
+            bodies += page["items"]
+            if not (more := page["metadata"].get("continue")):
+                return bodies
+            asked["continue"] = more
 
     async def apply(self, identity: ObjectId, body: Json, subresource: str | None = None) -> Json:
         """Server-side apply: the fields of `body` become so, those applied before and now absent go.
@@ -186,6 +201,33 @@ class Kube:
             "application/apply-patch+yaml",
         )
         return await self._write(identity.kind, f"apply-{subresource}" if subresource else "apply", request)
+
+    async def hand_over(self, identity: ObjectId, uid: str, replicas: int) -> None:
+        """Makes another field manager own a Deployment's number of pods, so that it stays when ours states none.
+
+        Args:
+            identity: The Deployment.
+            uid: The very one that is meant.
+            replicas: The number.
+
+        Raises:
+            ConflictError: it is gone, or another by now.
+        """
+        resource = RESOURCES[identity.kind]
+        body = {
+            "apiVersion": resource.api_version,
+            "kind": identity.kind.value,
+            "metadata": {"name": identity.name, "namespace": identity.namespace, "uid": uid},
+            "spec": {"replicas": replicas},
+        }
+        request = _Request(
+            "PATCH",
+            resource.path(identity.namespace, identity.name),
+            {"fieldManager": names.HANDOVER_MANAGER, "force": "true"},
+            body,
+            "application/apply-patch+yaml",
+        )
+        await self._write(identity.kind, "hand-over", request)
 
     async def overwrite(self, identity: ObjectId, body: Json) -> Json:
         """Replaces the spec of an object, if it has not changed since `body` was read, and forgets who owned what.

@@ -183,11 +183,13 @@ def lean(kind: Kind, body: Json) -> Json:
     if kind is not Kind.POD:
         kept = {key: value for key, value in body.items() if key not in _TYPE}
         return {**kept, "metadata": metadata}
-    containers = [
-        {key: container[key] for key in ("name", "image", "resources") if key in container}
-        for container in body["spec"]["containers"]
-    ]
-    spec = {"nodeName": body["spec"].get("nodeName", ""), "containers": containers}
+    spec: Json = {"nodeName": body["spec"].get("nodeName", "")}
+    for field in ("initContainers", "containers"):
+        if field in body["spec"]:
+            spec[field] = [
+                {key: container[key] for key in ("name", "image", "resources") if key in container}
+                for container in body["spec"][field]
+            ]
     return {"metadata": metadata, "spec": spec, "status": body.get("status", {})}
 
 
@@ -261,6 +263,11 @@ def mounted_cache(deployment: Child) -> str | None:
 def mounted_digest(deployment: Child) -> str:
     """Returns the digest of the content that a Deployment's pods mount."""
     return _template_annotations(deployment).get(names.DIGEST_ANNOTATION, "")
+
+
+def mounted_references(deployment: Child) -> str:
+    """Returns the hash of the Secrets and ConfigMaps that a Deployment's pods were made with; empty: of none."""
+    return _template_annotations(deployment).get(names.REFERENCES_ANNOTATION, "")
 
 
 def _template_annotations(deployment: Child) -> dict[str, str]:
