@@ -67,7 +67,7 @@ def test_a_wall_clock_that_jumps(skewed: Skewed) -> None:
     world = skewed.world
     world.serve("first")
     world.until_serving("first")
-    holder = world.api.get("Lease", "aiservice-operator")["spec"]
+    holder = world.api.get("Lease", "aiservice-operator")["spec"]["holderIdentity"]
     for number, jump in enumerate((-HOUR, HOUR)):
         skewed.move(wall=jump)
         world.serve(f"later{number}")
@@ -76,11 +76,8 @@ def test_a_wall_clock_that_jumps(skewed: Skewed) -> None:
         body = world.until_serving("first")
         assert body["status"]["readyReplicas"] == 2 + number
     assert world.operator.exit_code() is None
-    after = world.api.get("Lease", "aiservice-operator")["spec"]
-    assert (after["holderIdentity"], after["leaseTransitions"]) == (
-        holder["holderIdentity"],
-        holder["leaseTransitions"],
-    )
+    assert world.api.get("Lease", "aiservice-operator")["spec"]["holderIdentity"] == holder
+    assert world.operator.output().count(": leading") == 1
 
 
 def test_health_fails_when_the_watch_is_lost(skewed: Skewed) -> None:

@@ -126,7 +126,7 @@ def flow_control(namespace: str) -> list[dict[str, Any]]:
             "metadata": {"name": name},
             "spec": {
                 "priorityLevelConfiguration": {"name": name},
-                "matchingPrecedence": 1,
+                "matchingPrecedence": 2,
                 "rules": [{"subjects": [account], "resourceRules": [everything]}],
             },
         },

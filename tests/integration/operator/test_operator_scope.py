@@ -13,7 +13,7 @@ import pytest
 
 from support.cluster import ControlPlane
 from support.fake_kubelet import FakeKubelet
-from support.kube_api import wait_for
+from support.kube_api import KubeApi, wait_for
 from support.operator import OperatorProcess
 from support.operator_world import World, condition, make_namespace, model, remove_namespace, spec
 
