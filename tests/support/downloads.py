@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -130,6 +131,18 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"gave up waiting: {what}"
         time.sleep(0.01)
+
+
+def first_note(job: Job, source: dict[str, Any]) -> str:
+    """What a download says while it waits to try again; it is stopped then."""
+    process = job.start(source)
+    assert process.stdout is not None
+    note = ""
+    while "trying again" not in note:
+        note = json.loads(process.stdout.readline()).get("note", "")
+    process.send_signal(signal.SIGTERM)
+    assert job.finish(process).code == 143
+    return note
 
 
 def assert_published(job: Job, files: dict[str, bytes]) -> dict[str, Any]:

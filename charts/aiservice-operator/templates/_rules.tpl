@@ -66,3 +66,21 @@
   resources: [pods]
   verbs: [list]
 {{- end -}}
+
+{{- /* What the Job that runs at the end may do, and only while it runs. */ -}}
+{{- define "aiservice-operator.releaseRules" -}}
+- apiGroups: [aiservice.dev]
+  resources: [modelcaches]
+  verbs: [list, patch]
+{{- end -}}
+
+{{- /* The Lease of the leader election, in the operator's own namespace. */ -}}
+{{- define "aiservice-operator.leaseRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "aiservice-operator.fullname" . }}]
+  verbs: [get, update]
+{{- end -}}

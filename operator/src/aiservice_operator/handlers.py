@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from itertools import repeat
 from typing import Any
 
@@ -22,6 +23,8 @@ from aiservice_operator.watches import WatchMonitor
 
 Note = Callable[[Kind, str | None, Json], None]
 """Takes kind, type of event (DELETED or another) and object."""
+
+_ABSENT_SECONDS = 2.0
 
 
 class _Pauses:
@@ -139,8 +142,14 @@ def _session(kube: Kube, monitor: WatchMonitor) -> aiohttp.ClientSession:
     """The session for all watches, with credentials that are fresh at each request."""
 
     async def authenticate(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        request.headers.update(await kube.credentials())
-        return await send(request)
+        while True:
+            request.headers.update(await kube.credentials())
+            response = await send(request)
+            if response.status != HTTPStatus.NOT_FOUND:
+                return response
+            # Kopf gives up, and ends, where a kind is not served. One that is being replaced is back in a moment.
+            response.release()
+            await asyncio.sleep(_ABSENT_SECONDS)
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=kube.tls),

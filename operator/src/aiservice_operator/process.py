@@ -135,7 +135,11 @@ class Operator:
         """Kopf has handlers of its own, which would end everything at once: the Lease would not be given back."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end)
+
+    def _end(self) -> None:
+        self._again = False
+        self._stop.set()
 
     async def _discover(self) -> None:
         """Looks from time to time which of the optional APIs are served, and ends everything when others are.

@@ -121,6 +121,8 @@ class Download(_Section):
         requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"}
     )
     progress_interval_seconds: Annotated[float, Field(gt=0)] = 5
+    verify_interval_hours: Annotated[int, Field(ge=1)] = 24
+    """How often the files of a cache with `verify: Always` are compared with their digests."""
     allowed_hosts: list[str] = []
     """Hosts (`minio.storage.svc`, `*.corp.example`) and networks (`10.1.0.0/16`) that downloads may reach besides
     public addresses."""
@@ -222,16 +224,33 @@ def load(path: Path) -> Settings:
         ConfigurationError: it cannot be read, is no YAML, or holds something that no option takes.
     """
     try:
-        content: Any = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read the configuration {path}: {error}") from error
+    return read(text, str(path))
+
+
+def read(text: str, source: str) -> Settings:
+    """Reads a configuration.
+
+    Args:
+        text: The YAML.
+        source: Where it is from, for messages.
+
+    Raises:
+        ConfigurationError: it is no YAML, or holds something that no option takes.
+    """
+    try:
+        content: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"cannot read the configuration {source}: {error}") from error
     try:
         return Settings.model_validate({} if content is None else content)
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in item['loc']) or 'the file'}: {item['msg']}" for item in error.errors()
         )
-        raise ConfigurationError(f"the configuration {path} is wrong: {wrong}") from error
+        raise ConfigurationError(f"the configuration {source} is wrong: {wrong}") from error
 
 
 def identity(environment: Mapping[str, str]) -> Identity:

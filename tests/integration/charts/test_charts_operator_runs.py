@@ -1,16 +1,13 @@
 """The real operator with nothing but the rights and the configuration that its chart gives it."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from support.cluster import ControlPlane, eventually
+from support.installed import operator_process, release_caches
 
 Helm = Callable[..., str]
 
@@ -21,40 +18,14 @@ def operator_log(control_plane: ControlPlane, restricted: str, helm: Helm, tmp_p
     helm(
         "install", "op", "operator", {"watch": {"namespaces": [restricted]}, "log": {"level": "INFO", "format": "text"}}
     )
-    name = "op-aiservice-operator"
-    configuration = yaml.safe_load(control_plane.get("configmap", name, "-n", restricted)["data"]["config.yaml"])
-    configuration["probes"]["port"] = 0  # the pod has 8080 for itself; this process shares the machine
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(configuration))
-    token = control_plane.kubectl("create", "token", name, "-n", restricted).strip()
-    kubeconfig = as_bearer(yaml.safe_load(control_plane.kubeconfig.read_text()), token)
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-    environment = os.environ | {
-        "KUBECONFIG": str(tmp_path / "kubeconfig"),
-        "POD_NAME": "op-0",
-        "POD_NAMESPACE": restricted,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    command = [sys.executable, "-m", "aiservice_operator", "run", "--config", str(tmp_path / "config.yaml")]
-    log = tmp_path / "log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
-        try:
+    pod = control_plane.get("deployment", "op-aiservice-operator", "-n", restricted)["spec"]["template"]["spec"]
+    try:
+        with operator_process(control_plane, restricted, pod, tmp_path / "op-0") as (process, log):
             yield log
             process.terminate()
             assert process.wait(timeout=30) == 0, log.read_text()
-        finally:
-            process.kill()
-            release_caches(control_plane, restricted)
-
-
-def as_bearer(kubeconfig: dict[str, Any], token: str) -> dict[str, Any]:
-    """The same cluster, seen by the owner of a token."""
-    return {**kubeconfig, "users": [{"name": user["name"], "user": {"token": token}} for user in kubeconfig["users"]]}
-
-
-def release_caches(control_plane: ControlPlane, namespace: str) -> None:
-    """Removes what a failed test leaves for an operator that is gone, so that the namespace can go as well."""
-    for cache in control_plane.kubectl("get", "modelcaches", "-n", namespace, "-o", "name").split():
-        control_plane.kubectl("patch", cache, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    finally:
+        release_caches(control_plane, restricted)
 
 
 def service(name: str, namespace: str, **spec: Any) -> dict[str, Any]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
-from typing import Any
 
 import pytest
 
-from support.downloads import Job, assert_published, content, http_source, sha256
+from support.downloads import Job, assert_published, content, first_note, http_source, sha256
 from support.file_server import Answer, FileServer, Redirect, serving
 
 
@@ -136,18 +134,6 @@ def test_nobody_where_a_redirect_leads(job: Job, server: FileServer) -> None:
     source = http_source(server, {"model.bin": b"x"})
     server.faults["/model.bin"] = [Redirect(f"{gone.url}/blob")] * 9
     assert f"to 127.0.0.1:{gone.port} for {server.url}/model.bin failed: [Errno 111]" in first_note(job, source)
-
-
-def first_note(job: Job, source: dict[str, Any]) -> str:
-    """What a download says while it waits to try again; it is stopped then."""
-    process = job.start(source)
-    assert process.stdout is not None
-    note = ""
-    while "trying again" not in note:
-        note = json.loads(process.stdout.readline()).get("note", "")
-    process.send_signal(signal.SIGTERM)
-    assert job.finish(process).code == 143
-    return note
 
 
 def test_redirects_are_followed_but_not_for_ever(job: Job, server: FileServer) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.cluster import REPOSITORY, ControlPlane
+from support.cluster import REPOSITORY, ControlPlane, cluster_command, own_cluster_name, remove
 from support.fake_kubelet import FakeKubelet
 from support.operator import OperatorProcess
 from support.operator_world import World, make_namespace, remove_namespace
@@ -109,3 +109,18 @@ def world(shared_world: World) -> World:
     """The module's operator; each test uses names of its own."""
     shared_world.kubelet.reset()
     return shared_world
+
+
+@pytest.fixture(scope="module")
+def own_plane() -> Iterator[ControlPlane]:
+    """A control plane that no other module sees: it may be broken."""
+    name = own_cluster_name("operator")
+    try:
+        cluster_command(name, "up", "--control-plane-only")
+        plane = ControlPlane(name, Path(cluster_command(name, "kubeconfig").strip()))
+        plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
+        plane.kubectl("wait", "--for=condition=Established", "-f", str(REPOSITORY / "crds"), "--timeout=30s")
+        plane.add_node("own", {"pods": "1000", "cpu": "1000"})
+        yield plane
+    finally:
+        remove(name)

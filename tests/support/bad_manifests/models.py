@@ -160,10 +160,21 @@ _FILES = (
             ("double-slash", "a//b"),
         ]
     ),
-    bad(
-        "file-path-of-the-manifest",
-        files(http_file(path=".aiservice-manifest.json")),
-        ".aiservice-manifest.json is where the download keeps its list of files: choose another path",
+    *(
+        bad(
+            f"file-path-with-{case}",
+            files(http_file(path=path)),
+            "path must not contain backslashes, line breaks and other control characters: write it with /",
+        )
+        for case, path in [("backslash", "ocr\\det"), ("line-break", "a\nb")]
+    ),
+    *(
+        bad(
+            f"file-path-{case}-the-manifest",
+            files(http_file(path=path)),
+            ".aiservice-manifest.json is where the download keeps its list of files: choose another path",
+        )
+        for case, path in [("of", ".aiservice-manifest.json"), ("below", ".aiservice-manifest.json/a")]
     ),
     bad(
         "file-path-twice",

@@ -7,7 +7,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import yaml
 
+from aiservice_api.tasks import ENGINES
 from aiservice_api.v1alpha1 import AIServiceSpec, ModelCacheSpec, Precision
 from aiservice_operator.engines import Engine, choose_engine
 from aiservice_operator.hardware import Gpu, Hardware, allocate, choose_precision, partition_memory
@@ -279,3 +281,37 @@ def test_every_known_need_is_less_in_smaller_formats() -> None:
         ]
         assert ordered == sorted(ordered, reverse=True)
         assert Precision.FP16 in needs, "what auto stands for can be compared"
+
+
+def test_the_documentation_lists_the_same_needs() -> None:
+    lines = (REPOSITORY / "docs/hardware.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    formats = next(row[1:] for row in cells if row[0] == "repository")
+    documented = {
+        row[0]: {Precision(name): Decimal(gib) for name, gib in zip(formats, row[1:], strict=True) if gib}
+        for row in cells
+        if row[0] in NEEDS
+    }
+    assert documented == NEEDS
+
+
+def test_the_examples_fit_the_profiles_that_the_chart_brings() -> None:
+    values = yaml.safe_load((REPOSITORY / "charts/aiservice-operator/values.yaml").read_text())
+    images = dict.fromkeys(ENGINES.values(), "example.test/engine:1")
+    settings = Settings.model_validate({"images": images, "profiles": values["profiles"]})
+    refused = []
+    for path in sorted((REPOSITORY / "examples").rglob("*.yaml")):
+        objects = [item for item in yaml.safe_load_all(path.read_text()) if item]
+        caches = {
+            item["metadata"]["name"]: ModelCacheSpec.model_validate(item["spec"])
+            for item in objects
+            if item["kind"] == "ModelCache"
+        }
+        for item in (item for item in objects if item["kind"] == "AIService"):
+            asked = AIServiceSpec.model_validate(item["spec"])
+            reference = asked.model_cache_ref
+            found = choose_engine(asked, settings, caches.get(reference.name) if reference else None)
+            # A profile that is not there is one that the example tells the reader to make.
+            if isinstance(found, Rejection) and found.reason != "UnknownProfile":
+                refused.append((path.name, found.message))
+    assert refused == []

@@ -181,7 +181,7 @@ class LabelSelectorRequirement(ApiModel):
 
     key: Annotated[LabelKey, Field(description="The label.")]
     operator: Annotated[Literal["In", "NotIn", "Exists", "DoesNotExist"], Field(description="How values are compared.")]
-    values: Annotated[list[LabelValue], Field(description="Values, where the operator takes some.", max_length=64)] = []
+    values: Annotated[list[LabelValue], Field(description="Values, where the operator takes some.", max_length=32)] = []
 
 
 class LabelSelector(ApiModel):
@@ -189,7 +189,7 @@ class LabelSelector(ApiModel):
 
     match_labels: Annotated[Labels, Field(description="Labels that an object has.")] = {}
     match_expressions: Annotated[
-        list[LabelSelectorRequirement], Field(description="Conditions on labels.", max_length=16)
+        list[LabelSelectorRequirement], Field(description="Conditions on labels.", max_length=8)
     ] = []
 
 
@@ -215,10 +215,10 @@ class PodAffinity(ApiModel):
     """Pods to be near to, or away from."""
 
     required_during_scheduling_ignored_during_execution: Annotated[
-        list[PodAffinityTerm], Field(description="What must be so.", max_length=16)
+        list[PodAffinityTerm], Field(description="What must be so.", max_length=8)
     ] = []
     preferred_during_scheduling_ignored_during_execution: Annotated[
-        list[WeightedPodAffinityTerm], Field(description="What is preferred.", max_length=16)
+        list[WeightedPodAffinityTerm], Field(description="What is preferred.", max_length=8)
     ] = []
 
 

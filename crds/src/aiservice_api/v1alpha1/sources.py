@@ -122,7 +122,11 @@ class HttpFile(ApiModel):
                     "path must name a file below the model folder: write it relative, without '.', '..' or empty parts",
                 ),
                 rule(
-                    f"self != '{MANIFEST_NAME}'",
+                    r"!self.matches('[[:cntrl:]\\\\]')",
+                    "path must not contain backslashes, line breaks and other control characters: write it with /",
+                ),
+                rule(
+                    f"self != '{MANIFEST_NAME}' && !self.startsWith('{MANIFEST_NAME}/')",
                     f"{MANIFEST_NAME} is where the download keeps its list of files: choose another path",
                 ),
             ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ class Digest:
     """What the content of a file must hash to.
 
     `git-sha1` is Git's name of a blob, SHA-1 over a header with the size and the content. The Hub publishes it for
-    files that are kept in Git itself, and SHA-256 for the large ones. `md5` and `crc32` are what S3 has for objects
-    without a SHA-256. `etag` names content without being computed from it, so that only the size can be checked.
+    files that are kept in Git itself, and SHA-256 for the large ones. `md5` and the `crc...` are what S3 has for
+    objects without a SHA-256. `etag` names content without being computed from it, so that only the size is checked.
     """
 
-    algorithm: Literal["sha256", "git-sha1", "md5", "crc32", "etag"]
+    algorithm: Literal["sha256", "git-sha1", "md5", "crc64nvme", "crc32c", "crc32", "etag"]
     hex: str
 
     def __str__(self) -> str:
@@ -34,17 +33,22 @@ class _Sum(Protocol):
     def hexdigest(self) -> str: ...
 
 
-class _Crc32:
-    """CRC-32 in the manner of hashlib."""
+class _Crc:
+    """A cyclic redundancy check in the manner of hashlib."""
 
-    def __init__(self) -> None:
+    def __init__(self, algorithm: str, digits: int) -> None:
+        # Imported when needed: it takes a while to load, and few sources need it.
+        from awscrt import checksums  # type: ignore[import-untyped]  # it has no types  # noqa: PLC0415
+
+        self._add: Callable[[bytes, int], int] = getattr(checksums, algorithm)
+        self._digits = digits
         self._value = 0
 
     def update(self, chunk: bytes) -> None:
-        self._value = zlib.crc32(chunk, self._value)
+        self._value = self._add(chunk, self._value)
 
     def hexdigest(self) -> str:
-        return f"{self._value:08x}"
+        return f"{self._value:0{self._digits}x}"
 
 
 class Hasher:
@@ -95,7 +99,9 @@ def _other_sum(expected: Digest, size: int | None) -> _Sum | None:
         return hashlib.sha1(b"blob %d\0" % (size or 0), usedforsecurity=False)
     if expected.algorithm == "md5":
         return hashlib.md5(usedforsecurity=False)
-    return _Crc32() if expected.algorithm == "crc32" else None
+    if expected.algorithm in {"crc64nvme", "crc32c", "crc32"}:
+        return _Crc(expected.algorithm, digits=16 if expected.algorithm == "crc64nvme" else 8)
+    return None
 
 
 def hash_file(path: Path, hasher: Hasher, check: Callable[[], None]) -> None:

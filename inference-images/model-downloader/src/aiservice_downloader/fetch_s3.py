@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -33,22 +34,8 @@ DEFAULT_REGION = "us-east-1"
 _URL_SECONDS = 3600  # each request has an address of its own; what it began goes on after that
 _PARALLEL_HEADS = 8
 _MD5 = re.compile(r'^"([0-9a-f]{32})"$')
-_REFUSED = frozenset(
-    {
-        "AccessDenied",
-        "AllAccessDisabled",
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "401",
-        "403",
-    }
-)
-_MISSING = frozenset({"NoSuchBucket", "NoSuchKey", "404"})
-_BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling", "429"})
-_SERVER_FAULT = 500
+_REFUSED = frozenset({"ExpiredToken", "InvalidToken"})  # with the status 400
+_BUSY = frozenset({"RequestTimeout", "SlowDown", "Throttling"})  # whatever the status
 
 
 @dataclass(frozen=True)
@@ -155,8 +142,8 @@ class _Bucket:
     def _list(self, token: dict[str, str]) -> Any:
         page = self._client.list_objects_v2(Bucket=self._source.bucket, Prefix=self._prefix, **token)
         region = page["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
-        if self._source.region is None and region not in {None, self._client.meta.region_name}:
-            # The list was redirected; the objects' addresses have to be of the bucket's own region.
+        if region not in {None, self._client.meta.region_name}:
+            # The library asked again in the bucket's own region; the objects' addresses have to be of that one too.
             self._client = self._connect(region)
         return page
 
@@ -182,11 +169,11 @@ class _Bucket:
         code = error.response["Error"].get("Code", "")
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
         said = f"{status} {code}" if code != str(status) else code
-        if code in _BUSY or status >= _SERVER_FAULT:
+        if code in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return TransientError(f"{self.where} answered {said}")
-        if code in _REFUSED:
+        if code in _REFUSED or status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return DownloadError(Reason.UNAUTHORIZED, f"{self.where} answered {said}: {self._access_hint()}.")
-        if code in _MISSING:
+        if status == HTTPStatus.NOT_FOUND:
             return DownloadError(
                 Reason.NOT_FOUND,
                 f"{self.where} answered {said}: correct bucket, prefix or endpoint in the model's spec.",
@@ -211,8 +198,9 @@ class _Bucket:
 def digest_of(head: dict[str, Any]) -> Digest:
     """The best of what S3 tells of an object's content.
 
-    Checksums of an object that was uploaded in parts are of the parts' checksums, and an ETag is an MD5 only without
-    parts and without keys of one's own: then the ETag keeps the content from changing, and only the size is verified.
+    An ETag is an MD5 only without parts and without keys of one's own, and most checksums of an object that was
+    uploaded in parts are of the parts' checksums. With nothing else, the ETag keeps the content from changing while
+    it is fetched, and only the size is verified.
     """
     if (sha256 := _whole_checksum(head.get("ChecksumSHA256"))) is not None:
         return Digest("sha256", sha256)
@@ -220,8 +208,12 @@ def digest_of(head: dict[str, Any]) -> Digest:
     own_keys = head.get("ServerSideEncryption") not in {None, "AES256"} or "SSECustomerAlgorithm" in head
     if (match := _MD5.match(etag)) is not None and not own_keys:
         return Digest("md5", match[1])
-    if (crc32 := _whole_checksum(head.get("ChecksumCRC32"))) is not None:
-        return Digest("crc32", crc32)
+    if (crc := _whole_checksum(head.get("ChecksumCRC64NVME"))) is not None:
+        return Digest("crc64nvme", crc)
+    if (crc := _whole_checksum(head.get("ChecksumCRC32C"))) is not None:
+        return Digest("crc32c", crc)
+    if (crc := _whole_checksum(head.get("ChecksumCRC32"))) is not None:
+        return Digest("crc32", crc)
     return Digest("etag", etag)
 
 

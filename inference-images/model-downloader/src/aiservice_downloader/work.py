@@ -43,8 +43,9 @@ class Work:
         self.report(self.progress.snapshot())
 
     def plan(self, pinned: str | None) -> Plan:
-        """Lists the source."""
-        return plan_source(self.settings, pinned, self.client, self.patience, self.guard)
+        """Lists the source; progress tells when that takes patience."""
+        listing = partial(plan_source, self.settings, pinned, self.client, self.patience, self.guard)
+        return self.workers.run([listing])[0]
 
     def sizes(self, plan: Plan) -> dict[str, int]:
         """The sizes of the files to fetch, by their keys, as far as source or servers tell them."""

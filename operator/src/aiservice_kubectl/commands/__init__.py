@@ -1,0 +1,1 @@
+"""One module a command: `run(request)` asks the cluster, prints, and returns the exit code."""

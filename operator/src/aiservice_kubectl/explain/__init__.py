@@ -1,0 +1,1 @@
+"""Why an AIService is as it is: evidence from the cluster, and a pure account of it in plain English."""

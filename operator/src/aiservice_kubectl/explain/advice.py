@@ -1,0 +1,85 @@
+"""What to do next, by the reason that a condition or a pod gives: messages say what, this adds how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_LOGS = "Read what the engine printed: kubectl ais logs {name} -n {namespace} --previous"
+_DOWNLOAD_LOGS = "Read what the download printed: kubectl ais logs {name} -n {namespace} --download"
+_RETRY = "To try the download again at once: kubectl delete job -n {namespace} -l app.kubernetes.io/instance={cache}"
+_EDIT = "Change the spec: kubectl edit ais {name} -n {namespace}"
+_IMAGE = (
+    "Correct spec.engine.image, or make the registry's Secret in this namespace and name it in "
+    "spec.pod.imagePullSecrets (or in the chart value workloads.imagePullSecrets)"
+)
+_REACH = (
+    "See that the cluster lets pods of this namespace reach the source (NetworkPolicies, proxies, and the chart value "
+    "download.allowedHosts)"
+)
+_OPERATOR = (
+    "See whether the operator runs, and what it says: kubectl get pods -A -l "
+    "app.kubernetes.io/name=aiservice-operator, then kubectl logs on the one that leads"
+)
+_PLAN = "Try the change before you make it: kubectl ais plan -f FILE"
+
+ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "NotSeenYet": (
+            _OPERATOR,
+            "If it runs, look at its chart value watch.namespaces: it may not serve this namespace",
+        ),
+        "Outdated": (_OPERATOR,),
+        "UnknownProfile": (_EDIT, _PLAN),
+        "NoEngine": (_EDIT, _PLAN),
+        "InvalidSpec": ("Upgrade the operator to the version of the CRDs: helm upgrade",),
+        "InvalidResources": (_EDIT, _PLAN),
+        "DoesNotFit": (_EDIT, _PLAN),
+        "CacheNotFound": ("Make the ModelCache {cache}, or correct spec.modelCacheRef", _EDIT),
+        "Unschedulable": (
+            "See who holds the GPUs: kubectl ais status -A",
+            "See what is free on which node: kubectl ais plan -f FILE, or kubectl describe nodes",
+            "Free a GPU (spec.suspend: true stops a service and keeps its model), or choose another profile",
+        ),
+        "PlacementConflict": ("Give the cache a StorageClass with ReadWriteMany: spec.model.storage.accessMode",),
+        "ImagePullBackOff": (_IMAGE,),
+        "InvalidImageName": (_IMAGE,),
+        "ErrImageNeverPull": (_IMAGE,),
+        "CrashLoopBackOff": (_LOGS,),
+        "OOMKilled": (
+            "Raise spec.resources.limits.memory, or choose a smaller precision or model",
+            _EDIT,
+        ),
+        "CreateContainerConfigError": (
+            "Make the Secret or ConfigMap that is missing, in namespace {namespace}; the pods start by themselves",
+        ),
+        "PodsRefused": ("See the quotas: kubectl describe resourcequota,limitrange -n {namespace}",),
+        "ChildRefused": ("Rename this AIService, or remove the object that is in its way",),
+        "Unauthorized": (
+            "Correct the Secret with the token, and see with its owner that the licence of the model was accepted",
+            _RETRY,
+        ),
+        "NotFound": (_EDIT,),
+        "BadSource": (_EDIT,),
+        "Unreachable": (
+            _REACH,
+            _DOWNLOAD_LOGS,
+            _RETRY,
+        ),
+        "OutOfSpace": ("Raise storage.size of the model: the volume grows where its StorageClass can expand",),
+        "ChecksumMismatch": (_DOWNLOAD_LOGS, "Correct the digest, or the files at the source"),
+        "ProvisioningFailed": ("See which StorageClasses there are: kubectl get storageclass",),
+        "ClaimRefused": ("See the quotas: kubectl describe resourcequota,limitrange -n {namespace}",),
+        "ClaimNotFound": ("Make the claim that the source pvc names, in namespace {namespace}",),
+        "Downloading": ("Wait; watch it with: kubectl ais logs {name} -n {namespace} --download -f",),
+        "Starting": ("Wait; watch it with: kubectl ais logs {name} -n {namespace} -f",),
+        "Suspended": ("To start it again set spec.suspend to false",),
+        "Idle": ("To start pods raise spec.replicas: kubectl scale ais {name} -n {namespace} --replicas=1",),
+    }
+)
+"""Lines for people; names are filled in."""
+
+
+def advice(reason: str, *, name: str, namespace: str, cache: str) -> tuple[str, ...]:
+    """Returns what to do about a reason; empty where its message says all there is."""
+    return tuple(line.format(name=name, namespace=namespace, cache=cache) for line in ADVICE.get(reason, ()))
