@@ -162,7 +162,8 @@ def test_what_others_made_is_not_taken_away() -> None:
     assert known.autoscaler is not None
     body = known.autoscaler.body
     stranger = {"kind": "AIService", "name": "whisper", "uid": "uid-other", "controller": True}
-    for fields in ({"labels": {}, "ownerReferences": []}, {"ownerReferences": [stranger]}):
+    theirs: list[Json] = [{"labels": {}, "ownerReferences": []}, {"ownerReferences": [stranger]}]
+    for fields in theirs:
         others = live(Kind.AUTOSCALER, body, **fields)
         assert Kind.AUTOSCALER not in actions(replace(known, autoscaler=others), {})
     going = live(Kind.AUTOSCALER, body, deletionTimestamp=timestamp(NOW))
