@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hf_xet  # type: ignore[import-untyped]  # it has no types
 import pytest
@@ -39,9 +40,13 @@ def streams(tmp_path_factory: pytest.TempPathFactory) -> tuple[XetStreams, Data]
     session = hf_xet.XetSession()
     with session.new_upload_commit(endpoint=endpoint) as commit:
         upload = commit.start_upload_bytes(DATA, name="model")
-    made = XetStreams({})
-    made._groups["route"] = session.new_download_stream_group(endpoint=endpoint)
-    return made, Data(upload.result().xet_info.hash)
+
+    class LocalStreams(XetStreams):
+        def connect(self, refresh_route: str) -> Any:
+            assert refresh_route == "route"
+            return hf_xet.XetSession().new_download_stream_group(endpoint=endpoint)
+
+    return LocalStreams({}), Data(upload.result().xet_info.hash)
 
 
 def test_a_file_is_streamed_from_any_offset(streams: tuple[XetStreams, Data]) -> None:
