@@ -10,12 +10,20 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from hf_xet import XetDownloadStreamGroup, XetFileInfo, XetSession  # type: ignore[import-untyped]  # it has no types
+from hf_xet import XetConfig, XetDownloadStreamGroup, XetFileInfo, XetSession  # type: ignore[import-untyped]  # it has no types
 from huggingface_hub import constants
 
 from aiservice_downloader.errors import StreamError
 
 _PUBLIC_HUB = "https://huggingface.co"
+_CONFIG = {
+    "telemetry.enabled": False,
+    # Where the storage cannot be reached though the Hub can, HTTP should be taken soon.
+    "client.connect_timeout": "15s",
+    "client.read_timeout": "60s",
+    "client.retry_max_attempts": 2,
+    "client.retry_max_duration": "60s",
+}
 
 
 class FileData(Protocol):
@@ -73,6 +81,6 @@ class XetStreams:
 
     def connect(self, refresh_route: str) -> XetDownloadStreamGroup:
         """Connects to the storage that the Hub names at this address, with a token from there."""
-        return XetSession().new_download_stream_group(
+        return XetSession(XetConfig().with_config(_CONFIG)).new_download_stream_group(
             token_refresh_url=refresh_route, token_refresh_headers=self._private
         )
