@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
 
-_WIDTH, _HEIGHT = 430, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 54, 44
+_WIDTH, _HEIGHT = 430, 310
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 66, 44
 _COLOURS = ("#2563eb", "#94a3b8", "#d97706")
 _INK, _GRID, _PAPER = "#334155", "#e2e8f0", "#ffffff"
 
@@ -64,8 +64,8 @@ def _panel(counts: Sequence[int], curves: Sequence[Curve]) -> list[str]:
             for point in points.split()
         ]
         parts += [
-            f'<rect x="{_LEFT}" y="{8 + 15 * number}" width="12" height="4" fill="{colour}"/>',
-            f'<text x="{_LEFT + 18}" y="{14 + 15 * number}" fill="{_INK}">{curve.label}, {curve.unit}</text>',
+            f'<rect x="{_LEFT}" y="{12 + 16 * number}" width="12" height="4" fill="{colour}"/>',
+            f'<text x="{_LEFT + 18}" y="{18 + 16 * number}" fill="{_INK}">{curve.label}, {curve.unit}</text>',
         ]
     return parts
 

@@ -70,7 +70,7 @@ def event_time(event: Json) -> str:
 
 def together(*asked: Callable[[], _Value]) -> list[_Value]:
     """Asks several things at once: each is a process of its own, and waits mostly."""
-    with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
+    with ThreadPoolExecutor(max_workers=8) as pool:
         return [answer.result() for answer in [pool.submit(ask) for ask in asked]]
 
 

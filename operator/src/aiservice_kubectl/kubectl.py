@@ -15,6 +15,7 @@ from aiservice_operator.kinds import Json
 
 _REQUEST_SECONDS = 30
 _FROM_SERVER = re.compile(r"^Error from server(?: \((\w+)\))?: (.*)", re.DOTALL)
+_UNDECLARED = re.compile(r"^failed to create typed patch object \([^)]*\): \.?")
 _INVALID = re.compile(r"^The \w+ \"[^\"]*\" is invalid: ?(.*)", re.DOTALL)
 
 
@@ -84,16 +85,16 @@ class Kubectl:
     def _run(self, *arguments: str, stdin: str | None = None) -> str:
         done = subprocess.run(self._command(*arguments), input=stdin, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise _error(done.stderr)
+            raise error(done.stderr)
         return done.stdout
 
 
-def _error(said: str) -> ClusterError:
-    """What kubectl printed, as an error of ours."""
+def error(said: str) -> ClusterError:
+    """Returns what kubectl printed, as an error of ours."""
     words = "\n".join(line for line in said.strip().splitlines() if not line.startswith("Warning: "))
     words = words.removeprefix("error: ")
     if found := _FROM_SERVER.match(words):
-        return RefusedError(found[2], found[1] or "")
+        return RefusedError(_UNDECLARED.sub("", found[2]), found[1] or "")
     if found := _INVALID.match(words):
         return RefusedError(found[1], "Invalid")
     return ClusterError(f"the cluster could not be asked; kubectl says: {words}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from aiservice_api.v1alpha1 import Condition
+from aiservice_api.v1alpha1 import Condition, ConditionStatus
 from aiservice_kubectl.cluster import Cluster
 from aiservice_kubectl.errors import NotFoundError
 from aiservice_operator.observed import Cache, Service
@@ -29,7 +29,7 @@ def unknown(kind: str, name: str, namespace: str, known: Sequence[str]) -> str:
     lead = f"there is no {kind} {name} in namespace {namespace}"
     if not known:
         return f"{lead}, nor any other: another one may be meant (-n NAMESPACE); `kubectl ais status -A` lists all"
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    near = get_close_matches(name, known, n=2, cutoff=0.6)
     if near:
         return f"{lead}; did you mean {' or '.join(near)}?"
     listed = ", ".join(sorted(known)[:10]) + (" ..." if len(known) > 10 else "")
@@ -59,3 +59,15 @@ def describe_source(cache: Cache) -> str:
         return cache.status.source
     stated = cache.spec.to_wire()
     return next((kind for kind in ("huggingFace", "s3", "http", "oci", "pvc") if kind in stated), "")
+
+
+def progress(cache: Cache | None) -> str:
+    """Returns how far a download is, in a word or two."""
+    if cache is None:
+        return "none"
+    ready = condition(cache.status.conditions, "Ready")
+    if ready is not None and ready.status is ConditionStatus.TRUE:
+        return "cached"
+    if cache.status.download is not None and cache.status.download.progress:
+        return cache.status.download.progress
+    return ready.reason if ready is not None else "waiting"

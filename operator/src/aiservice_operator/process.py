@@ -6,8 +6,11 @@ import asyncio
 import logging
 import random
 import signal
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from kubernetes.aio.client import ApiClient
 
@@ -18,7 +21,7 @@ from aiservice_operator.kube import SERVICE_ACCOUNT_TOKEN, Kube, connect
 from aiservice_operator.leader import Leadership
 from aiservice_operator.metrics import Metrics
 from aiservice_operator.queue import Queue, QueueClosedError
-from aiservice_operator.reconcile import Reconciler
+from aiservice_operator.reconcile import Reconciler, wall_clock
 from aiservice_operator.settings import Identity, Settings
 from aiservice_operator.store import Store
 from aiservice_operator.sync import Synchroniser
@@ -30,6 +33,8 @@ _WORKERS = 24
 _LOST_WATCH_SECONDS = 60.0
 """How long a watch may be gone before the process counts as sick; a rolling API server is back sooner."""
 _STOP_SECONDS = 4.0
+_LOOK_SECONDS = 60.0
+"""After which a key that waits for a moment in time is looked at anyhow: wall clocks jump."""
 _DISCOVERY_SECONDS = 30.0
 _CONFIRM_SECONDS = 3.0
 _SETTLE_SECONDS = 0.1
@@ -38,12 +43,22 @@ _GATHER_SECONDS = 0.5
 """How long users of a ModelCache that exists are gathered: it is written once for all of them."""
 
 
-async def run(settings: Settings, identity: Identity | None) -> bool:
+class Clocks(NamedTuple):
+    """What the process tells the time by."""
+
+    steady: Callable[[], float] = time.monotonic
+    """Seconds that only grow, also while the process is frozen: for the Lease and lost watches."""
+    wall: Callable[[], datetime] = wall_clock
+    """For conditions and Events. It may jump."""
+
+
+async def run(settings: Settings, identity: Identity | None, clocks: Clocks = Clocks()) -> bool:  # noqa: B008 - immutable
     """Runs one replica until SIGTERM or SIGINT, or until the cluster serves other APIs.
 
     Args:
         settings: The configuration.
         identity: Who it is; None where leader election is off.
+        clocks: What it tells the time by.
 
     Returns:
         Whether to run again, with what the cluster serves now.
@@ -54,7 +69,7 @@ async def run(settings: Settings, identity: Identity | None) -> bool:
     client = await connect(in_cluster=SERVICE_ACCOUNT_TOKEN.exists())
     try:
         apis = await Kube(client, lambda: False).apis()
-        return await Operator(client, settings, identity, apis).run()
+        return await Operator(client, settings, identity, apis, clocks).run()
     finally:
         await client.close()  # type: ignore[no-untyped-call] # has no types
 
@@ -62,7 +77,9 @@ async def run(settings: Settings, identity: Identity | None) -> bool:
 class Operator:
     """One replica."""
 
-    def __init__(self, client: ApiClient, settings: Settings, identity: Identity | None, apis: Apis) -> None:
+    def __init__(
+        self, client: ApiClient, settings: Settings, identity: Identity | None, apis: Apis, clocks: Clocks
+    ) -> None:
         self._settings = settings
         self._apis = apis
         self._stop = asyncio.Event()
@@ -72,9 +89,13 @@ class Operator:
         self._queue: Queue[Key] = Queue(jitter=lambda: random.uniform(0.8, 1.2))  # noqa: S311 - no secret
         self._metrics = Metrics()
         self._monitor = WatchMonitor(
-            settings.watch.namespaces, apis.kinds, began=lambda kind: self._metrics.watches.labels(kind).inc()
+            settings.watch.namespaces,
+            apis.kinds,
+            began=lambda kind: self._metrics.watches.labels(kind).inc(),
+            clock=clocks.steady,
         )
-        self._leadership = Leadership(client, identity, settings.leader_election) if identity is not None else None
+        election = settings.leader_election
+        self._leadership = Leadership(client, identity, election, clocks.steady) if identity is not None else None
         self._kube = Kube(client, self._may_write, self._metrics.wrote, settings.watch.selector)
         self._synchroniser = Synchroniser(
             self._store, self._kube, self._monitor, metrics=self._metrics, notify=self._notify
@@ -87,6 +108,7 @@ class Operator:
             metrics=self._metrics,
             notify=self._notify,
             reporter=identity.name if identity is not None else "aiservice-operator",
+            clock=clocks.wall,
         )
         self._metrics.gauge("queue_depth", "Keys that wait to be reconciled.", lambda: len(self._queue))
         self._metrics.gauge("queue_age_seconds", "How long the first key in the queue has waited.", self._queue.age)
@@ -212,7 +234,7 @@ class Operator:
             else:
                 self._queue.forget(key)
             if outcome.again_after is not None:
-                self._queue.add_after(key, outcome.again_after)
+                self._queue.add_after(key, min(outcome.again_after, _LOOK_SECONDS))
 
     def _fail(self, key: Key, error: Exception | None, at_least: float = 0.0) -> float:
         self._metrics.reconcile_errors.labels(key.kind, type(error).__name__ if error else "Unsettled").inc()

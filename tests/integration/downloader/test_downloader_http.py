@@ -162,5 +162,10 @@ def test_help_says_what_the_environment_holds() -> None:
     text = subprocess.run(
         [sys.executable, "-m", "aiservice_downloader", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    for name in ("AISERVICE_SOURCE", "AISERVICE_CACHE_DIR", "AISERVICE_CAPACITY_BYTES", "HF_TOKEN", "TERMINATION_LOG"):
+    variables = (
+        "AISERVICE_SOURCE AISERVICE_MODE AISERVICE_REVISION AISERVICE_CACHE_DIR AISERVICE_CAPACITY_BYTES "
+        "AISERVICE_ALLOWED_HOSTS HF_TOKEN AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN DOCKER_AUTH_CONFIG "
+        "TERMINATION_LOG"
+    )
+    for name in [*variables.split(), "huggingFace", "s3", "http", "oci"]:
         assert name in text

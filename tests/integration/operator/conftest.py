@@ -14,6 +14,7 @@ import yaml
 
 from support.cluster import REPOSITORY, ControlPlane, cluster_command, own_cluster_name, remove
 from support.fake_kubelet import FakeKubelet
+from support.gate import Gate
 from support.operator import OperatorProcess
 from support.operator_world import World, make_namespace, remove_namespace
 
@@ -124,3 +125,18 @@ def own_plane() -> Iterator[ControlPlane]:
         yield plane
     finally:
         remove(name)
+
+
+@pytest.fixture
+def restricted_world(
+    control_plane: ControlPlane, crds: None, node: str, tmp_path: Path
+) -> Iterator[tuple[World, Gate]]:
+    """An operator with the chart's rights, whose way to the API server can be closed."""
+    with contextlib.closing(make_namespace(control_plane)) as api:
+        kubeconfig = restricted(control_plane, api.namespace, tmp_path)
+        with Gate(kubeconfig, tmp_path) as gate:
+            operator = OperatorProcess(gate.kubeconfig, tmp_path, {"watch": {"namespaces": [api.namespace]}})
+            with FakeKubelet(control_plane.kubeconfig, api.namespace) as kubelet, operator:
+                yield World(api, kubelet, operator), gate
+                gate.open()
+                remove_namespace(api)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from support.cluster import ControlPlane
 from support.fake_kubelet import FakeKubelet
-from support.kube_api import wait_for
+from support.kube_api import KubeApi, wait_for
 from support.operator import OperatorProcess
 from support.operator_world import World, condition, make_namespace, model, remove_namespace, spec
 
@@ -88,6 +89,10 @@ def test_a_cache_that_another_operator_made(two_operators: tuple[World, Operator
     assert world.api.get("ModelCache", name)["metadata"]["labels"]["zone"] == "green"
 
 
+def is_ready(api: KubeApi, name: str) -> bool:
+    return bool(condition(api.get("AIService", name), "Ready")["status"] == "True")
+
+
 def test_several_namespaces(control_plane: ControlPlane, crds: None, node: str, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         apis = [stack.enter_context(contextlib.closing(make_namespace(control_plane))) for _ in range(3)]
@@ -99,9 +104,7 @@ def test_several_namespaces(control_plane: ControlPlane, crds: None, node: str, 
         for api in apis:
             api.create("AIService", {"metadata": {"name": "here"}, "spec": spec("here")})
         for api in served:
-            wait_for(
-                lambda api=api: condition(api.get("AIService", "here"), "Ready")["status"] == "True", "it is served"
-            )  # type: ignore[misc]
+            wait_for(functools.partial(is_ready, api, "here"), "it is served")
         for api in others:
             assert "status" not in api.get("AIService", "here")
             api.delete("AIService", "here")

@@ -14,6 +14,7 @@ from support.charts import Case, Manifest, kinds, only, template
 from support.cluster import REPOSITORY, CommandError, run, tool
 
 DEFAULT = Case("aiservice-operator", "default")
+GATEWAY = Case("aiservice-gateway", "external")
 CRDS = REPOSITORY / "crds"
 
 
@@ -130,6 +131,24 @@ def test_the_rule_for_prometheus_adapter_serves_the_metric_that_the_autoscalers_
     assert query == f'sum({metric}{{pod="a"}}) by (pod)'
     runtime = REPOSITORY / "inference-images/runtime/src/aiservice_runtime/metrics.py"
     assert f'"{metric}"' in runtime.read_text()
+
+
+def test_every_profile_of_the_examples_is_in_the_chart(tmp_path: Path) -> None:
+    documents = [
+        document
+        for path in (REPOSITORY / "examples").rglob("*.yaml")
+        for document in yaml.safe_load_all(path.read_text())
+        if document["kind"] == "AIService"
+    ]
+    named = {document["spec"]["profile"] for document in documents if "profile" in document["spec"]}
+    assert named
+    assert named <= set(configuration(tmp_path).profiles)
+
+
+def test_the_gateways_pods_may_reach_every_service(tmp_path: Path) -> None:
+    [gateway] = [pod for name, pod in charts.pods(template(GATEWAY)) if name.startswith("Deployment/")]
+    peers = configuration(tmp_path).network.allow_from
+    assert any(peer.pod_labels.items() <= gateway["metadata"]["labels"].items() for peer in peers)
 
 
 def test_the_cuda_flavour_is_for_engines_without_a_tag(tmp_path: Path) -> None:

@@ -163,11 +163,8 @@ def test_through_a_proxy_the_target_is_looked_at_before(monkeypatch: pytest.Monk
 
 def test_a_refusal_is_found_in_what_a_library_made_of_it() -> None:
     ours = DownloadError(Reason.FORBIDDEN_ADDRESS, "no")
-    try:
-        try:
-            raise ours
-        except DownloadError as error:
-            raise RuntimeError("wrapped") from error
-    except RuntimeError as error:
-        assert download_error_in(error) is ours
+    explicit, implicit = RuntimeError("wrapped"), RuntimeError("while handling")
+    explicit.__cause__ = ours
+    implicit.__context__ = explicit
+    assert download_error_in(implicit) is ours
     assert download_error_in(RuntimeError()) is None

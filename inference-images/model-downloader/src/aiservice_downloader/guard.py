@@ -26,7 +26,7 @@ from aiservice_downloader.errors import DownloadError, Reason
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_NAME = re.compile(r"^(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$")
+_NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
@@ -67,7 +67,7 @@ def parse_allowed_hosts(text: str) -> AllowedHosts:
     for entry in entries:
         if (network := _network(entry)) is not None:
             networks.append(network)
-        elif not _NAME.match(entry.lower()) or entry.rpartition(".")[2].isdecimal():
+        elif not _NAME.fullmatch(entry.lower()) or entry.rpartition(".")[2].isdecimal():
             raise ValueError(f"{entry!r} is no host name, '*.' with a domain, address or network in CIDR form")
         elif entry.startswith("*."):
             domains.append(entry[1:].lower())

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiservice_kubectl.cluster import if_allowed
-from aiservice_kubectl.commands.status import progress
 from aiservice_kubectl.errors import Exit
-from aiservice_kubectl.lookup import condition, describe_source
+from aiservice_kubectl.lookup import condition, describe_source, progress
 from aiservice_kubectl.request import Request
 from aiservice_kubectl.text import age, plain, table
 from aiservice_operator.kinds import Json, Kind

@@ -122,9 +122,18 @@ def _children(request: Request, service: Service, left_out: list[str]) -> list[C
 
 def _tree(request: Request, service: Service, children: Sequence[Child]) -> str:
     cache = [["ModelCache", service.cache_name, ""]] if service.cache_name else []
-    rows = [[child.kind.value, child.meta.name, _state(child)] for child in children]
+    # A pod that was evicted or ran out of memory stays as a record, and there can be many.
+    ended = [child for child in children if child.kind is Kind.POD and _phase(child) in {"Failed", "Succeeded"}]
+    rows = [[child.kind.value, child.meta.name, _state(child)] for child in children if child not in ended]
     rows.sort(key=lambda line: line[0] == Kind.POD.value)
+    if ended:
+        newest = max(ended, key=lambda child: child.meta.created)
+        rows.append([Kind.POD.value, f"({len(ended)} that ended)", f"the newest: {_state(newest)}"])
     return "\n".join(f"  {line}" for line in table(["KIND", "NAME", "STATE"], [*cache, *rows]).splitlines())
+
+
+def _phase(pod: Child) -> str:
+    return str(pod.body.get("status", {}).get("phase", "Pending"))
 
 
 def _state(child: Child) -> str:

@@ -38,7 +38,7 @@ def _previous(request: Request, service: Service, pods: Sequence[Child], common:
     if not restarted:
         raise NotFoundError(
             f"no container of {service.meta.name} has been started a second time, so there is nothing before the "
-            f"present logs: leave out --previous, or ask `kubectl ais why {service.meta.name}`"
+            f"present logs: leave out --previous"
         )
     codes = [request.cluster.kubectl.pass_through([*common, "--previous", name]) for name in restarted]
     return max(codes)

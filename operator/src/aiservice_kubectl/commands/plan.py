@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 from aiservice_api.v1alpha1 import ModelCache
+from aiservice_kubectl.cluster import together
 from aiservice_kubectl.errors import ClusterError, Exit, RefusedError, UsageError
 from aiservice_kubectl.planning.configuration import Configuration, from_cluster, from_file
 from aiservice_kubectl.planning.examine import examine_cache, examine_service
@@ -43,7 +45,7 @@ def run(request: Request) -> int:
     if request.as_json:
         request.say_json(_as_json(summary))
     else:
-        request.say(render(summary, request.paint))
+        request.say(render(summary, request.paint, request.width))
     if not summary.accepted:
         return Exit.NO
     return Exit.OK if summary.fits else Exit.DOES_NOT_FIT
@@ -79,9 +81,11 @@ def _around(request: Request, documents: Sequence[Document]) -> tuple[Survey, Co
 
 
 def _examine(request: Request, documents: Sequence[Document], settings: Settings, around: Survey) -> list[Report]:
-    refusals = [
-        by_server(request.cluster, document) if around.reached else by_models(document) for document in documents
-    ]
+    refusals = (
+        together(*(partial(by_server, request.cluster, document) for document in documents))
+        if around.reached
+        else [by_models(document) for document in documents]
+    )
     good = [document for document, refused in zip(documents, refusals, strict=True) if not refused]
     planned = {
         (document.namespace, document.name): ModelCache.model_validate(document.body).spec

@@ -9,7 +9,7 @@ from aiservice_api.v1alpha1 import ConditionStatus
 from aiservice_kubectl.cluster import if_allowed
 from aiservice_kubectl.commands.detail import detail
 from aiservice_kubectl.errors import Exit
-from aiservice_kubectl.lookup import cache_of, condition, find_service
+from aiservice_kubectl.lookup import cache_of, condition, find_service, progress
 from aiservice_kubectl.request import Request
 from aiservice_kubectl.text import Paint, age, plain, table
 from aiservice_operator import names
@@ -112,18 +112,6 @@ def wanted_pods(service: Service) -> str:
     if spec.autoscaling is not None:
         return f"{spec.autoscaling.min}-{spec.autoscaling.max}"
     return str(1 if spec.replicas is None else spec.replicas)
-
-
-def progress(cache: Cache | None) -> str:
-    """Returns how far a download is, in a word or two."""
-    if cache is None:
-        return "missing"
-    ready = condition(cache.status.conditions, "Ready")
-    if ready is not None and ready.status is ConditionStatus.TRUE:
-        return "cached"
-    if cache.status.download is not None and cache.status.download.progress:
-        return cache.status.download.progress
-    return ready.reason if ready is not None else "waiting"
 
 
 def gpus(deployment: Child) -> str:

@@ -14,13 +14,14 @@ from aiservice_kubectl.lookup import condition
 from aiservice_kubectl.text import count, plain, sentence, since
 from aiservice_operator import failures
 from aiservice_operator.failures import Failure
-from aiservice_operator.kinds import Json
+from aiservice_operator.kinds import Json, Kind
 from aiservice_operator.observed import Child
 from aiservice_operator.states import conditions
 
 _LATE = timedelta(minutes=1)
 """After this long without a word from the operator something is wrong."""
 _SHOWN_EVENTS = 3
+_OURS = (Kind.AISERVICE, Kind.MODEL_CACHE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def _timings(evidence: Evidence) -> str:
             (timings.schedule_seconds, "until a node was found"),
             (timings.load_seconds, "to load the model"),
         )
-        if seconds is not None
+        if seconds is not None and seconds >= 1
     ]
     return f"Its last start took {', '.join(parts)}." if parts else ""
 
@@ -136,8 +137,7 @@ def _cause(evidence: Evidence, now: datetime) -> Failure | None:
     accepted = condition(evidence.service.status.conditions, "Accepted")
     if accepted is not None and accepted.status is ConditionStatus.FALSE:
         return None  # the condition says all
-    model = condition(evidence.service.status.conditions, "ModelReady")
-    if model is None or model.status is not ConditionStatus.TRUE:
+    if not _cached(evidence):
         return _of_cache(evidence, now)
     return failures.of_pods(evidence.pods, now) or _refused(evidence.deployments) or _last(evidence)
 
@@ -216,13 +216,18 @@ def _todo(evidence: Evidence, first: list[str], reasons: list[str]) -> tuple[str
     # The cause alone, where there is something to do about it; what is above it goes with it.
     known = [*first, *reasons]
     for reason in known:
-        found = advice(
-            reason, name=service.meta.name, namespace=service.meta.namespace, cache=service.cache_name or "?"
-        )
+        # A download and an engine both start; what to look at differs.
+        word = "Downloading" if reason == "Starting" and not _cached(evidence) else reason
+        found = advice(word, name=service.meta.name, namespace=service.meta.namespace, cache=service.cache_name or "?")
         lines += [line for line in found if line not in lines]
         if found and reason not in first:
             break
     return tuple(lines)
+
+
+def _cached(evidence: Evidence) -> bool:
+    model = condition(evidence.service.status.conditions, "ModelReady")
+    return model is not None and model.status is ConditionStatus.TRUE
 
 
 def _warnings(events: Sequence[Json], said: str) -> tuple[str, ...]:
@@ -230,9 +235,10 @@ def _warnings(events: Sequence[Json], said: str) -> tuple[str, ...]:
     told: list[str] = []
     for event in reversed(events):
         words = plain(str(event.get("message", ""))).strip()
-        if event.get("type") != "Warning" or not words or words in said:
-            continue
         about = event.get("involvedObject", {})
+        # The operator's own Events say what the conditions say.
+        if event.get("type") != "Warning" or not words or words in said or about.get("kind") in _OURS:
+            continue
         line = f"{about.get('kind')}/{about.get('name')} {event.get('reason')}: {words}"
         if line not in told:
             told.append(line)

@@ -33,7 +33,10 @@ class Node:
 class Need:
     """What each of some pods asks for, and where it may run."""
 
-    pods: int
+    least: int
+    """As many must find a place."""
+    most: int
+    """As many an autoscaler may ask for."""
     amounts: Mapping[str, Decimal]
     spec: Json
     """The pod's: selector, affinity and tolerations are read from it."""
@@ -46,6 +49,9 @@ class Placed:
     """How many pods found a place, and why not more."""
 
     placed: int
+    """Of the least."""
+    possible: int
+    """Of the most."""
     matching: int
     """Nodes on which the pods may run."""
     free: Mapping[str, Decimal]
@@ -116,7 +122,7 @@ def _take(node: Node, amounts: Mapping[str, Decimal]) -> None:
 
 
 def place(need: Need, available: Sequence[Node]) -> Placed:
-    """Places pods, and takes what they hold from the nodes, so that what is placed next finds less."""
+    """Places pods; what the least of them hold is taken from the nodes, so that what is placed next finds less."""
     matching = [node for node in available if node.usable and allows(node, need.spec)]
     free = {
         name: sum((max(node.free.get(name, Decimal(0)), Decimal(0)) for node in matching), Decimal(0))
@@ -127,13 +133,14 @@ def place(need: Need, available: Sequence[Node]) -> Placed:
     order = sorted(matching, key=lambda node: -rooms[node.name])
     if need.one_node:
         order = order[:1]
-    left = need.pods
+    left, possible = need.least, 0
     for node in order:
         here = min(left, rooms[node.name])
         _take(node, {name: amount * here for name, amount in need.amounts.items()})
         left -= here
+        possible += rooms[node.name]
     short = _short(need, matching, order) if left else ()
-    return Placed(need.pods - left, len(matching), free, short)
+    return Placed(need.least - left, min(possible, need.most), len(matching), free, short)
 
 
 def _room(node: Node, amounts: Mapping[str, Decimal]) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 
 from aiservice_api.v1alpha1 import AIService, AIServiceSpec, ModelCache, ModelCacheSpec, Precision
-from aiservice_kubectl.commands.status import progress
+from aiservice_kubectl.lookup import progress
 from aiservice_kubectl.planning import children
 from aiservice_kubectl.planning.capacity import Need, Placed, place, requested
 from aiservice_kubectl.planning.children import Child, Pods
@@ -50,7 +50,7 @@ def examine_service(
     cached = _referenced(spec, document.namespace, survey, planned)
     engine = choose_engine(spec, settings, cached)
     if isinstance(engine, Rejection):
-        refused = f"the operator would not accept it ({engine.reason}): {engine.message}"
+        refused = f"{engine.reason}: {engine.message}"
         return Report(document.title, document.namespace, exists, (refused,))
     made, pods = children.of_service(
         document.name, document.namespace, spec, engine, settings, cached=cached, pod_monitors=survey.pod_monitors
@@ -114,7 +114,9 @@ def _facts(spec: AIServiceSpec, engine: Engine, pods: Pods) -> dict[str, str]:
     compute = requested(pods.spec)
     return {
         "engine": f"{engine.image}, {engine.precision}",
-        "each pod": f"{device}, {_amounts({name: compute[name] for name in ('cpu', 'memory') if name in compute})}",
+        "each pod": ", ".join(
+            [device, *(_amount(name, compute[name]) for name in ("cpu", "memory") if name in compute)]
+        ),
         "nodes": selector or "any",
     }
 
@@ -150,15 +152,15 @@ def _fit(spec: AIServiceSpec, pods: Pods, survey: Survey) -> Fit:
     if spec.resource_claims:
         return Fit(None, "not looked at: devices of resourceClaims are given by the scheduler")
     amounts = requested(pods.spec)
-    first = place(Need(pods.least, amounts, pods.spec, pods.one_node), survey.nodes)
-    words = _placed(first, pods.least, amounts, pods)
-    if first.placed == pods.least and pods.most > pods.least:
-        more = place(Need(pods.most - pods.least, amounts, pods.spec, pods.one_node), survey.nodes)
-        words += f"; of the {pods.most} that autoscaling may ask for, {pods.least + more.placed} fit now"
-    return Fit(first.placed == pods.least, words)
+    found = place(Need(pods.least, pods.most, amounts, pods.spec, pods.one_node), survey.nodes)
+    words = _placed(found, amounts, pods)
+    if found.placed == pods.least < pods.most:
+        words += f"; {found.possible} of the {pods.most} that autoscaling may ask for would fit now"
+    return Fit(found.placed == pods.least, words)
 
 
-def _placed(placed: Placed, wanted: int, amounts: Mapping[str, Decimal], pods: Pods) -> str:
+def _placed(placed: Placed, amounts: Mapping[str, Decimal], pods: Pods) -> str:
+    wanted = pods.least
     devices = [name for name in amounts if name not in _COMPUTE]
     asked = _amounts({name: amounts[name] * wanted for name in devices or ("cpu",) if name in amounts}) or "a place"
     there = _amounts({name: placed.free[name] for name in devices or ("cpu",) if name in placed.free}) or "places"
@@ -168,7 +170,11 @@ def _placed(placed: Placed, wanted: int, amounts: Mapping[str, Decimal], pods: P
         return f"fits: {lead}"
     if not placed.matching:
         return f"does not fit: no node that is Ready has the labels and taints that its pods can run on ({lead})"
-    together = ", all on one node, since the cache's volume is ReadWriteOnce" if pods.one_node and wanted > 1 else ""
+    together = (
+        ", all on one node, since the volume of the cache is ReadWriteOnce (storage.accessMode)"
+        if pods.one_node and wanted > 1
+        else ""
+    )
     short = f"; short of {', '.join(placed.short)}" if placed.short else ""
     return f"does not fit: {placed.placed} of {wanted} pods find a place{together}: {lead}{short}"
 
@@ -189,8 +195,7 @@ def _cost(spec: AIServiceSpec, settings: Settings, pods: Pods) -> tuple[Cost | N
 
 
 def _amounts(amounts: Mapping[str, Decimal]) -> str:
-    parts: Sequence[str] = [_amount(name, amount) for name, amount in amounts.items()]
-    return ", ".join(parts)
+    return ", ".join(_amount(name, amount) for name, amount in amounts.items())
 
 
 def _amount(name: str, amount: Decimal) -> str:

@@ -33,6 +33,8 @@ def by_models(document: Document) -> list[str]:
         read = _MODELS[document.kind].model_validate(document.body)
     except ValidationError as error:
         return [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+    if isinstance(read, AIService) and (read.spec.model is None) == (read.spec.model_cache_ref is None):
+        return ["spec: set exactly one of model and modelCacheRef"]
     unknown = _unknown(document.body.get("spec") or {}, read.spec.to_wire(), "spec")
     return [f"{path}: there is no such field" for path in unknown]
 
