@@ -26,6 +26,7 @@ from aiservice_operator.metrics import Metrics
 from aiservice_operator.observed import Cache, Service, mounted_cache
 from aiservice_operator.plan import (
     Action,
+    Bodies,
     CachePlan,
     CacheView,
     Refusal,
@@ -147,6 +148,7 @@ class Reconciler:
         self._executor = Executor(store, kube, notify)
         self._references = References(kube, enabled=settings.roll_on_config_change)
         self._census = Census(kube)
+        self._bodies = Bodies()
         self._interim_due: dict[Key, float] = {}
 
     async def reconcile(self, key: Key) -> Outcome:
@@ -167,11 +169,11 @@ class Reconciler:
                 return None
             references = await self._references.of_service(key.namespace, service.spec) if service.spec else ""
             view = replace(self._service_view(key, service), references=references)
-            plan = plan_service(view, self._settings, self._clock())
+            plan = plan_service(view, self._settings, self._clock(), self._bodies)
             if not plan.needs_capacity:
                 return view, plan
             view = replace(view, capacity=await self._census.look())
-            return view, plan_service(view, self._settings, self._clock())
+            return view, plan_service(view, self._settings, self._clock(), self._bodies)
 
         settled = await self._settle(key, decide)
         if settled is None:
