@@ -42,9 +42,18 @@ def cpu_seconds(pid: int) -> float:
 
 def peak_memory_mib(pid: int) -> float:
     """The most memory that a process has had resident so far."""
+    return _memory_mib(pid, "VmHWM:")
+
+
+def memory_mib(pid: int) -> float:
+    """The memory that a process has resident now."""
+    return _memory_mib(pid, "VmRSS:")
+
+
+def _memory_mib(pid: int, field: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    [peak] = [line for line in lines if line.startswith("VmHWM:")]
-    return int(peak.split()[1]) / 1024
+    [found] = [line for line in lines if line.startswith(field)]
+    return int(found.split()[1]) / 1024
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -114,7 +114,8 @@ class ControlPlane:
         Capacity that is not given: 64 CPUs, 256 GiB of memory, 1 TiB of disk, 250 pods. GPUs are one more entry,
         {"nvidia.com/gpu": "4"}.
         """
-        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": dict(labels or {})}}
+        labels = {"kubernetes.io/hostname": name, **(labels or {})}  # as every kubelet says of its node
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
         self.apply({**node, "spec": {"providerID": f"test://{name}"}})
         usual = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": "250"}
         resources = {**usual, **(capacity or {})}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,6 +52,8 @@ class Job:
 
     root: Path
     environ: dict[str, str] = field(default_factory=dict)
+    logs: dict[int, Path] = field(default_factory=dict)
+    """Where each process leaves its termination message."""
 
     @property
     def cache(self) -> Path:
@@ -64,21 +67,24 @@ class Job:
 
     def start(self, source: dict[str, Any]) -> subprocess.Popen[str]:
         """Starts a download."""
+        log = self.root / f"termination-log-{len(self.logs)}"
         environ = {
             "PATH": os.environ["PATH"],
             "AISERVICE_SOURCE": json.dumps(source),
             "AISERVICE_CACHE_DIR": str(self.cache),
-            "TERMINATION_LOG": str(self.root / "termination-log"),
+            "TERMINATION_LOG": str(log),
+            "AISERVICE_ALLOWED_HOSTS": '["127.0.0.1", "localhost"]',
             **self.environ,
         }
-        (self.root / "termination-log").unlink(missing_ok=True)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "aiservice_downloader"],
             env=environ,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        self.logs[process.pid] = log
+        return process
 
     def finish(self, process: subprocess.Popen[str]) -> Outcome:
         """Waits for a download to end."""
@@ -86,7 +92,7 @@ class Job:
             stdout, stderr = process.communicate(timeout=SECONDS)
         finally:
             process.kill()
-        log = self.root / "termination-log"
+        log = self.logs[process.pid]
         return Outcome(
             process.returncode,
             [json.loads(line) for line in stdout.splitlines()],
@@ -125,6 +131,18 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"gave up waiting: {what}"
         time.sleep(0.01)
+
+
+def first_note(job: Job, source: dict[str, Any]) -> str:
+    """What a download says while it waits to try again; it is stopped then."""
+    process = job.start(source)
+    assert process.stdout is not None
+    note = ""
+    while "trying again" not in note:
+        note = json.loads(process.stdout.readline()).get("note", "")
+    process.send_signal(signal.SIGTERM)
+    assert job.finish(process).code == 143
+    return note
 
 
 def assert_published(job: Job, files: dict[str, bytes]) -> dict[str, Any]:

@@ -6,7 +6,10 @@ pod is decided here, by `download` and `serve`, which a test may replace at any 
 
 from __future__ import annotations
 
+import functools
+import http.client
 import json
+import queue
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -15,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from support.kube_api import ApiError, KubeApi
+from support.watcher import Watcher
 
 Status = dict[str, Any]
 Behaviour = Callable[[Mapping[str, Any]], Status | None]
 """From a pod on a node to its status; None leaves the pod as it is."""
+_AGAIN_SECONDS = 0.1
 
 
 def _now() -> str:
@@ -117,67 +122,128 @@ def _containers(pod: Mapping[str, Any], status: Status) -> Status:
 class FakeKubelet:
     """Behaves as the kubelet of every node and as the provisioner, for one namespace.
 
+    It watches, so a thousand pods cost it a write each and no more.
+
     Args:
         kubeconfig: An administrator's.
         namespace: Where it looks.
+        hands: How many pods and claims it works on at once.
     """
 
-    def __init__(self, kubeconfig: Path, namespace: str) -> None:
-        self._api = KubeApi(kubeconfig, namespace)
+    def __init__(self, kubeconfig: Path, namespace: str, hands: int = 1) -> None:
         self._namespace = namespace
-        self._stop = threading.Event()
+        self._download: Behaviour = downloaded()
+        self._serve: Behaviour = ready
+        self._provision = True
+        self._objects: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self._work: queue.Queue[str | None] = queue.Queue()
         self._done: dict[str, Behaviour] = {}
         self._volumes: set[str] = set()
-        self.download: Behaviour = downloaded()
-        self.serve: Behaviour = ready
-        self.provision = True
-        self._thread = threading.Thread(target=self._run, name=f"kubelet-{namespace}", daemon=True)
+        self._watchers = [
+            Watcher(kubeconfig, namespace, kind, functools.partial(self._seen, kind))
+            for kind in ("PersistentVolumeClaim", "Pod")
+        ]
+        self._apis = [KubeApi(kubeconfig, namespace) for _ in range(hands)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(api,), name=f"kubelet-{namespace}", daemon=True)
+            for api in self._apis
+        ]
 
     def __enter__(self) -> FakeKubelet:
-        self._thread.start()
+        for part in self._watchers:
+            part.__enter__()
+        for thread in self._threads:
+            thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=30)
+    def __exit__(self, *failure: object) -> None:
+        for watcher in self._watchers:
+            watcher.__exit__(*failure)
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join(timeout=30)
         for volume in self._volumes:
-            self._api.delete("PersistentVolume", volume)
-        self._api.close()
+            self._apis[0].delete("PersistentVolume", volume)
+        for api in self._apis:
+            api.close()
+
+    @property
+    def download(self) -> Behaviour:
+        """What becomes of pods of download Jobs."""
+        return self._download
+
+    @download.setter
+    def download(self, behaviour: Behaviour) -> None:
+        self._download = behaviour
+        self._look_again()
+
+    @property
+    def serve(self) -> Behaviour:
+        """What becomes of other pods."""
+        return self._serve
+
+    @serve.setter
+    def serve(self, behaviour: Behaviour) -> None:
+        self._serve = behaviour
+        self._look_again()
+
+    @property
+    def provision(self) -> bool:
+        """Whether claims get a volume."""
+        return self._provision
+
+    @provision.setter
+    def provision(self, wanted: bool) -> None:
+        self._provision = wanted
+        self._look_again()
 
     def reset(self) -> None:
         """Everything goes well again."""
-        self.download, self.serve, self.provision = downloaded(), ready, True
+        self._download, self._serve, self._provision = downloaded(), ready, True
+        self._look_again()
 
-    def _run(self) -> None:
-        while not self._stop.wait(0.05):
+    def _look_again(self) -> None:
+        for uid in list(self._objects):
+            self._work.put(uid)
+
+    def _seen(self, kind: str, change: str, body: Mapping[str, Any]) -> None:
+        uid = body["metadata"]["uid"]
+        if change == "DELETED":
+            self._objects.pop(uid, None)
+            return
+        self._objects[uid] = (kind, body)
+        self._work.put(uid)
+
+    def _run(self, api: KubeApi) -> None:
+        while (uid := self._work.get()) is not None:
             try:
-                self._look()
-            except (ApiError, OSError):  # someone else changed the pod, or the API server is away: looked at again
-                continue
+                self._look(api, uid)
+            except (ApiError, OSError, http.client.HTTPException):  # the API server is away, or the object is gone
+                threading.Timer(_AGAIN_SECONDS, self._work.put, (uid,)).start()
 
-    def _look(self) -> None:
-        if self.provision:
-            for claim in self._api.list("PersistentVolumeClaim"):
-                self._bind(claim)
-        for pod in self._api.list("Pod"):
-            name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-            if "deletionTimestamp" in pod["metadata"]:
-                self._api.delete("Pod", name, gracePeriodSeconds=0)
-            elif pod["spec"].get("nodeName") and pod["status"]["phase"] not in ("Succeeded", "Failed"):
-                self._behave(name, uid, pod)
+    def _look(self, api: KubeApi, uid: str) -> None:
+        kind, body = self._objects.get(uid, ("", {}))
+        if kind == "PersistentVolumeClaim" and self._provision:
+            self._bind(api, body)
+        elif kind == "Pod" and "deletionTimestamp" in body["metadata"]:
+            api.delete("Pod", body["metadata"]["name"], gracePeriodSeconds=0)
+        elif kind == "Pod" and body["spec"].get("nodeName") and body["status"]["phase"] not in ("Succeeded", "Failed"):
+            self._behave(api, uid, body)
 
-    def _behave(self, name: str, uid: str, pod: Mapping[str, Any]) -> None:
-        behaviour = self.download if "batch.kubernetes.io/job-name" in pod["metadata"]["labels"] else self.serve
+    def _behave(self, api: KubeApi, uid: str, pod: Mapping[str, Any]) -> None:
+        behaviour = self._download if "batch.kubernetes.io/job-name" in pod["metadata"]["labels"] else self._serve
         if self._done.get(uid) is behaviour:
             return
         status = behaviour(pod)
         if status is not None:
             conditions = {item["type"]: item for item in pod["status"].get("conditions", [])}
             conditions |= {item["type"]: item for item in status["conditions"]}
-            self._api.patch("Pod", name, {"status": {**status, "conditions": list(conditions.values())}}, "status")
+            change = {"status": {**status, "conditions": list(conditions.values())}}
+            api.patch("Pod", pod["metadata"]["name"], change, "status")
         self._done[uid] = behaviour
 
-    def _bind(self, claim: Mapping[str, Any]) -> None:
+    def _bind(self, api: KubeApi, claim: Mapping[str, Any]) -> None:
         """Makes the volume that a claim of the default class asks for; the controller manager binds them."""
         spec, name = claim["spec"], claim["metadata"]["name"]
         if spec.get("volumeName") or claim["status"]["phase"] != "Pending" or spec.get("storageClassName"):
@@ -185,7 +251,7 @@ class FakeKubelet:
         volume = f"pv-{claim['metadata']['uid']}"
         if volume in self._volumes:
             return
-        self._api.create(
+        api.create(
             "PersistentVolume",
             {
                 "metadata": {"name": volume, "labels": {"test": self._namespace}},

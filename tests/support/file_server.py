@@ -146,7 +146,7 @@ class Exchange(BaseHTTPRequestHandler):
         else:
             self.files.handle(self)
 
-    do_GET = do_HEAD = _dispatch  # noqa: N815  names given by the standard library
+    do_GET = do_HEAD = do_POST = _dispatch  # noqa: N815  names given by the standard library
 
     def answer(self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
         """Sends a small answer."""

@@ -6,12 +6,14 @@ Standard library only, so every environment has it. It talks to clusters of `scr
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
+import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -22,6 +24,10 @@ COLLECTIONS: dict[str, str] = {
     "AIService": "/apis/aiservice.dev/v1alpha1/namespaces/{}/aiservices",
     "ModelCache": "/apis/aiservice.dev/v1alpha1/namespaces/{}/modelcaches",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "PodMonitor": "/apis/monitoring.coreos.com/v1/namespaces/{}/podmonitors",
     "ReplicaSet": "/apis/apps/v1/namespaces/{}/replicasets",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
     "Service": "/api/v1/namespaces/{}/services",
@@ -100,11 +106,52 @@ class KubeApi:
             raise ApiError(response.status, answer.get("message", content.decode(errors="replace")))
         return answer
 
+    def watch(self, kind: str, version: str) -> Iterator[Any]:
+        """Events of a kind that are newer than a version, until the connection ends.
+
+        No other request may be sent meanwhile.
+
+        Raises:
+            ApiError: the watch was refused.
+        """
+        query = urlencode({"watch": "true", "resourceVersion": version, "timeoutSeconds": "300"})
+        self.close()
+        self._connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
+        self._connection.request("GET", f"{self.path(kind)}?{query}")
+        with self._connection.getresponse() as response:
+            if response.status >= 400:
+                raise ApiError(response.status, response.read().decode(errors="replace"))
+            while line := response.readline():
+                yield json.loads(line)
+        self.close()
+
+    def interrupt(self) -> None:
+        """Ends a watch; the one method that another thread may call."""
+        connection = self._connection
+        if connection is not None and connection.sock is not None:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
     def path(self, kind: str, name: str | None = None, subresource: str | None = None) -> str:
         return "/".join(part for part in (COLLECTIONS[kind].format(self.namespace), name, subresource) if part)
 
+    @staticmethod
+    def type_of(kind: str) -> dict[str, str]:
+        """What lists leave out of their items."""
+        parts = COLLECTIONS[kind].split("/")
+        return {"apiVersion": f"{parts[2]}/{parts[3]}" if parts[1] == "apis" else parts[2], "kind": kind}
+
     def create(self, kind: str, body: Mapping[str, Any]) -> Any:
-        return self.request("POST", self.path(kind), {**_type(kind, body), **body})
+        return self.request("POST", self.path(kind), {**self.type_of(kind), **body})
+
+    def dry_create(self, body: Mapping[str, Any]) -> Any:
+        """What would be stored. Unknown fields are refused, as kubectl has it."""
+        return self.request("POST", self.path(body["kind"]), body, query={"dryRun": "All", "fieldValidation": "Strict"})
+
+    def apply(self, body: Mapping[str, Any]) -> Any:
+        """Server-side apply, as `kubectl apply --server-side` does it."""
+        path, query = self.path(body["kind"], body["metadata"]["name"]), {"fieldManager": "kubectl", "force": "true"}
+        return self.request("PATCH", path, body, "application/apply-patch+yaml", query)
 
     def get(self, kind: str, name: str) -> Any:
         return self.request("GET", self.path(kind, name))
@@ -157,12 +204,6 @@ def wait_for(look: Callable[[], _Value], what: str, timeout: float = 30, every: 
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {timeout:.0f} s; last seen: {found!r}")
         time.sleep(every)
-
-
-def _type(kind: str, body: Mapping[str, Any]) -> dict[str, str]:
-    parts = COLLECTIONS[kind].split("/")
-    version = f"{parts[2]}/{parts[3]}" if parts[1] == "apis" else parts[2]
-    return {} if "apiVersion" in body else {"apiVersion": version, "kind": kind}
 
 
 def _decode(data: str) -> str:

@@ -44,6 +44,7 @@ class OperatorProcess:
         changes: What differs from CONFIG, section by section.
         name: POD_NAME.
         namespace: POD_NAMESPACE, where its Lease is.
+        module: What is run.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class OperatorProcess:
         *,
         name: str = "operator",
         namespace: str = "default",
+        module: str = "aiservice_operator",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
+        self._module = module
         self.log = folder / f"{name}.log"
         self._config = folder / f"{name}.yaml"
         self._config.write_text(json.dumps({**CONFIG, **(changes or {})}))
@@ -74,7 +77,7 @@ class OperatorProcess:
         self._begun = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "aiservice_operator", "run", "--config", str(self._config)],
+                [sys.executable, "-m", self._module, "run", "--config", str(self._config)],
                 env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -105,6 +108,11 @@ class OperatorProcess:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "it was not started"
         return self._process
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._running.pid
 
     def signal(self, number: int) -> None:
         self._running.send_signal(number)

@@ -105,3 +105,8 @@ FULL: Json = {
     },
 }
 """Spec of an AIService; its profile has a GPU too, which `gpu` replaces."""
+
+
+def unowned(body: Json) -> Json:
+    """A child as it is built, but of nobody: what is owned by an object that is not there is collected."""
+    return {**body, "metadata": {name: value for name, value in body["metadata"].items() if name != "ownerReferences"}}

@@ -8,6 +8,8 @@
 {{- end -}}
 watch:
   namespaces: {{ toJson .Values.watch.namespaces }}
+  labels: {{ toJson .Values.watch.labels }}
+rollOnConfigChange: {{ .Values.rollOnConfigChange }}
 images:
   {{- toYaml $images | nindent 2 }}
 imagePullPolicy: {{ .Values.workloads.imagePullPolicy }}
@@ -18,8 +20,24 @@ download:
   image: {{ include "aiservice-operator.image" (dict "root" . "image" .Values.download.image) }}
   backoffLimit: {{ int .Values.download.backoffLimit }}
   progressIntervalSeconds: {{ .Values.download.progressIntervalSeconds }}
+  verifyIntervalHours: {{ int .Values.download.verifyIntervalHours }}
+  allowedHosts: {{ toJson .Values.download.allowedHosts }}
   resources:
     {{- toYaml .Values.download.resources | nindent 4 }}
+network:
+  enabled: {{ .Values.network.enabled }}
+  allowFrom:
+    - podLabels:
+        {{- include "aiservice-operator.selectorLabels" . | nindent 8 }}
+      namespaceLabels:
+        kubernetes.io/metadata.name: {{ .Release.Namespace }}
+    {{- with .Values.network.allowFrom }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+monitoring:
+  enabled: {{ .Values.monitoring.enabled }}
+  labels: {{ toJson .Values.monitoring.labels }}
+  interval: {{ .Values.monitoring.interval }}
 leaderElection:
   enabled: {{ .Values.leaderElection.enabled }}
   name: {{ include "aiservice-operator.fullname" . }}

@@ -44,6 +44,33 @@ metadata:
   {{- end }}
 {{- end -}}
 
+{{- /*
+A role and its binding. Args: root, name, namespace ("": a ClusterRole), rules, account (a ServiceAccount of the release's namespace),
+annotations.
+*/ -}}
+{{- define "aiservice-operator.role" -}}
+{{- $kind := ternary "Role" "ClusterRole" (ne .namespace "") -}}
+{{- $metadata := dict "root" .root "name" .name "namespace" .namespace "annotations" (default (dict) .annotations) -}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}
+{{ include "aiservice-operator.metadata" $metadata }}
+rules:
+  {{- .rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}Binding
+{{ include "aiservice-operator.metadata" $metadata }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ $kind }}
+  name: {{ .name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ .account }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end -}}
+
 {{- define "aiservice-operator.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "aiservice-operator.fullname" .) .Values.serviceAccount.name -}}

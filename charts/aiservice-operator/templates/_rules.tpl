@@ -49,4 +49,38 @@
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
+{{- if .Values.rollOnConfigChange }}
+# Those that a spec names, read by name to see that they change; never listed, never watched.
+- apiGroups: [""]
+  resources: [secrets, configmaps]
+  verbs: [get]
+{{- end }}
+{{- end -}}
+
+{{- /* What it needs to see whether a GPU is free: what nodes have, and what the pods of all namespaces take of it. */ -}}
+{{- define "aiservice-operator.nodeRules" -}}
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get, list]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+{{- end -}}
+
+{{- /* What the Job that runs at the end may do, and only while it runs. */ -}}
+{{- define "aiservice-operator.releaseRules" -}}
+- apiGroups: [aiservice.dev]
+  resources: [modelcaches]
+  verbs: [list, patch]
+{{- end -}}
+
+{{- /* The Lease of the leader election, in the operator's own namespace. */ -}}
+{{- define "aiservice-operator.leaseRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "aiservice-operator.fullname" . }}]
+  verbs: [get, update]
 {{- end -}}

@@ -1,4 +1,4 @@
-"""Command line: `python -m aiservice_operator run --config FILE`."""
+"""Command line: `python -m aiservice_operator {run,check,release} --config FILE`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 
-from aiservice_operator import __version__, handlers, logs, process
+from aiservice_operator import __version__, handlers, logs, process, release
 from aiservice_operator.errors import ConfigurationError, OperatorError
 from aiservice_operator.settings import identity, load
 
@@ -40,7 +40,20 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="watch the cluster and act until told to stop")
     check = commands.add_parser("check", help="read the configuration, say what is wrong with it, and exit")
-    for command in (run, check):
+    let_go = commands.add_parser(
+        "release",
+        help="remove the operator's finalizer from the ModelCaches it serves, once it has stopped for good",
+        description="Without an operator nobody removes the finalizer of a ModelCache in use, and neither it nor its "
+        "namespace could be deleted. What serves goes on serving. Refuses while an operator holds the Lease.",
+    )
+    let_go.add_argument(
+        "--patience",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="how long to wait for an operator that is stopping (default: %(default)s)",
+    )
+    for command in (run, check, let_go):
         command.add_argument(
             "--config",
             type=Path,
@@ -56,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         settings = load(options.config)
-        who = identity(os.environ) if settings.leader_election.enabled and options.command == "run" else None
+        who = identity(os.environ) if settings.leader_election.enabled and options.command != "check" else None
     except ConfigurationError as error:
         print(f"aiservice-operator: {error}", file=sys.stderr)
         return 2
@@ -66,7 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
     logs.configure(settings.log)
     handlers.quiet()
     try:
-        uvloop.run(process.run(settings, who))
+        if options.command == "release":
+            log.info("%d ModelCaches released", uvloop.run(release.run(settings, who, options.patience)))
+        else:
+            while uvloop.run(process.run(settings, who)):
+                log.info("beginning anew")
     except ConfigurationError as error:
         log.error("%s", error)
         return 2

@@ -29,7 +29,10 @@ class Turn:
 
 
 def turns(kind: Kind, before: Sequence[Condition], after: Sequence[Condition]) -> list[Turn]:
-    """Returns what turned between two states of an object."""
+    """Returns what turned between two states of an object.
+
+    That a model is cached is said of its ModelCache, once, and not of each AIService that uses it.
+    """
     return _service_turns(before, after) if kind is Kind.AISERVICE else _cache_turns(before, after)
 
 
@@ -37,10 +40,8 @@ def _service_turns(before: Sequence[Condition], after: Sequence[Condition]) -> l
     found = []
     if (rejected := _became(FALSE, "Accepted", before, after)) is not None:
         found.append(Turn(True, "Rejected", rejected.message))
-    if (cached := _became(TRUE, "ModelReady", before, after)) is not None:
-        found.append(Turn(False, "ModelCached", cached.message))
     if (ready := _became(TRUE, "Ready", before, after)) is not None:
-        found.append(Turn(False, "Idle" if ready.reason == "Idle" else "Ready", ready.message))
+        found.append(Turn(False, "Ready" if ready.reason == "Serving" else ready.reason, ready.message))
     if rejected is None and (failed := _became(FALSE, "Ready", before, after)) is not None:
         available = find(after, "Available")
         degraded = available is not None and available.status is TRUE

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiservice_operator import names
 from aiservice_operator.compare import differs, ousted
-from aiservice_operator.errors import ConflictError, RefusedError
+from aiservice_operator.errors import ConflictError, NotFoundError, RefusedError
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.observed import Meta, parse_meta
@@ -69,6 +69,12 @@ class Executor:
         except RefusedError as error:
             log.warning("%s: %s is refused: %s", key, action.identity, error.message)
             return Refusal(action.identity, error.message)
+        except NotFoundError as error:
+            if action.identity.kind is not Kind.POD_MONITOR:
+                raise
+            # Its API was there when the process looked, and is no more. Nothing else depends on it.
+            log.info("%s: %s is not written: %s", key, action.identity, error.message)
+            return False
         if keys is None:
             return False
         self._notify(keys - {key})
@@ -89,6 +95,10 @@ class Executor:
             return None
         if action.owner is not None:
             await self._make_sure(action.identity, action.owner)
+        elif known is None and self._kube.scope:
+            await self._make_sure_unseen(action.identity)
+        if action.hand_over is not None:
+            await self._kube.hand_over(action.identity, action.hand_over.uid, action.hand_over.replicas)
         try:
             live = await self._kube.apply(action.identity, action.body)
         except RefusedError:
@@ -132,6 +142,24 @@ class Executor:
         raise RefusedError(
             f"there is a {identity.kind} {identity.name} that the operator did not make: delete or rename it, or give "
             f"{owner.name} another name"
+        )
+
+    async def _make_sure_unseen(self, identity: ObjectId) -> None:
+        """Looks before a ModelCache is made: outside of the labels that are watched there may be one.
+
+        Raises:
+            ConflictError: it is about to go.
+            RefusedError: it is another operator's.
+        """
+        existing = await self._kube.get(identity)
+        if existing is None:
+            return
+        if "deletionTimestamp" in existing["metadata"]:
+            raise ConflictError(f"the {identity.kind} {identity.name} of before is still being deleted")
+        raise RefusedError(
+            f"there is a {identity.kind} {identity.name} for the same model, but without the labels {self._kube.scope} "
+            "that this operator serves: it is another operator's. Give the AIService that operator's labels, or refer "
+            "to a ModelCache of its own with spec.modelCacheRef"
         )
 
     def _note_contest(self, action: Apply, digest: str, live: Json) -> None:

@@ -7,20 +7,39 @@ all of that, so that a status does not flicker.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from aiservice_operator.kinds import Json
 from aiservice_operator.observed import Child, parse_time
-from aiservice_operator.states import conditions, pod_container
+from aiservice_operator.states import (
+    conditions,
+    container_statuses,
+    gone_by,
+    pod_ended,
+    unschedulable_since,
+    waits_on_node_since,
+)
 
 SETTLE = timedelta(seconds=3)
 """How long a pod or a claim may wait before that is a failure: what it waits for is often just being made."""
+LATE = timedelta(seconds=30)
+"""How long a pod may take on its node to begin with its containers before its Events are looked at."""
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"})
 _UNUSABLE_IMAGE = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _SETUP = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: \w+)?:? ?')
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What an Event says went wrong."""
+
+    reason: str
+    message: str
+    time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +52,80 @@ class Failure:
     time: datetime
 
 
-def of_pods(pods: Iterable[Child], now: datetime) -> Failure | None:
-    """Returns the failure of the pods that is nearest to its cause; of several the newest."""
-    failures = [failure for pod in pods if not pod.meta.deleting if (failure := of_pod(pod)) is not None]
-    found = [failure for failure in failures if not _passing(failure, now)]
+def of_pods(pods: Sequence[Child], now: datetime, words: Mapping[str, Words] = MappingProxyType({})) -> Failure | None:
+    """Returns the failure of the pods that is nearest to its cause; of several the newest.
+
+    Args:
+        pods: Of one object.
+        now: The time.
+        words: What was said last, in Events, of pods that do not start, by uid.
+    """
+    failures = [_of_start(pod, words) or of_pod(pod) for pod in _current(pods)]
+    room = _room_at(pods)
+    found = [failure for failure in failures if failure is not None and not now < _settled_at(failure, room)]
     # A pod that waits for a node is often a consequence: others on the list broke by themselves.
     return max(found, key=lambda failure: (failure.reason != "Unschedulable", failure.time), default=None)
 
 
-def settles_after(pods: Iterable[Child], now: datetime) -> float | None:
+def _current(pods: Iterable[Child]) -> list[Child]:
+    """The pods that count: not those that go, nor those that ended and have a successor."""
+    staying = [pod for pod in pods if not pod.meta.deleting]
+    newest = max((pod.meta.created for pod in staying), default=None)
+    return [pod for pod in staying if not pod_ended(pod) or pod.meta.created == newest]
+
+
+def of_replaced(pods: Sequence[Child]) -> Failure | None:
+    """Returns the newest failure of pods that ended and have a successor: over, and worth remembering."""
+    current = _current(pods)
+    failures = (of_pod(pod) for pod in pods if pod not in current and not pod.meta.deleting)
+    return max((failure for failure in failures if failure is not None), key=lambda item: item.time, default=None)
+
+
+def settles_after(pods: Sequence[Child], now: datetime) -> float | None:
     """Returns the seconds until a failure that may still pass counts as one; None where there is none such."""
-    failures = (of_pod(pod) for pod in pods)
-    waits = [
-        (failure.time + SETTLE - now).total_seconds() for failure in failures if failure and _passing(failure, now)
-    ]
-    return min(waits, default=None)
+    failures, room = (of_pod(pod) for pod in pods), _room_at(pods)
+    moments = (_settled_at(failure, room) for failure in failures if failure is not None)
+    return min(((moment - now).total_seconds() for moment in moments if now < moment), default=None)
 
 
-def _passing(failure: Failure, now: datetime) -> bool:
-    return failure.reason == "Unschedulable" and now < failure.time + SETTLE
+def _settled_at(failure: Failure, room: datetime | None) -> datetime:
+    """When a failure counts as one: a pod waits for a node at first, and as long as others make room for it."""
+    if failure.reason != "Unschedulable":
+        return failure.time
+    settled = failure.time + SETTLE
+    return max(settled, room) if room is not None else settled
+
+
+def _room_at(pods: Iterable[Child]) -> datetime | None:
+    """When the last pod that is being stopped, and holds its node's devices until then, has to be gone."""
+    return max((gone + SETTLE for pod in pods if (gone := gone_by(pod)) is not None), default=None)
 
 
 def of_pod(pod: Child) -> Failure | None:
     """Returns why a pod does not run, or None where nothing has gone wrong so far."""
-    checks: list[Callable[[Child, Json], Failure | None]] = [_image, _setup, _ended, _evicted, _unschedulable]
-    container = pod_container(pod)
-    return next((failure for check in checks if (failure := check(pod, container)) is not None), None)
+    checks: list[Callable[[Child, Json], Failure | None]] = [_image, _setup, _ended]
+    found = (check(pod, container) for container in container_statuses(pod) for check in checks)
+    return next((failure for failure in found if failure is not None), None) or _evicted(pod) or _unschedulable(pod)
+
+
+def starts_late(pod: Child, now: datetime) -> bool:
+    """Whether a pod has a node and none of its containers starts, for so long that its Events may tell why."""
+    since = waits_on_node_since(pod)
+    return since is not None and now >= since + LATE
+
+
+def late_after(pods: Iterable[Child], now: datetime) -> float | None:
+    """Returns the seconds until a pod that has not started counts as late; None where there is none such."""
+    moments = (since + LATE for pod in pods if (since := waits_on_node_since(pod)) is not None)
+    return min(((moment - now).total_seconds() for moment in moments if moment > now), default=None)
+
+
+def _of_start(pod: Child, words: Mapping[str, Words]) -> Failure | None:
+    """A pod that does not start because of its volumes, its network or its node, which only Events tell."""
+    said = words.get(pod.meta.uid)
+    if said is None or waits_on_node_since(pod) is None:
+        return None
+    return _failure(pod, said.reason, f"the pod cannot be started: {said.message}", said.time)
 
 
 def _image(pod: Child, container: Json) -> Failure | None:
@@ -102,23 +169,24 @@ def _ended(pod: Child, container: Json) -> Failure | None:
     return _failure(pod, "CrashLoopBackOff", f"container {name} exited with code {code}: {last_words}", when)
 
 
-def _evicted(pod: Child, _: Json) -> Failure | None:
+def _evicted(pod: Child) -> Failure | None:
     status = pod.body.get("status", {})
     if status.get("phase") != "Failed" or not status.get("reason"):
         return None
-    return _failure(pod, status["reason"], f"the pod was stopped: {status.get('message', '')}")
+    when = _time(conditions(pod.body).get("Ready", {}).get("lastTransitionTime"))
+    return _failure(pod, status["reason"], f"the pod was stopped: {status.get('message', '')}", when)
 
 
-def _unschedulable(pod: Child, _: Json) -> Failure | None:
-    scheduled = conditions(pod.body).get("PodScheduled", {})
-    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+def _unschedulable(pod: Child) -> Failure | None:
+    when = unschedulable_since(pod)
+    if when is None:
         return None
-    when = _time(scheduled.get("lastTransitionTime"))
-    return _failure(pod, "Unschedulable", f"no node can take the pod: {scheduled.get('message', '')}", when)
+    message = conditions(pod.body)["PodScheduled"].get("message", "")
+    return _failure(pod, "Unschedulable", f"no node can take the pod: {message}", when)
 
 
 def _memory_limit(pod: Child, container: str) -> str:
-    for spec in pod.body["spec"]["containers"]:
+    for spec in (*pod.body["spec"].get("initContainers", ()), *pod.body["spec"]["containers"]):
         if spec["name"] == container:
             return str(spec.get("resources", {}).get("limits", {}).get("memory", ""))
     return ""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
+from itertools import repeat
 from typing import Any
 
 import aiohttp
 import kopf
 
-from aiservice_operator import __version__, names
+from aiservice_operator import __version__
 from aiservice_operator.kinds import RESOURCES, Json, Kind
 from aiservice_operator.kube import Kube
 from aiservice_operator.watches import WatchMonitor
@@ -22,8 +24,51 @@ from aiservice_operator.watches import WatchMonitor
 Note = Callable[[Kind, str | None, Json], None]
 """Takes kind, type of event (DELETED or another) and object."""
 
-_RECONNECT_SECONDS = (0.1, 0.2, 0.5, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2)
-"""Pauses between tries of one request. Kopf's own grow to 21 s: so long a recovered API server would go unnoticed."""
+_ABSENT_SECONDS = 2.0
+
+
+class _Pauses:
+    """Pauses between tries of one request, without an end.
+
+    Kopf's own grow to 21 s: so long a recovered API server would go unnoticed. And after the last one a watch that the
+    API server forbids would end the process, whose successor would fare no better.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.1, 0.2, 0.5, 1.0)
+        yield from repeat(2.0)
+
+
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Kopf copies each object at each event, to tell handlers of changes what changed. There are no such handlers."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept on objects."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Handlers of events are not tried again, so there is no progress to keep."""
+
+    def fetch(self, **_: Any) -> kopf.ProgressRecord | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept on objects."""
+
+    def purge(self, **_: Any) -> None:
+        """Nothing was kept."""
+
+    def touch(self, **_: Any) -> None:
+        """Nothing is kept on objects."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
 
 
 async def watch(
@@ -45,7 +90,7 @@ async def watch(
     others = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=_registry(kube, monitor, note),
-        settings=_settings(),
+        settings=_settings(kube),
         clusterwide=not namespaces,
         namespaces=list(namespaces),
         standalone=True,
@@ -54,7 +99,7 @@ async def watch(
     await kopf.run_tasks(tasks, ignored=others)
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(kube: Kube) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
@@ -63,11 +108,13 @@ def _settings() -> kopf.OperatorSettings:
     settings.queueing.idle_timeout = 0.5
     settings.networking.request_timeout = 20
     settings.networking.connect_timeout = 5
-    settings.networking.error_backoffs = _RECONNECT_SECONDS
+    settings.networking.error_backoffs = _Pauses()
+    settings.persistence.diffbase_storage = _NoDiffs()
+    settings.persistence.progress_storage = _NoProgress()
     settings.process.ultimate_exiting_timeout = None
-    for resource in RESOURCES.values():
-        if resource.ours_only:
-            settings.watching.label_selectors[resource.plural] = names.SELECTOR
+    for kind, resource in RESOURCES.items():
+        if selector := kube.selector(kind):
+            settings.watching.label_selectors[resource.plural] = selector
     return settings
 
 
@@ -95,15 +142,21 @@ def _session(kube: Kube, monitor: WatchMonitor) -> aiohttp.ClientSession:
     """The session for all watches, with credentials that are fresh at each request."""
 
     async def authenticate(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        request.headers.update(await kube.credentials())
-        return await send(request)
+        while True:
+            request.headers.update(await kube.credentials())
+            response = await send(request)
+            if response.status != HTTPStatus.NOT_FOUND:
+                return response
+            # Kopf gives up, and ends, where a kind is not served. One that is being replaced is back in a moment.
+            response.release()
+            await asyncio.sleep(_ABSENT_SECONDS)
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=kube.tls),
         headers={"User-Agent": f"aiservice-operator/{__version__}"},
         middlewares=(authenticate,),
         trace_configs=[monitor.trace()],
-        trust_env=True,
+        proxy=kube.proxy,
         read_bufsize=2**21,
     )
 

@@ -226,8 +226,9 @@ def _larger(need: Decimal, profiles: Mapping[str, Profile]) -> list[str]:
     """The profiles with enough memory, the smallest first, as a remedy."""
     memories = {name: profile_memory(profile.gpu) for name, profile in profiles.items() if profile.gpu is not None}
     enough = sorted((memory, name) for name, memory in memories.items() if memory is not None and memory >= need)
-    named = " or ".join(f"{name} ({_gib(memory)} GiB)" for memory, name in enough)
-    return [f"use a GPU with as much, such as profile {named}"] if named else []
+    *others, last = [f"{name} ({_gib(memory)} GiB)" for memory, name in enough] or [""]
+    named = f"{', '.join(others)} or {last}" if others else last
+    return [f"use a GPU with as much, such as that of profile {named}"] if named else []
 
 
 def _title(model: ModelCacheSpec | None) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
@@ -51,8 +52,8 @@ class _Request:
     content_type: str = "application/json"
 
 
-class Listing(NamedTuple):
-    """A complete list at one moment."""
+class Page(NamedTuple):
+    """Some of a list's objects, and the version at which all of it is so."""
 
     bodies: list[Json]
     version: int
@@ -76,7 +77,16 @@ async def connect(*, in_cluster: bool) -> ApiClient:
     except (ConfigException, OSError) as error:
         raise ConfigurationError(f"no cluster to connect to: {error}; run in a pod, or set KUBECONFIG") from error
     configuration.connection_pool_maxsize = 100
+    _settle_proxy(configuration)
     return ApiClient(configuration)
+
+
+def _settle_proxy(configuration: Configuration) -> None:
+    """Reads the environment's proxies once; the HTTP library would do it, and read .netrc, at each request."""
+    address = urlsplit(configuration.host)
+    if configuration.proxy is None and not proxy_bypass(address.hostname or ""):
+        configuration.proxy = getproxies().get(address.scheme)
+    configuration.client_session_kwargs = {"trust_env": False}
 
 
 class Kube:
@@ -86,15 +96,21 @@ class Kube:
         client: The official client.
         may_write: Whether this process holds the Lease now; asked before every write.
         wrote: Told of every write, with kind and verb.
+        scope: Label selector of the AIServices and ModelCaches that are served; empty: all.
     """
 
     def __init__(
-        self, client: ApiClient, may_write: Callable[[], bool], wrote: Callable[[str, str], None] = lambda *_: None
+        self,
+        client: ApiClient,
+        may_write: Callable[[], bool],
+        wrote: Callable[[str, str], None] = lambda *_: None,
+        scope: str = "",
     ) -> None:
         self._client = client
         self._rest: Any = client.rest_client  # its methods have no types
         self._may_write = may_write
         self._wrote = wrote
+        self.scope = scope
 
     @property
     def server(self) -> str:
@@ -106,6 +122,16 @@ class Kube:
         """Authorities and client certificate."""
         context: ssl.SSLContext = self._rest.ssl_context
         return context
+
+    @property
+    def proxy(self) -> str | None:
+        """Where requests go through; None: straight to the server."""
+        address: str | None = self._client.configuration.proxy
+        return address
+
+    def selector(self, kind: Kind) -> str:
+        """Returns the label selector of what is listed and watched of a kind; empty: everything."""
+        return names.SELECTOR if RESOURCES[kind].ours_only else self.scope
 
     async def credentials(self) -> dict[str, str]:
         """Returns the headers that authenticate a request; the token in them is fresh."""
@@ -125,24 +151,39 @@ class Kube:
         dynamic = any(group["name"] == DYNAMIC_RESOURCES for group in groups["groups"])
         return Apis(pod_monitors=pod_monitors, dynamic_resources=dynamic)
 
-    async def list_all(self, kind: Kind, namespace: str | None) -> Listing:
-        """Lists a kind, in one namespace or in all, page by page."""
-        resource, bodies, query = RESOURCES[kind], [], {"limit": str(_PAGE)}
-        if resource.ours_only:
-            query["labelSelector"] = names.SELECTOR
+    async def pages(self, kind: Kind, namespace: str | None) -> AsyncIterator[Page]:
+        """Lists a kind, in one namespace or in all, page by page, so that no more than one is in memory."""
+        resource, query = RESOURCES[kind], {"limit": str(_PAGE)}
+        if selector := self.selector(kind):
+            query["labelSelector"] = selector
         while True:
             page = await self._read(resource.path(namespace), query)
-            bodies += page["items"]
+            yield Page(page["items"], int(page["metadata"]["resourceVersion"]))
             if not (more := page["metadata"].get("continue")):
-                return Listing(bodies, int(page["metadata"]["resourceVersion"]))
+                return
             query["continue"] = more
 
     async def get(self, identity: ObjectId) -> Json | None:
         """Returns an object, or None where there is none."""
+        return await self.find(RESOURCES[identity.kind].path(identity.namespace, identity.name))
+
+    async def find(self, path: str) -> Json | None:
+        """Returns an object of any kind by its path, or None where there is none."""
         try:
-            return await self._read(RESOURCES[identity.kind].path(identity.namespace, identity.name))
+            return await self._read(path)
         except NotFoundError:
             return None
+
+    async def collect(self, path: str, query: Mapping[str, str]) -> list[Json]:
+        """Returns all objects of a collection of any kind, by its path."""
+        bodies: list[Json] = []
+        asked = {**query, "limit": str(_PAGE)}
+        while True:
+            page = await self._read(path, asked)
+            bodies += page["items"]
+            if not (more := page["metadata"].get("continue")):
+                return bodies
+            asked["continue"] = more
 
     async def apply(self, identity: ObjectId, body: Json, subresource: str | None = None) -> Json:
         """Server-side apply: the fields of `body` become so, those applied before and now absent go.
@@ -160,6 +201,33 @@ class Kube:
             "application/apply-patch+yaml",
         )
         return await self._write(identity.kind, f"apply-{subresource}" if subresource else "apply", request)
+
+    async def hand_over(self, identity: ObjectId, uid: str, replicas: int) -> None:
+        """Makes another field manager own a Deployment's number of pods, so that it stays when ours states none.
+
+        Args:
+            identity: The Deployment.
+            uid: The very one that is meant.
+            replicas: The number.
+
+        Raises:
+            ConflictError: it is gone, or another by now.
+        """
+        resource = RESOURCES[identity.kind]
+        body = {
+            "apiVersion": resource.api_version,
+            "kind": identity.kind.value,
+            "metadata": {"name": identity.name, "namespace": identity.namespace, "uid": uid},
+            "spec": {"replicas": replicas},
+        }
+        request = _Request(
+            "PATCH",
+            resource.path(identity.namespace, identity.name),
+            {"fieldManager": names.HANDOVER_MANAGER, "force": "true"},
+            body,
+            "application/apply-patch+yaml",
+        )
+        await self._write(identity.kind, "hand-over", request)
 
     async def overwrite(self, identity: ObjectId, body: Json) -> Json:
         """Replaces the spec of an object, if it has not changed since `body` was read, and forgets who owned what.

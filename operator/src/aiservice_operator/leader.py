@@ -44,6 +44,7 @@ class _Lock(LeaseLock):
     Args:
         timeout: Seconds for one request.
         renewed: Told, after each success, when the request had begun.
+        clock: Seconds that go on while the process is frozen.
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class _Lock(LeaseLock):
         *,
         timeout: float,
         renewed: Callable[[float], None],
+        clock: Callable[[], float],
     ) -> None:
         super().__init__(name, identity.namespace, identity.name, client)
         self._timeout = timeout
         self._renewed = renewed
+        self._clock = clock
 
     async def get(
         self, name: str, namespace: str
@@ -91,7 +94,7 @@ class _Lock(LeaseLock):
         await self._try(self.api_instance.replace_namespaced_lease(self.name, self.namespace, self.lease_reference))
 
     async def _try(self, request: Coroutine[Any, Any, V1Lease]) -> bool:
-        begun = time.monotonic()
+        begun = self._clock()
         try:
             async with asyncio.timeout(self._timeout):
                 await request
@@ -123,7 +126,7 @@ class Leadership:
         self._clock = clock
         self._held_until = 0.0
         timeout = min(settings.retry_seconds * 2, settings.renew_seconds)
-        self._lock = _Lock(settings.name, identity, client, timeout=timeout, renewed=self._note)
+        self._lock = _Lock(settings.name, identity, client, timeout=timeout, renewed=self._note, clock=clock)
         self._running: asyncio.Task[None] | None = None
 
     def _note(self, begun: float) -> None:

@@ -34,6 +34,17 @@ class Metrics:
             ["kind", "verb"],
             registry=self.registry,
         )
+        self.download_bytes = Counter(
+            "aiservice_operator_download_bytes_total",
+            "Bytes of models that downloads have reported.",
+            registry=self.registry,
+        )
+        self.watches = Counter(
+            "aiservice_operator_watches_total",
+            "Watches that began, by kind: at the start, after the API server ended one, and after each break.",
+            ["kind"],
+            registry=self.registry,
+        )
         self.ready_seconds = Histogram(
             "aiservice_operator_ready_seconds",
             "Time from the creation of an AIService to its first readiness.",

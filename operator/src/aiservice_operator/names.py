@@ -13,6 +13,8 @@ from aiservice_api.v1alpha1 import GROUP, ModelCacheSpec
 from aiservice_operator.kinds import Json
 
 FIELD_MANAGER = "aiservice-operator"
+HANDOVER_MANAGER = f"{FIELD_MANAGER}-handover"
+"""Owns a Deployment's number of pods from when the operator gives it up until an autoscaler changes it."""
 
 NAME_LABEL = "app.kubernetes.io/name"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
@@ -41,6 +43,10 @@ REFERENCES_ANNOTATION = f"{GROUP}/references"
 """On serving pods: hash of the Secrets and ConfigMaps that they name, so that new content makes new pods."""
 POD_TEMPLATE_ANNOTATION = f"{GROUP}/template"
 """On a Deployment: hash of its pods, which tells one rollout from another."""
+SCALING_ANNOTATION = f"{GROUP}/scaling"
+"""On a Deployment: whether its number of pods was applied (`fixed`) or is an autoscaler's (`autoscaled`)."""
+ROLLOUT_ANNOTATION = f"{GROUP}/rollout"
+"""On a Deployment: what was decided, in JSON, when the rollout of its present pods began."""
 APPLIED_ANNOTATION = f"{GROUP}/applied"
 """On every child: hash of what the operator applied, so that a field which it no longer wants is noticed."""
 DOWNLOAD_ANNOTATION = f"{GROUP}/download"

@@ -6,9 +6,11 @@ decisions and status read from them is parsed here.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -86,7 +88,10 @@ class Service:
     meta: Meta
     spec: AIServiceSpec | None
     """None where this version of the operator cannot read it; `invalid` says why."""
-    status: AIServiceStatus
+    cache_name: str | None
+    """Name of the ModelCache that the spec asks for; None where the spec cannot be read."""
+    status_json: str
+    """As text: a thousand parsed statuses would take more memory than all else that is kept of their services."""
     invalid: str = ""
 
     @property
@@ -95,13 +100,9 @@ class Service:
         return Key(Kind.AISERVICE, self.meta.namespace, self.meta.name)
 
     @property
-    def cache_name(self) -> str | None:
-        """Name of the ModelCache that the spec asks for; None where the spec cannot be read."""
-        if self.spec is None:
-            return None
-        if self.spec.model is not None:
-            return names.cache_name(self.spec.model)
-        return self.spec.model_cache_ref.name if self.spec.model_cache_ref is not None else None
+    def status(self) -> AIServiceStatus:
+        """The status, parsed at each call."""
+        return _status(AIServiceStatus, self.status_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,39 +122,74 @@ class Cache:
         """Which object this is."""
         return Key(Kind.MODEL_CACHE, self.meta.namespace, self.meta.name)
 
+    def same_for_users(self, other: Cache) -> bool:
+        """Whether two states differ in nothing that an AIService depends on: who uses the cache does not count."""
+        return (self.meta.uid, self.meta.generation, self.meta.deleting, _without_users(self.status)) == (
+            other.meta.uid,
+            other.meta.generation,
+            other.meta.deleting,
+            _without_users(other.status),
+        )
+
+
+def _without_users(status: ModelCacheStatus) -> ModelCacheStatus:
+    return status.model_copy(update={"used_by": []})
+
 
 Observed = Service | Cache | Child
 
 
 def parse(kind: Kind, body: Json) -> Observed:
-    """Parses an object of the API server."""
-    meta = parse_meta(body["metadata"])
+    """Parses an object of the API server, as it was sent or lean."""
+    meta, body = parse_meta(body["metadata"]), lean(kind, body)
+    status = json.dumps(body.get("status") or {})
     if kind is Kind.AISERVICE:
-        status = _status(AIServiceStatus, body)
-        try:
-            return Service(meta, AIServiceSpec.model_validate(body.get("spec")), status)
-        except ValidationError as error:
-            return Service(meta, None, status, _explain(error))
-    lean = _lean(kind, body)
+        stated = _stated(json.dumps(body.get("spec")))
+        return Service(meta, stated.spec, stated.cache_name, status, stated.invalid)
     if kind is Kind.MODEL_CACHE:
-        cache_status = _status(ModelCacheStatus, body)
+        cache_status = _status(ModelCacheStatus, status)
         try:
-            return Cache(meta, ModelCacheSpec.model_validate(body.get("spec")), cache_status, lean)
+            return Cache(meta, ModelCacheSpec.model_validate(body.get("spec")), cache_status, body)
         except ValidationError as error:
-            return Cache(meta, None, cache_status, lean, _explain(error))
-    return Child(kind, meta, lean)
+            return Cache(meta, None, cache_status, body, _explain(error))
+    return Child(kind, meta, body)
 
 
-def _lean(kind: Kind, body: Json) -> Json:
+class _Stated(NamedTuple):
+    spec: AIServiceSpec | None
+    cache_name: str | None
+    invalid: str
+
+
+_TYPE = frozenset({"apiVersion", "kind"})
+"""Left out by lists, sent by watches: what is kept must not depend on who told of it."""
+
+
+@lru_cache(maxsize=1024)
+def _stated(text: str) -> _Stated:
+    """Parses the spec of an AIService; many have the same one, which is then parsed, named and kept once."""
+    try:
+        spec = AIServiceSpec.model_validate_json(text)
+    except ValidationError as error:
+        return _Stated(None, None, _explain(error))
+    if spec.model is not None:
+        return _Stated(spec, names.cache_name(spec.model), "")
+    return _Stated(spec, spec.model_cache_ref.name if spec.model_cache_ref is not None else None, "")
+
+
+def lean(kind: Kind, body: Json) -> Json:
     """Leaves out what nobody reads and what would double the memory of the store."""
     metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
     if kind is not Kind.POD:
-        return {**body, "metadata": metadata}
-    containers = [
-        {key: container[key] for key in ("name", "image", "resources") if key in container}
-        for container in body["spec"]["containers"]
-    ]
-    spec = {"nodeName": body["spec"].get("nodeName", ""), "containers": containers}
+        kept = {key: value for key, value in body.items() if key not in _TYPE}
+        return {**kept, "metadata": metadata}
+    spec: Json = {"nodeName": body["spec"].get("nodeName", "")}
+    for field in ("initContainers", "containers"):
+        if field in body["spec"]:
+            spec[field] = [
+                {key: container[key] for key in ("name", "image", "resources") if key in container}
+                for container in body["spec"][field]
+            ]
     return {"metadata": metadata, "spec": spec, "status": body.get("status", {})}
 
 
@@ -185,10 +221,10 @@ def parse_time(text: str) -> datetime:
 _Status = TypeVar("_Status", AIServiceStatus, ModelCacheStatus)
 
 
-def _status(model: type[_Status], body: Json) -> _Status:
+def _status(model: type[_Status], text: str) -> _Status:
     """Another version may have written a status that this one cannot read: it is computed anew."""
     try:
-        return model.model_validate(body.get("status") or {})
+        return model.model_validate_json(text)
     except ValidationError:
         return model()
 
@@ -227,6 +263,11 @@ def mounted_cache(deployment: Child) -> str | None:
 def mounted_digest(deployment: Child) -> str:
     """Returns the digest of the content that a Deployment's pods mount."""
     return _template_annotations(deployment).get(names.DIGEST_ANNOTATION, "")
+
+
+def mounted_references(deployment: Child) -> str:
+    """Returns the hash of the Secrets and ConfigMaps that a Deployment's pods were made with; empty: of none."""
+    return _template_annotations(deployment).get(names.REFERENCES_ANNOTATION, "")
 
 
 def _template_annotations(deployment: Child) -> dict[str, str]:

@@ -6,8 +6,11 @@ import asyncio
 import logging
 import random
 import signal
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from kubernetes.aio.client import ApiClient
 
@@ -18,7 +21,7 @@ from aiservice_operator.kube import SERVICE_ACCOUNT_TOKEN, Kube, connect
 from aiservice_operator.leader import Leadership
 from aiservice_operator.metrics import Metrics
 from aiservice_operator.queue import Queue, QueueClosedError
-from aiservice_operator.reconcile import Reconciler
+from aiservice_operator.reconcile import Reconciler, wall_clock
 from aiservice_operator.settings import Identity, Settings
 from aiservice_operator.store import Store
 from aiservice_operator.sync import Synchroniser
@@ -30,16 +33,35 @@ _WORKERS = 24
 _LOST_WATCH_SECONDS = 60.0
 """How long a watch may be gone before the process counts as sick; a rolling API server is back sooner."""
 _STOP_SECONDS = 4.0
+_LOOK_SECONDS = 60.0
+"""After which a key that waits for a moment in time is looked at anyhow: wall clocks jump."""
+_DISCOVERY_SECONDS = 30.0
+_CONFIRM_SECONDS = 3.0
 _SETTLE_SECONDS = 0.1
 """How long the status of children may change before it is looked at: controllers write it several times in a row."""
+_GATHER_SECONDS = 0.5
+"""How long users of a ModelCache that exists are gathered: it is written once for all of them."""
 
 
-async def run(settings: Settings, identity: Identity | None) -> None:
-    """Runs one replica until SIGTERM or SIGINT.
+class Clocks(NamedTuple):
+    """What the process tells the time by."""
+
+    steady: Callable[[], float] = time.monotonic
+    """Seconds that only grow, also while the process is frozen: for the Lease and lost watches."""
+    wall: Callable[[], datetime] = wall_clock
+    """For conditions and Events. It may jump."""
+
+
+async def run(settings: Settings, identity: Identity | None, clocks: Clocks = Clocks()) -> bool:  # noqa: B008 - immutable
+    """Runs one replica until SIGTERM or SIGINT, or until the cluster serves other APIs.
 
     Args:
         settings: The configuration.
         identity: Who it is; None where leader election is off.
+        clocks: What it tells the time by.
+
+    Returns:
+        Whether to run again, with what the cluster serves now.
 
     Raises:
         OperatorError: it cannot go on.
@@ -47,7 +69,7 @@ async def run(settings: Settings, identity: Identity | None) -> None:
     client = await connect(in_cluster=SERVICE_ACCOUNT_TOKEN.exists())
     try:
         apis = await Kube(client, lambda: False).apis()
-        await Operator(client, settings, identity, apis).run()
+        return await Operator(client, settings, identity, apis, clocks).run()
     finally:
         await client.close()  # type: ignore[no-untyped-call] # has no types
 
@@ -55,16 +77,26 @@ async def run(settings: Settings, identity: Identity | None) -> None:
 class Operator:
     """One replica."""
 
-    def __init__(self, client: ApiClient, settings: Settings, identity: Identity | None, apis: Apis) -> None:
+    def __init__(
+        self, client: ApiClient, settings: Settings, identity: Identity | None, apis: Apis, clocks: Clocks
+    ) -> None:
         self._settings = settings
+        self._apis = apis
         self._stop = asyncio.Event()
+        self._again = False
         self._acting = False
         self._store = Store()
         self._queue: Queue[Key] = Queue(jitter=lambda: random.uniform(0.8, 1.2))  # noqa: S311 - no secret
         self._metrics = Metrics()
-        self._monitor = WatchMonitor(settings.watch.namespaces, apis.kinds)
-        self._leadership = Leadership(client, identity, settings.leader_election) if identity is not None else None
-        self._kube = Kube(client, self._may_write, self._metrics.wrote)
+        self._monitor = WatchMonitor(
+            settings.watch.namespaces,
+            apis.kinds,
+            began=lambda kind: self._metrics.watches.labels(kind).inc(),
+            clock=clocks.steady,
+        )
+        election = settings.leader_election
+        self._leadership = Leadership(client, identity, election, clocks.steady) if identity is not None else None
+        self._kube = Kube(client, self._may_write, self._metrics.wrote, settings.watch.selector)
         self._synchroniser = Synchroniser(
             self._store, self._kube, self._monitor, metrics=self._metrics, notify=self._notify
         )
@@ -76,6 +108,7 @@ class Operator:
             metrics=self._metrics,
             notify=self._notify,
             reporter=identity.name if identity is not None else "aiservice-operator",
+            clock=clocks.wall,
         )
         self._metrics.gauge("queue_depth", "Keys that wait to be reconciled.", lambda: len(self._queue))
         self._metrics.gauge("queue_age_seconds", "How long the first key in the queue has waited.", self._queue.age)
@@ -83,8 +116,11 @@ class Operator:
         self._metrics.gauge("leader", "1 while this replica acts.", lambda: self._acting and self._may_write())
         self._metrics.gauge("watch_lost_seconds", "For how long a watch has been gone.", self._monitor.lost_seconds)
 
-    async def run(self) -> None:
-        """Runs until the process is told to stop.
+    async def run(self) -> bool:
+        """Runs until the process is told to stop, or the cluster serves other APIs.
+
+        Returns:
+            Whether it was the second.
 
         Raises:
             OperatorError: it cannot go on.
@@ -100,6 +136,7 @@ class Operator:
             asyncio.create_task(watching, name="watching"),
             asyncio.create_task(self._synchroniser.run(), name="comparing"),
             asyncio.create_task(self._lead(), name="leading"),
+            asyncio.create_task(self._discover(), name="discovering"),
         }
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -114,12 +151,42 @@ class Operator:
                 part.cancel()
             await asyncio.wait(parts, timeout=_STOP_SECONDS)
             await server.cleanup()
+        return self._again
 
     def _take_signals(self) -> None:
         """Kopf has handlers of its own, which would end everything at once: the Lease would not be given back."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end)
+
+    def _end(self) -> None:
+        self._again = False
+        self._stop.set()
+
+    async def _discover(self) -> None:
+        """Looks from time to time which of the optional APIs are served, and ends everything when others are.
+
+        An API server that starts serves them one after the other: what it says counts when it says so twice.
+        """
+        while True:
+            await asyncio.sleep(_DISCOVERY_SECONDS)
+            found = await self._served()
+            if found == self._apis:
+                continue
+            await asyncio.sleep(_CONFIRM_SECONDS)
+            if found == await self._served():
+                break
+        log.info("the cluster serves other APIs than before: %s", found)
+        self._again = True
+        self._stop.set()
+        await asyncio.Event().wait()  # until the others have ended
+
+    async def _served(self) -> Apis:
+        """Asks what is served; where nobody answers, it is as before."""
+        try:
+            return await self._kube.apis()
+        except KubeError:
+            return self._apis
 
     async def _lead(self) -> None:
         if self._leadership is None:
@@ -167,7 +234,7 @@ class Operator:
             else:
                 self._queue.forget(key)
             if outcome.again_after is not None:
-                self._queue.add_after(key, outcome.again_after)
+                self._queue.add_after(key, min(outcome.again_after, _LOOK_SECONDS))
 
     def _fail(self, key: Key, error: Exception | None, at_least: float = 0.0) -> float:
         self._metrics.reconcile_errors.labels(key.kind, type(error).__name__ if error else "Unsettled").inc()
@@ -179,11 +246,17 @@ class Operator:
             self._notify(self._store.remove(kind, body))
             return
         metadata = body["metadata"]
-        known = self._store.get(ObjectId(kind, metadata.get("namespace", ""), metadata["name"]))
+        identity = ObjectId(kind, metadata.get("namespace", ""), metadata["name"])
+        before = self._store.generation(identity)
         concerned = self._store.put(kind, body)
-        own = kind in (Kind.AISERVICE, Kind.MODEL_CACHE)
-        same_spec = known is not None and known.meta.generation == metadata.get("generation", 0)
-        self._notify(concerned, 0.0 if own or not same_spec else _SETTLE_SECONDS)
+        if kind is Kind.AISERVICE:
+            caches = frozenset(key for key in concerned if key.kind is Kind.MODEL_CACHE and self._store.cache(key))
+            self._notify(caches, _GATHER_SECONDS)
+            self._notify(concerned - caches)
+        elif kind is Kind.MODEL_CACHE or before != metadata.get("generation", 0):
+            self._notify(concerned)
+        else:
+            self._notify(concerned, _SETTLE_SECONDS)
 
     def _notify(self, keys: frozenset[Key], after: float = 0.0) -> None:
         """Enqueues keys; a replica that does not act takes all of them when it begins to."""

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from aiservice_api.v1alpha1 import AIServiceStatus, Condition, ConditionStatus, ModelCacheStatus
 from aiservice_operator import facts
+from aiservice_operator.census import Census
 from aiservice_operator.errors import KubeError
 from aiservice_operator.events import Turn, event, turns
 from aiservice_operator.execute import Executor
-from aiservice_operator.failures import settles_after
+from aiservice_operator.failures import late_after, settles_after, starts_late
 from aiservice_operator.kinds import Apis, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.metrics import Metrics
 from aiservice_operator.observed import Cache, Service, mounted_cache
 from aiservice_operator.plan import (
+    Action,
     CachePlan,
     CacheView,
     Refusal,
@@ -33,11 +35,13 @@ from aiservice_operator.plan import (
     plan_service,
 )
 from aiservice_operator.plan.service import cache_ready
+from aiservice_operator.references import LOOK_SECONDS, References, named
 from aiservice_operator.settings import Settings
 from aiservice_operator.states import unbound
 from aiservice_operator.status import CacheFacts, cache_status, service_status
 from aiservice_operator.status.conditions import find
 from aiservice_operator.store import Store
+from aiservice_operator.words import LOOK_AGAIN_SECONDS, gather_words
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +50,9 @@ _ROUNDS = 6
 _YOUNG_SECONDS = 30.0
 _LOOK_SECONDS = (2.0, 15.0)
 """How often a claim that no watch tells of is looked at: while it is young, and afterwards."""
-_INTERIM_SECONDS = (0.5, 2.0)
+_INTERIM_SECONDS = {Kind.AISERVICE: (1.0, 5.0), Kind.MODEL_CACHE: (0.5, 2.0)}
 """How long a status in progress waits for a better one, so that a quick start costs no extra writes: the first, and
-each after another."""
+each after another. A download's progress is looked at sooner than a start's."""
 
 
 def wall_clock() -> datetime:
@@ -80,8 +84,30 @@ class _Settled(Generic[_Decision]):
     unsettled: bool
 
 
+def _open(decision: tuple[_View, _Plan] | None, refusals: Mapping[ObjectId, Refusal]) -> list[Action]:
+    """What of a plan is still to be tried."""
+    return [action for action in decision[1].actions if action.identity not in refusals] if decision is not None else []
+
+
+def _settled(
+    decision: _Decision | None, refusals: Mapping[ObjectId, Refusal], *, unsettled: bool
+) -> _Settled[_Decision] | None:
+    return _Settled(decision, tuple(refusals.values()), unsettled) if decision is not None else None
+
+
 def _first(*waits: float | None) -> float | None:
     return min((wait for wait in waits if wait is not None), default=None)
+
+
+def _bytes_done(status: ModelCacheStatus) -> int:
+    return status.download.bytes_done if status.download is not None else 0
+
+
+def _interim(before: Sequence[Condition], after: Sequence[Condition]) -> bool:
+    """Whether a status only tells of progress: nothing turned that anyone acts upon."""
+    ready, available, was = find(after, "Ready"), find(after, "Available"), find(before, "Available")
+    served, serves = (found is not None and found.status is ConditionStatus.TRUE for found in (was, available))
+    return ready is not None and ready.status is ConditionStatus.UNKNOWN and served == serves
 
 
 class Reconciler:
@@ -119,6 +145,8 @@ class Reconciler:
         self._reporter = reporter
         self._clock = clock
         self._executor = Executor(store, kube, notify)
+        self._references = References(kube, enabled=settings.roll_on_config_change)
+        self._census = Census(kube)
         self._interim_due: dict[Key, float] = {}
 
     async def reconcile(self, key: Key) -> Outcome:
@@ -133,42 +161,61 @@ class Reconciler:
             return await self._reconcile_cache(key)
 
     async def _reconcile_service(self, key: Key) -> Outcome:
-        def decide() -> tuple[ServiceView, ServicePlan] | None:
+        async def decide() -> tuple[ServiceView, ServicePlan] | None:
             service = self._store.service(key)
             if service is None or service.meta.deleting:
                 return None
-            view = self._service_view(key, service)
-            return view, plan_service(view, self._settings)
+            references = await self._references.of_service(key.namespace, service.spec) if service.spec else ""
+            view = replace(self._service_view(key, service), references=references)
+            plan = plan_service(view, self._settings, self._clock())
+            if not plan.needs_capacity:
+                return view, plan
+            view = replace(view, capacity=await self._census.look())
+            return view, plan_service(view, self._settings, self._clock())
 
         settled = await self._settle(key, decide)
         if settled is None:
             self._interim_due.pop(key, None)
             return Outcome()
         (view, plan), now = settled.decision, self._clock()
-        status = service_status(view, plan, settled.refusals, now)
+        words = await gather_words(self._kube, view.pods, now)
+        status = service_status(view, plan, settled.refusals, self._settings, now=now, words=words)
         written = await self._write_status(key, view.service, view.service.status, status)
-        return Outcome(_first(written, settles_after(view.pods, now)), settled.unsettled)
+        return Outcome(_first(written, *self._service_looks(view, plan, now)), settled.unsettled)
+
+    def _service_looks(self, view: ServiceView, plan: ServicePlan, now: datetime) -> tuple[float | None, ...]:
+        """When to look for what no event announces."""
+        spec = view.service.spec
+        refers = self._settings.roll_on_config_change and spec is not None and bool(named(spec))
+        return (
+            settles_after(view.pods, now),
+            late_after(view.pods, now),
+            LOOK_AGAIN_SECONDS if any(starts_late(pod, now) for pod in view.pods) else None,
+            LOOK_SECONDS if refers else None,
+            max((plan.again_at - now).total_seconds(), 0.0) if plan.again_at is not None else None,
+        )
 
     async def _settle(
-        self, key: Key, decide: Callable[[], tuple[_View, _Plan] | None]
+        self, key: Key, decide: Callable[[], Awaitable[tuple[_View, _Plan] | None]]
     ) -> _Settled[tuple[_View, _Plan]] | None:
-        """Decides and executes until there is nothing left to do; None where there is nothing to decide about."""
-        refusals: tuple[Refusal, ...] = ()
-        decision = decide()
+        """Decides and executes until there is nothing left to do; None where there is nothing to decide about.
+
+        What is refused is not tried again here, and keeps nothing else from being done.
+        """
+        refusals: dict[ObjectId, Refusal] = {}
+        decision = await decide()
         for _ in range(_ROUNDS):
-            if decision is None or refusals or not decision[1].actions:
+            actions = _open(decision, refusals)
+            if not actions:
                 break
-            executed = await self._executor.run(key, decision[1].actions)
+            executed = await self._executor.run(key, actions)
             if not executed.changed and not executed.refusals:
-                return _Settled(decision, (), unsettled=False)
-            refusals = executed.refusals
-            decision = decide()
-        if decision is None:
-            return None
-        unsettled = bool(decision[1].actions)
-        if unsettled and not refusals:
+                return _settled(decision, refusals, unsettled=bool(refusals))
+            refusals |= {refusal.identity: refusal for refusal in executed.refusals}
+            decision = await decide()
+        if _open(decision, refusals):
             log.warning("%s: not as wanted after %d rounds", key, _ROUNDS)
-        return _Settled(decision, refusals, unsettled)
+        return _settled(decision, refusals, unsettled=decision is not None and bool(decision[1].actions))
 
     def _service_view(self, key: Key, service: Service) -> ServiceView:
         namespace, name = key.namespace, key.name
@@ -183,13 +230,17 @@ class Reconciler:
             pods=self._store.children(key, Kind.POD),
             rivals=self._store.defaults(),
             apis=self._apis,
+            autoscaler=self._store.child(ObjectId(Kind.AUTOSCALER, namespace, name)),
+            budget=self._store.child(ObjectId(Kind.DISRUPTION_BUDGET, namespace, name)),
+            policy=self._store.child(ObjectId(Kind.NETWORK_POLICY, namespace, name)),
+            monitor=self._store.child(ObjectId(Kind.POD_MONITOR, namespace, name)),
         )
 
     def _cache(self, namespace: str, name: str | None) -> Cache | None:
         return self._store.cache(Key(Kind.MODEL_CACHE, namespace, name)) if name is not None else None
 
     async def _reconcile_cache(self, key: Key) -> Outcome:
-        def decide() -> tuple[CacheView, CachePlan]:
+        async def decide() -> tuple[CacheView, CachePlan]:
             view = self._cache_view(key)
             return view, plan_cache(view, self._settings, self._clock())
 
@@ -244,18 +295,18 @@ class Reconciler:
             Seconds to wait where it is held back, because it may be overtaken at once.
         """
         wire = after.to_wire()
-        ready = find(after.conditions, "Ready")
-        interim = ready is not None and ready.status is ConditionStatus.UNKNOWN
+        interim = _interim(before.conditions, after.conditions)
         if not interim:
             self._interim_due.pop(key, None)
         if before.to_wire() == wire:
             return None
         if interim:
             now = asyncio.get_running_loop().time()
-            due = self._interim_due.setdefault(key, now + _INTERIM_SECONDS[0])
+            first, next_one = _INTERIM_SECONDS[key.kind]
+            due = self._interim_due.setdefault(key, now + first)
             if now < due:
                 return due - now
-            self._interim_due[key] = now + _INTERIM_SECONDS[1]
+            self._interim_due[key] = now + next_one
         meta = of.meta
         metadata = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}
         written = await self._kube.apply(key, {"metadata": metadata, "status": wire}, "status")
@@ -281,6 +332,8 @@ class Reconciler:
         before: AIServiceStatus | ModelCacheStatus,
         after: AIServiceStatus | ModelCacheStatus,
     ) -> None:
+        if isinstance(before, ModelCacheStatus) and isinstance(after, ModelCacheStatus):
+            self._metrics.download_bytes.inc(max(_bytes_done(after) - _bytes_done(before), 0))
         if isinstance(before, AIServiceStatus) and isinstance(after, AIServiceStatus):
             first = before.timings is None or before.timings.load_seconds is None
             ready: Condition | None = find(after.conditions, "Ready")

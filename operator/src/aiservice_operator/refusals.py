@@ -47,7 +47,7 @@ def _port_taken(spec: AIServiceSpec, pod: PodOverrides) -> Rejection | None:
 def _mount_hidden(pod: PodOverrides) -> Rejection | None:
     """A path that is one of the operator's but for a slash hides it; below a read-only one none can be made."""
     for mount in pod.volume_mounts:
-        path = posixpath.normpath(mount.mount_path)
+        path = posixpath.normpath("/" + mount.mount_path.lstrip("/"))
         if path in {"/", "/tmp", "/dev/shm"} or path == MODEL_DIR or path.startswith(f"{MODEL_DIR}/"):  # noqa: S108 - where the operator's volumes are
             return Rejection(
                 "MountConflict",

@@ -90,11 +90,25 @@ class Profile(_Section):
     """Shown by `kubectl ais plan`; nothing is decided by it."""
 
 
+_LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
+_LABEL_VALUE = r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
+
+
 class Watch(_Section):
     """What the operator looks at."""
 
     namespaces: list[str] = []
     """Namespaces that are served. Empty: all."""
+    labels: dict[
+        Annotated[str, Field(pattern=_LABEL_KEY, max_length=317)], Annotated[str, Field(pattern=_LABEL_VALUE)]
+    ] = {}
+    """Labels of the AIServices and ModelCaches that are served. Empty: all. Operators with different values of one
+    label can share a namespace."""
+
+    @property
+    def selector(self) -> str:
+        """The label selector of what is served; empty: all."""
+        return ",".join(f"{name}={value}" for name, value in sorted(self.labels.items()))
 
 
 class Download(_Section):
@@ -107,6 +121,8 @@ class Download(_Section):
         requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"}
     )
     progress_interval_seconds: Annotated[float, Field(gt=0)] = 5
+    verify_interval_hours: Annotated[int, Field(ge=1)] = 24
+    """How often the files of a cache with `verify: Always` are compared with their digests."""
     allowed_hosts: list[str] = []
     """Hosts (`minio.storage.svc`, `*.corp.example`) and networks (`10.1.0.0/16`) that downloads may reach besides
     public addresses."""
@@ -184,6 +200,9 @@ class Settings(_Section):
     """Names of Secrets, put on serving and download pods. They must exist in the pods' namespaces."""
     profiles: dict[str, Profile] = {}
     download: Download = Download()
+    roll_on_config_change: bool = True
+    """Whether pods are replaced when a Secret or ConfigMap that they take values from changes, and a failed download is
+    tried again when its Secret does. Needs the right to get them; where not set none is read."""
     network: Network = Network()
     monitoring: Monitoring = Monitoring()
     leader_election: LeaderElection = LeaderElection()

@@ -9,6 +9,9 @@ from aiservice_operator import names
 from aiservice_operator.kinds import Json
 from aiservice_operator.observed import Child, parse_time
 
+_NOT_BEGUN = frozenset({"ContainerCreating", "PodInitializing"})
+"""Why containers wait of which none has been started yet."""
+
 
 def conditions(body: Json) -> dict[str, Json]:
     """Returns the conditions of any built-in object, by type."""
@@ -49,6 +52,14 @@ def rollout(deployment: Child) -> Rollout:
         refused=failure.get("message", "") if failing else "",
         refused_at=parse_time(failure["lastTransitionTime"]) if failing else None,
     )
+
+
+def past_deadline(deployment: Child) -> datetime | None:
+    """Returns when a Deployment's pods had made no progress for longer than they may; None where they have not."""
+    progressing = conditions(deployment.body).get("Progressing", {})
+    if progressing.get("status") != "False" or progressing.get("reason") != "ProgressDeadlineExceeded":
+        return None
+    return parse_time(progressing["lastTransitionTime"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +147,48 @@ def pod_container(pod: Child) -> Json:
     """Returns the status of the operator's container in a pod, whatever was injected beside it; empty: none yet."""
     statuses: list[Json] = pod.body.get("status", {}).get("containerStatuses") or []
     return next((status for status in statuses if status["name"] in names.CONTAINERS), {})
+
+
+def unschedulable_since(pod: Child) -> datetime | None:
+    """Returns since when no node takes a pod; None where one has, or it is going."""
+    scheduled = conditions(pod.body).get("PodScheduled", {})
+    if pod.meta.deleting or scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+        return None
+    return parse_time(scheduled["lastTransitionTime"])
+
+
+def container_statuses(pod: Child) -> list[Json]:
+    """Returns the statuses of the containers that a pod needs, in the order in which their failures are causes.
+
+    First those that run before the others, then the operator's own, then those beside it. In a download only its own
+    container decides: what was injected beside it may well be stopped when that has ended.
+    """
+    status = pod.body.get("status", {})
+    first, beside = status.get("initContainerStatuses") or [], status.get("containerStatuses") or []
+    own = [item for item in beside if item["name"] in names.CONTAINERS]
+    if any(item["name"] == names.DOWNLOAD_CONTAINER for item in own):
+        return [*first, *own]
+    return [*first, *own, *(item for item in beside if item not in own)]
+
+
+def gone_by(pod: Child) -> datetime | None:
+    """Returns when a pod that is being deleted has to be gone; None where it stays."""
+    text = pod.body["metadata"].get("deletionTimestamp")
+    return parse_time(text) if text is not None else None
+
+
+def pod_ended(pod: Child) -> bool:
+    """Whether no container of a pod will run any more."""
+    return pod.body.get("status", {}).get("phase") in {"Failed", "Succeeded"}
+
+
+def waits_on_node_since(pod: Child) -> datetime | None:
+    """Returns since when a pod has had a node on which no container of it has started; None where it is not so."""
+    scheduled = conditions(pod.body).get("PodScheduled", {})
+    if pod.meta.deleting or scheduled.get("status") != "True" or pod.body["status"].get("phase") != "Pending":
+        return None
+    reasons = {item.get("state", {}).get("waiting", {}).get("reason") for item in container_statuses(pod)}
+    return parse_time(scheduled["lastTransitionTime"]) if reasons <= _NOT_BEGUN else None
 
 
 def pod_running(pod: Child) -> bool:

@@ -2,25 +2,52 @@
 
 One store, filled from three sides that are not in step: so an older version of an object never replaces a newer one,
 and a deleted object never comes back. Every change answers with the keys to reconcile.
+
+Objects are kept packed, as bytes: JSON as Python objects takes several times the memory, and the garbage collector's
+time. What was looked at last is also kept unpacked.
 """
 
 from __future__ import annotations
 
+import logging
+import marshal
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
-from aiservice_operator.observed import Cache, Child, Observed, Service, links, parse
+from aiservice_operator.observed import Cache, Child, Observed, Service, lean, links, parse
+
+log = logging.getLogger(__name__)
 
 _REMEMBERED_DELETIONS = 20_000
 """How many uids of deleted objects are kept to tell a late echo of one from a new object."""
+_FORMAT = 2
+"""Of marshal. Later ones mark what is referred to more than once, and so give equal objects different bytes."""
+_UNPACKED = 512
+"""How many objects are kept unpacked, too: those of the reconciles under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the store holds of one object."""
+
+    uid: str
+    version: int
+    generation: int
+    links: tuple[Key, ...]
+    packed: bytes
+    """All but its version, so that equal bytes mean that nothing changed; empty for an AIService."""
+    service: Service | None
+    """An AIService is kept parsed, since its ModelCache looks at all of its users."""
 
 
 class Store:
     """Observed objects by id, and by the key that they belong to."""
 
     def __init__(self) -> None:
-        self._objects: dict[ObjectId, Observed] = {}
+        self._objects: dict[ObjectId, _Kept] = {}
+        self._unpacked: OrderedDict[ObjectId, Observed] = OrderedDict()
         self._linked: defaultdict[Key, set[ObjectId]] = defaultdict(set)
         self._defaults: set[ObjectId] = set()
         self._gone: OrderedDict[str, int] = OrderedDict()
@@ -32,24 +59,40 @@ class Store:
         """Notes an object as the API server sent it.
 
         Returns:
-            What to reconcile; nothing where the store knew as much or more.
+            What to reconcile; nothing where the store knew as much or more, or nothing that is read has changed.
         """
         metadata = body["metadata"]
         identity = ObjectId(kind, metadata.get("namespace", ""), metadata["name"])
         known = self._objects.get(identity)
         version = int(metadata["resourceVersion"])
-        if version <= self._gone.get(metadata["uid"], -1) or (known is not None and version <= known.meta.version):
+        if version <= self._gone.get(metadata["uid"], -1) or (known is not None and version <= known.version):
             return frozenset()
-        observed = parse(kind, body)
-        affected = links(observed) | self._reverse(observed) | self._rivals(observed)
+        try:
+            body = lean(kind, body)
+            observed = parse(kind, body)
+        except Exception:  # one object that no version of the operator foresaw must not hide the others
+            log.exception("%s cannot be read, and is left out", identity)
+            return frozenset()
+        found = links(observed)
+        before = self.get(identity) if kind is Kind.MODEL_CACHE else None
+        service = observed if isinstance(observed, Service) else None
+        packed = _pack(body) if service is None else b""
+        self._objects[identity] = _Kept(
+            metadata["uid"], version, observed.meta.generation, tuple(found), packed, service
+        )
+        self._remember(identity, observed)
+        if known is not None and service is None and known.packed == packed:
+            return frozenset()
+        affected = found | self._rivals(identity, service)
+        if isinstance(observed, Cache) and not (isinstance(before, Cache) and before.same_for_users(observed)):
+            affected |= self._users(identity)
         if known is not None:
-            affected |= self._unlink(known)
-        self._objects[identity] = observed
-        for key in links(observed):
+            affected |= self._unlink(identity, known)
+        for key in found:
             self._linked[key].add(identity)
-        if isinstance(observed, Service) and observed.spec is not None and observed.spec.gateway.default:
+        if service is not None and _wants_default(service):
             self._defaults.add(identity)
-        return affected | self._rivals(observed)
+        return affected | self._rivals(identity, service)
 
     def remove(self, kind: Kind, body: Json) -> frozenset[Key]:
         """Notes that an object is gone, or that its labels no longer say that it is the operator's.
@@ -77,68 +120,63 @@ class Store:
         while len(self._gone) > _REMEMBERED_DELETIONS:
             self._gone.popitem(last=False)
         known = self._objects.get(identity)
-        if known is None or known.meta.uid != uid or known.meta.version > version:
+        if known is None or known.uid != uid or known.version > version:
             return frozenset()
         return self._drop(identity, known)
 
-    def replace(self, kind: Kind, namespace: str | None, bodies: Iterable[Json], version: int) -> frozenset[Key]:
-        """Compares with a complete list, which tells what a broken watch did not.
+    def forget_missing(
+        self, kind: Kind, namespace: str | None, listed: Collection[ObjectId], version: int
+    ) -> frozenset[Key]:
+        """Forgets what a complete list does not hold, which a broken watch did not tell.
 
         Args:
             kind: What was listed.
             namespace: Where; None: in all namespaces.
-            bodies: The objects of the list.
+            listed: What the list held.
             version: The list's own resourceVersion: what is newer than it is not missing, only younger.
 
         Returns:
             What to reconcile.
         """
         affected: frozenset[Key] = frozenset()
-        listed: set[ObjectId] = set()
-        for body in bodies:
-            metadata = body["metadata"]
-            listed.add(ObjectId(kind, metadata.get("namespace", ""), metadata["name"]))
-            affected |= self.put(kind, body)
         for identity in [known for known in self._objects if known.kind is kind and known not in listed]:
-            observed = self._objects[identity]
-            if namespace in (None, identity.namespace) and observed.meta.version <= version:
-                affected |= self._drop(identity, observed)
+            known = self._objects[identity]
+            if namespace in (None, identity.namespace) and known.version <= version:
+                affected |= self._drop(identity, known)
         return affected
 
-    def _drop(self, identity: ObjectId, known: Observed) -> frozenset[Key]:
-        affected = self._unlink(known) | self._reverse(known) | self._rivals(known)
+    def _drop(self, identity: ObjectId, known: _Kept) -> frozenset[Key]:
+        affected = self._unlink(identity, known) | self._rivals(identity, known.service)
+        if identity.kind is Kind.MODEL_CACHE:
+            affected |= self._users(identity)
         del self._objects[identity]
+        self._unpacked.pop(identity, None)
         return affected
 
-    def _unlink(self, known: Observed) -> frozenset[Key]:
-        keys = links(known)
-        identity = known.id
-        for key in keys:
+    def _unlink(self, identity: ObjectId, known: _Kept) -> frozenset[Key]:
+        for key in known.links:
             self._linked[key].discard(identity)
             if not self._linked[key]:
                 del self._linked[key]
         self._defaults.discard(identity)
-        return keys
+        return frozenset(known.links)
 
-    def _reverse(self, observed: Observed) -> frozenset[Key]:
+    def _users(self, cache: Key) -> frozenset[Key]:
         """A change of a cache concerns the services that use it."""
-        if not isinstance(observed, Cache):
-            return frozenset()
-        return frozenset(key for identity in self._linked.get(observed.id, ()) for key in self._service_key(identity))
+        return frozenset(key for identity in self._linked.get(cache, ()) for key in self._service_key(identity))
 
     def _service_key(self, identity: ObjectId) -> Iterator[Key]:
         if identity.kind is Kind.AISERVICE:
             yield identity
         elif identity.kind is Kind.DEPLOYMENT:
-            yield from (key for key in links(self._objects[identity]) if key.kind is Kind.AISERVICE)
+            yield from (key for key in self._objects[identity].links if key.kind is Kind.AISERVICE)
 
-    def _rivals(self, observed: Observed) -> frozenset[Key]:
+    def _rivals(self, identity: ObjectId, service: Service | None) -> frozenset[Key]:
         """A default for a task concerns the other defaults."""
-        if not isinstance(observed, Service) or not (self._defaults):
+        if service is None or not self._defaults:
             return frozenset()
-        was_default = observed.id in self._defaults
-        is_default = observed.spec is not None and observed.spec.gateway.default
-        return frozenset(self._defaults) if was_default or is_default else frozenset()
+        concerned = identity in self._defaults or _wants_default(service)
+        return frozenset(self._defaults) if concerned else frozenset()
 
     def keys(self) -> list[Key]:
         """Returns everything that can be reconciled."""
@@ -147,27 +185,47 @@ class Store:
 
     def service(self, key: Key) -> Service | None:
         """Returns an AIService."""
-        observed = self._objects.get(key)
-        return observed if isinstance(observed, Service) else None
+        known = self._objects.get(key)
+        return known.service if known is not None else None
 
     def cache(self, key: Key) -> Cache | None:
         """Returns a ModelCache."""
-        observed = self._objects.get(key)
+        observed = self.get(key)
         return observed if isinstance(observed, Cache) else None
-
-    def get(self, identity: ObjectId) -> Observed | None:
-        """Returns an object of any kind."""
-        return self._objects.get(identity)
 
     def child(self, identity: ObjectId) -> Child | None:
         """Returns one child."""
-        observed = self._objects.get(identity)
+        observed = self.get(identity)
         return observed if isinstance(observed, Child) else None
+
+    def generation(self, identity: ObjectId) -> int | None:
+        """Returns the generation of an object, or None where it is not known."""
+        known = self._objects.get(identity)
+        return known.generation if known is not None else None
+
+    def get(self, identity: ObjectId) -> Observed | None:
+        """Returns an object of any kind."""
+        known = self._objects.get(identity)
+        if known is None or known.service is not None:
+            return known.service if known is not None else None
+        observed = self._unpacked.get(identity)
+        if observed is None:
+            observed = parse(identity.kind, _unpack(known))
+        self._remember(identity, observed)
+        return observed
+
+    def _remember(self, identity: ObjectId, observed: Observed) -> None:
+        if isinstance(observed, Service):
+            return
+        self._unpacked[identity] = observed
+        self._unpacked.move_to_end(identity)
+        if len(self._unpacked) > _UNPACKED:
+            self._unpacked.popitem(last=False)
 
     def children(self, key: Key, kind: Kind) -> tuple[Child, ...]:
         """Returns what belongs to a key, oldest first."""
-        found = (self._objects[identity] for identity in self._linked.get(key, ()) if identity.kind is kind)
-        return tuple(sorted((item for item in found if isinstance(item, Child)), key=lambda item: item.meta.created))
+        found = (self.child(identity) for identity in self._linked.get(key, ()) if identity.kind is kind)
+        return tuple(sorted((item for item in found if item is not None), key=lambda item: item.meta.created))
 
     def users(self, cache: Key) -> tuple[Service, ...]:
         """Returns the AIServices that use a cache, by name.
@@ -186,3 +244,18 @@ class Store:
         """Returns the AIServices that want to be the default of their tasks."""
         services = (self.service(identity) for identity in self._defaults)
         return tuple(service for service in services if service is not None and not service.meta.deleting)
+
+
+def _wants_default(service: Service) -> bool:
+    return service.spec is not None and service.spec.gateway.default
+
+
+def _pack(body: Json) -> bytes:
+    metadata = {key: value for key, value in body["metadata"].items() if key != "resourceVersion"}
+    return marshal.dumps({**body, "metadata": metadata}, _FORMAT)
+
+
+def _unpack(known: _Kept) -> Json:
+    body: Json = marshal.loads(known.packed)  # noqa: S302 - bytes of this very process
+    body["metadata"]["resourceVersion"] = str(known.version)
+    return body

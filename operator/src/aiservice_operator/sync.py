@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from aiservice_operator.errors import KubeError
-from aiservice_operator.kinds import Key
+from aiservice_operator.kinds import Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.metrics import Metrics
 from aiservice_operator.store import Store
@@ -66,10 +66,20 @@ class Synchroniser:
         for kind, namespace in watched:
             while True:
                 try:
-                    listing = await self._kube.list_all(kind, namespace)
+                    await self._compare_one(kind, namespace)
                     break
                 except KubeError as error:
                     log.warning("%s cannot be listed: %s", kind, error.message)
                     await asyncio.sleep(_RETRY_SECONDS)
             self._metrics.lists.labels(kind).inc()
-            self._notify(self._store.replace(kind, namespace, listing.bodies, listing.version))
+
+    async def _compare_one(self, kind: Kind, namespace: str | None) -> None:
+        listed: set[ObjectId] = set()
+        version = 0
+        async for page in self._kube.pages(kind, namespace):
+            version = page.version
+            for body in page.bodies:
+                metadata = body["metadata"]
+                listed.add(ObjectId(kind, metadata.get("namespace", ""), metadata["name"]))
+                self._notify(self._store.put(kind, body))
+        self._notify(self._store.forget_missing(kind, namespace, listed, version))

@@ -27,6 +27,7 @@ class WatchMonitor:
     Args:
         namespaces: Which are served; empty: all.
         kinds: Which are watched.
+        began: Told of each watch that begins, with its kind.
         clock: Seconds that only grow.
     """
 
@@ -34,9 +35,12 @@ class WatchMonitor:
         self,
         namespaces: Collection[str],
         kinds: Collection[Kind] = tuple(Kind),
+        *,
+        began: Callable[[Kind], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        self._tell = began
         started = clock()
         places: list[str | None] = [*sorted(namespaces)] or [None]
         self.expected: tuple[Watched, ...] = tuple((kind, namespace) for kind in kinds for namespace in places)
@@ -57,6 +61,7 @@ class WatchMonitor:
         async def end(_: Any, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams) -> None:
             if context.watched is not None and params.response.status == 200:
                 self._lost_since.pop(context.watched, None)
+                self._tell(context.watched[0])
                 self._stale.add(context.watched)
                 self._began.set()
 

@@ -63,6 +63,14 @@ _PROFILE = _closed(
         "nodeSelector": _map_of(_STRING),
         "tolerations": _list_of(_TOLERATION),
         "runtimeClassName": _STRING,
+        "priorityClassName": _STRING,
+        "price": _closed(
+            {
+                "hourly": {"type": "number", "minimum": 0},
+                "currency": {"type": "string", "minLength": 1, "maxLength": 8},
+            },
+            "hourly",
+        ),
     }
 )
 
@@ -84,6 +92,12 @@ SHAPES: dict[str, Json] = {
         "patternProperties": {"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": _PROFILE},
         "additionalProperties": False,
     },
+    # An entry without labels of pods would let everything in.
+    "peers": _list_of(
+        _closed(
+            {"podLabels": {**_map_of(_STRING), "minProperties": 1}, "namespaceLabels": _map_of(_STRING)}, "podLabels"
+        )
+    ),
     "prices": _closed({task: {"type": "number", "minimum": 0} for task in _TASKS}),
     "ingressTls": _list_of(_closed({"hosts": _list_of(_NAME), "secretName": _STRING})),
 }

@@ -54,7 +54,9 @@ def _up(arguments: argparse.Namespace) -> int:
         wanted: ProviderName = arguments.provider or there or _default_provider(arguments.control_plane_only)
         if there not in (None, wanted):
             raise ClusterError(f"cluster {layout.name} is a {there} cluster: run `scripts/cluster down` first")
-        _provider(layout, wanted).up(with_node=not arguments.control_plane_only, gpus=arguments.gpus)
+        _provider(layout, wanted).up(
+            with_node=not arguments.control_plane_only, gpus=arguments.gpus, controller_qps=arguments.controller_qps
+        )
     say(f"export KUBECONFIG={layout.kubeconfig}")
     return 0
 
@@ -152,6 +154,12 @@ def _parser() -> argparse.ArgumentParser:
         help="who runs it: kind, or processes of this machine (default: kind where Docker is, else local)",
     )
     up.add_argument("--gpus", type=_count, help="GPUs that the node pretends to have, for the scheduler to count")
+    up.add_argument(
+        "--controller-qps",
+        type=_count,
+        metavar="N",
+        help="requests a second that the controller manager may send (default: 500; Kubernetes' own: 20)",
+    )
     down = commands.add_parser("down", help="end it and remove what it left, the logs excepted; also after a crash")
     down.add_argument("--purge", action="store_true", help="remove the logs too")
     commands.add_parser("status", help="what runs and where its log is; exit code 0 only when all is well")
@@ -165,5 +173,5 @@ def _parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of GPUs")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
     return int(text)

@@ -25,6 +25,7 @@ class ControlPlane:
         self._layout = layout
         self._ports = settings.ports
         self._network = settings.network
+        self._controller_qps = settings.controller_qps
         self._programs = programs
         self._pki = Pki(layout.pki)
 
@@ -148,9 +149,9 @@ class ControlPlane:
             "root-ca-file": self._pki.certificate("ca"),
             "cluster-signing-cert-file": self._pki.certificate("ca"),
             "cluster-signing-key-file": self._pki.key("ca"),
-            # The default, 20 requests a second, would be what tests with hundreds of objects measure.
-            "kube-api-qps": 500,
-            "kube-api-burst": 1000,
+            # Kubernetes' default, 20 requests a second, would be what tests with hundreds of objects measure.
+            "kube-api-qps": self._controller_qps,
+            "kube-api-burst": self._controller_qps * 3 // 2,
             "flex-volume-plugin-dir": self._layout.config / "volume-plugins",  # else it makes one under /usr
             "profiling": "false",
         }

@@ -31,8 +31,10 @@ class KindCluster:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def up(self, *, with_node: bool, gpus: int | None) -> None:
+    def up(self, *, with_node: bool, gpus: int | None, controller_qps: int | None) -> None:
         """Make the cluster unless kind has it."""
+        if controller_qps is not None:
+            raise ClusterError("kind starts its own controller manager: leave --controller-qps out")
         if not with_node:
             raise ClusterError("kind makes no cluster without a node: use --provider local for a control plane only")
         if not docker_answers():

@@ -32,8 +32,11 @@ class LocalCluster:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def up(self, *, with_node: bool, gpus: int | None) -> None:
-        """Bring the cluster up, or whatever of it is missing. `gpus` of None leaves their number as it is."""
+    def up(self, *, with_node: bool, gpus: int | None, controller_qps: int | None) -> None:
+        """Bring the cluster up, or whatever of it is missing.
+
+        None leaves the number of GPUs, and of requests a second that the controller manager may send, as it is.
+        """
         settings = load(self._layout)
         if settings and settings.boot != boot_id():
             say("this machine was restarted since the cluster was made: making it anew")
@@ -50,6 +53,10 @@ class LocalCluster:
         if gpus is not None:
             settings = dataclasses.replace(settings, gpus=gpus)
             save(self._layout, settings)
+        if controller_qps is not None and controller_qps != settings.controller_qps:
+            settings = dataclasses.replace(settings, controller_qps=controller_qps)
+            save(self._layout, settings)
+            kill(self._layout, "kube-controller-manager")  # started again below
         started = self._start(settings, programs)
         say(f"cluster {self._layout.name} is {'up' if started else 'already up'}")
 

@@ -9,8 +9,11 @@ from localcluster.status import Line
 class Provider(Protocol):
     """One cluster, up or not, of one provider."""
 
-    def up(self, *, with_node: bool, gpus: int | None) -> None:
-        """Bring the cluster up, or whatever of it is missing. `gpus` of None leaves their number as it is."""
+    def up(self, *, with_node: bool, gpus: int | None, controller_qps: int | None) -> None:
+        """Bring the cluster up, or whatever of it is missing.
+
+        None leaves the number of GPUs, and of requests a second that the controller manager may send, as it is.
+        """
 
     def down(self) -> None:
         """Remove the cluster and all its files but the logs. Nothing there is fine."""

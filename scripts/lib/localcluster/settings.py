@@ -36,13 +36,15 @@ class Ports:
 class Settings:
     """The settings of a cluster of the local provider. One without a network is a control plane only.
 
-    `boot` tells the run of the machine in which it was made; `gpus` is how many GPUs the node pretends to have.
+    `boot` tells the run of the machine in which it was made; `gpus` is how many GPUs the node pretends to have;
+    `controller_qps` how many requests a second the controller manager may send.
     """
 
     boot: str
     ports: Ports
     network: Network | None
     gpus: int = 0
+    controller_qps: int = 500
 
 
 def provider_of(layout: Layout) -> ProviderName | None:
@@ -63,7 +65,9 @@ def load(layout: Layout) -> Settings | None:
         return None
     try:
         network = raw["network"] and Network(**raw["network"])
-        return Settings(raw["boot"], Ports(**raw["ports"]), network, raw["gpus"])
+        return Settings(
+            raw["boot"], Ports(**raw["ports"]), network, raw["gpus"], raw.get("controller_qps", Settings.controller_qps)
+        )
     except (KeyError, TypeError) as error:
         raise _unreadable(layout, repr(error)) from error
 

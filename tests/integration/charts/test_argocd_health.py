@@ -67,7 +67,18 @@ ACCEPTED = condition("Accepted", "True")
         ({"status": seen(condition("Ready", "True"), generation=1)}, WAITING),
         ({"status": seen(ACCEPTED)}, WAITING),
         ({"status": seen(condition("Ready", "Unknown", "Starting"))}, ("Progressing", "Starting: a message")),
+        (
+            {"status": seen(condition("Ready", "Unknown", "WaitingForModel"))},
+            ("Progressing", "WaitingForModel: a message"),
+        ),
         ({"status": seen(ACCEPTED, condition("Ready", "True", "Idle"))}, ("Healthy", "Idle: a message")),
+        ({"status": seen(ACCEPTED, condition("Ready", "True", "Suspended"))}, ("Healthy", "Suspended: a message")),
+        ({"status": seen(ACCEPTED, condition("Ready", "False", "Suspended"))}, ("Healthy", "Suspended: a message")),
+        (
+            {"status": seen(condition("Scheduled", "False"), condition("Ready", "Unknown"))},
+            ("Progressing", "Reason: a message"),
+        ),
+        ({"status": seen(condition("Ready", "False", "OOMKilled"))}, ("Degraded", "OOMKilled: a message")),
         ({"status": seen(condition("Ready", "False", "Rejected", ""))}, ("Degraded", "Rejected: ")),
     ],
 )

@@ -12,7 +12,7 @@ import yaml
 
 from support import charts
 from support.charts import Case, Manifest
-from support.cluster import CommandError, ControlPlane, eventually
+from support.cluster import REPOSITORY, CommandError, ControlPlane, eventually
 
 Helm = Callable[..., str]
 KEY = "0123456789abcdefghijklmnopqrstuv"
@@ -160,3 +160,22 @@ def test_a_refused_release_leaves_nothing(control_plane: ControlPlane, restricte
         helm("install", "gw", "gateway")
     assert owned(control_plane, restricted) == set()
     assert "sh.helm.release" not in control_plane.kubectl("get", "secrets", "-n", restricted, "-o", "name")
+
+
+def test_an_installation_that_is_rendered_and_applied(
+    control_plane: ControlPlane, restricted: str, tmp_path: Path
+) -> None:
+    """As docs/install.md says, with its kustomization."""
+    rendered = charts.template(Case("aiservice-operator", "default"), "--no-hooks", namespace=restricted)
+    assert "Job" not in {one["kind"] for one in rendered}
+    (tmp_path / "install.yaml").write_text(yaml.safe_dump_all(rendered))
+    guide = (REPOSITORY / "docs/install.md").read_text()
+    kustomization = yaml.safe_load(guide.partition("# kustomization.yaml\n")[2].partition("```")[0])
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({**kustomization, "namespace": restricted}))
+
+    built = control_plane.kubectl("kustomize", str(tmp_path))
+    deployment = charts.only([one for one in yaml.safe_load_all(built) if one], "Deployment")
+    assert deployment["spec"]["replicas"] == 3
+    options = ("--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict")
+    printed = control_plane.kubectl("apply", *options, "-f", "-", stdin=built)
+    assert len(printed.splitlines()) == len(rendered)

@@ -1,16 +1,13 @@
 """The real operator with nothing but the rights and the configuration that its chart gives it."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from support.cluster import ControlPlane, eventually
+from support.installed import operator_process, release_caches
 
 Helm = Callable[..., str]
 
@@ -21,46 +18,26 @@ def operator_log(control_plane: ControlPlane, restricted: str, helm: Helm, tmp_p
     helm(
         "install", "op", "operator", {"watch": {"namespaces": [restricted]}, "log": {"level": "INFO", "format": "text"}}
     )
-    name = "op-aiservice-operator"
-    configuration = yaml.safe_load(control_plane.get("configmap", name, "-n", restricted)["data"]["config.yaml"])
-    configuration["probes"]["port"] = 0  # the pod has 8080 for itself; this process shares the machine
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(configuration))
-    token = control_plane.kubectl("create", "token", name, "-n", restricted).strip()
-    kubeconfig = as_bearer(yaml.safe_load(control_plane.kubeconfig.read_text()), token)
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-    environment = os.environ | {
-        "KUBECONFIG": str(tmp_path / "kubeconfig"),
-        "POD_NAME": "op-0",
-        "POD_NAMESPACE": restricted,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    command = [sys.executable, "-m", "aiservice_operator", "run", "--config", str(tmp_path / "config.yaml")]
-    log = tmp_path / "log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
-        try:
+    pod = control_plane.get("deployment", "op-aiservice-operator", "-n", restricted)["spec"]["template"]["spec"]
+    try:
+        with operator_process(control_plane, restricted, pod, tmp_path / "op-0") as (process, log):
             yield log
             process.terminate()
             assert process.wait(timeout=30) == 0, log.read_text()
-        finally:
-            process.kill()
-            release_caches(control_plane, restricted)
-
-
-def as_bearer(kubeconfig: dict[str, Any], token: str) -> dict[str, Any]:
-    """The same cluster, seen by the owner of a token."""
-    return {**kubeconfig, "users": [{"name": user["name"], "user": {"token": token}} for user in kubeconfig["users"]]}
-
-
-def release_caches(control_plane: ControlPlane, namespace: str) -> None:
-    """Removes what a failed test leaves for an operator that is gone, so that the namespace can go as well."""
-    for cache in control_plane.kubectl("get", "modelcaches", "-n", namespace, "-o", "name").split():
-        control_plane.kubectl("patch", cache, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    finally:
+        release_caches(control_plane, restricted)
 
 
 def service(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
     complete = {"tasks": ["speech-to-text"], "profile": "cpu", **spec}
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "aiservice.dev/v1alpha1", "kind": "AIService", "metadata": metadata, "spec": complete}
+
+
+def rollout(control_plane: ControlPlane, namespace: str, name: str) -> str:
+    """Why the present rollout of a service replaces pods as it does."""
+    status = control_plane.get("aiservice", name, "-n", namespace).get("status", {})
+    return str(status.get("rollout", {}).get("reason", ""))
 
 
 @pytest.fixture
@@ -96,13 +73,23 @@ def test_the_granted_rights_are_enough(
         found = control_plane.kubectl("get", kind, "-n", restricted, "-o", "name").split()
         return found[0] if len(found) == 1 else ""
 
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "licence", "namespace": restricted}}
+    licence = {"name": "LICENCE", "valueFrom": {"secretKeyRef": {"name": "licence", "key": "key"}}}
+    served = {"model": {"pvc": {"claimName": bound_claim}}, "profile": "nvidia-l4", "engine": {"env": [licence]}}
     file = {"url": "http://127.0.0.1:9/model", "path": "model", "sha256": "0" * 64}
     control_plane.apply(
+        {**secret, "stringData": {"key": "one"}},
         service("downloaded", restricted, model={"http": {"files": [file]}}),
         service("refused", restricted, model={"http": {"files": [file]}}, profile="quantum"),
-        service("served", restricted, model={"pvc": {"claimName": bound_claim}}),
+        service("served", restricted, **served, autoscaling={"max": 2}),
     )
     eventually(lambda: exists("deployment/served", "service/served", "serviceaccount/served"))
+    eventually(lambda: exists("hpa/served", "pdb/served", "networkpolicy/served"))
+    eventually(lambda: control_plane.get("deployment", "served", "-n", restricted)["status"].get("replicas"))
+    # Nodes are looked at when a rollout begins on GPUs; what is no longer wanted goes.
+    control_plane.apply(service("served", restricted, **served, precision="fp32"))
+    eventually(lambda: "no node has a free nvidia.com/gpu" in rollout(control_plane, restricted, "served"))
+    eventually(lambda: not control_plane.kubectl("get", "hpa", "-n", restricted, "-o", "name"))
     # A claim that is made for a download, its Job, status of both kinds, and an Event.
     job = eventually(lambda: only_name("jobs"))
     eventually(lambda: control_plane.get("aiservice", "refused", "-n", restricted).get("status"))

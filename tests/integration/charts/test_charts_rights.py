@@ -3,18 +3,15 @@
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 
 from support.cluster import ControlPlane, eventually
+from support.rights import Rights, rights
 
 Helm = Callable[..., str]
 AS_JSON = ("--validate=false", "-f", "-", "-o", "json")
 """Without validation: kubectl would read the CustomResourceDefinitions for it, which not everyone may."""
-Rights = set[tuple[str, str]]
-"""Pairs of resource (with group, and name where it is bound to one) and verb."""
-
 APPLIED = ("get", "list", "watch", "create", "patch")
 OPERATOR: Rights = {
     (resource, verb)
@@ -27,6 +24,10 @@ OPERATOR: Rights = {
         "modelcaches.aiservice.dev/finalizers": ("update",),
         "jobs.batch": (*APPLIED, "delete"),
         "deployments.apps": APPLIED,
+        "horizontalpodautoscalers.autoscaling": (*APPLIED, "delete"),
+        "poddisruptionbudgets.policy": (*APPLIED, "delete"),
+        "networkpolicies.networking.k8s.io": (*APPLIED, "delete"),
+        "podmonitors.monitoring.coreos.com": (*APPLIED, "delete"),
         "services": APPLIED,
         "serviceaccounts": APPLIED,
         "persistentvolumeclaims": APPLIED,
@@ -34,46 +35,14 @@ OPERATOR: Rights = {
         "pods/log": ("get",),
         "events.events.k8s.io": ("create",),
         "events": ("list",),
+        "secrets": ("get",),
+        "configmaps": ("get",),
     }.items()
     for verb in verbs
 }
+NODES: Rights = {("nodes", "get"), ("nodes", "list"), ("pods", "list")}
+"""What is granted in the whole cluster, whatever the namespaces."""
 GATEWAY: Rights = {("aiservices.aiservice.dev", verb) for verb in ("list", "watch")}
-
-
-def rights(control_plane: ControlPlane, account: str, namespace: str) -> Rights:
-    """What a ServiceAccount may do in a namespace, besides asking who it is."""
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectRulesReview",
-        "spec": {"namespace": namespace},
-    }
-    impersonated = (
-        f"--as=system:serviceaccount:{account}",
-        "--as-group=system:serviceaccounts",
-        "--as-group=system:authenticated",
-    )
-    answer: Any = json.loads(
-        control_plane.kubectl(
-            "create", *impersonated, "--validate=false", "-f", "-", "-o", "json", stdin=json.dumps(review)
-        )
-    )
-    assert not answer["status"]["incomplete"]
-    return {
-        (qualified(resource, group, name), verb)
-        for rule in answer["status"]["resourceRules"]
-        for group in rule.get("apiGroups", [""])
-        for resource in rule.get("resources", [])
-        for name in rule.get("resourceNames", [""])
-        for verb in rule["verbs"]
-        if not resource.startswith("selfsubject")
-    }
-
-
-def qualified(resource: str, group: str, name: str) -> str:
-    """`aiservices.aiservice.dev/status`, or `leases.coordination.k8s.io:NAME`."""
-    kind, _, subresource = resource.partition("/")
-    full = f"{kind}.{group}" if group else kind
-    return full + (f"/{subresource}" if subresource else "") + (f":{name}" if name else "")
 
 
 @pytest.fixture
@@ -93,8 +62,8 @@ def test_the_operator_may_do_what_it_does_and_no_more(
     lease = f"leases.coordination.k8s.io:{name}"
     own = {("leases.coordination.k8s.io", "create"), (lease, "get"), (lease, "update")}
     account = f"{restricted}:{name}"
-    eventually(lambda: rights(control_plane, account, restricted) == OPERATOR | own)
-    assert rights(control_plane, account, elsewhere) == OPERATOR
+    eventually(lambda: rights(control_plane, account, restricted) == OPERATOR | NODES | own)
+    assert rights(control_plane, account, elsewhere) == OPERATOR | NODES
 
 
 def test_an_operator_of_some_namespaces_may_do_nothing_in_others(
@@ -102,11 +71,16 @@ def test_an_operator_of_some_namespaces_may_do_nothing_in_others(
 ) -> None:
     helm("install", restricted, "operator", {"watch": {"namespaces": [elsewhere]}})
     account = f"{restricted}:{restricted}-aiservice-operator"
-    eventually(lambda: rights(control_plane, account, elsewhere) == OPERATOR)
-    assert {resource.split(":")[0] for resource, _ in rights(control_plane, account, restricted)} == {
+    eventually(lambda: rights(control_plane, account, elsewhere) == OPERATOR | NODES)
+    assert {resource.split(":")[0] for resource, _ in rights(control_plane, account, restricted) - NODES} == {
         "leases.coordination.k8s.io"
     }
-    assert rights(control_plane, account, "default") == set()
+    assert rights(control_plane, account, "default") == NODES
+
+    few = {"watch": {"namespaces": [elsewhere]}, "rbac": {"readNodes": False}, "rollOnConfigChange": False}
+    helm("upgrade", restricted, "operator", few)
+    eventually(lambda: rights(control_plane, account, "default") == set())
+    assert rights(control_plane, account, elsewhere) == OPERATOR - {("secrets", "get"), ("configmaps", "get")}
 
 
 def test_the_gateway_may_only_read_aiservices(

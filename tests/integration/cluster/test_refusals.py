@@ -42,7 +42,7 @@ def test_node_without_root_is_refused(unprivileged: list[str]) -> None:
         (["kubeconfig"], "is not up: run `scripts/cluster --name"),
         (["address"], "is not up"),
         (["load", "/nonexistent.tar"], "is not up"),
-        (["up", "--gpus", "two"], "'two' is no number of GPUs"),
+        (["up", "--gpus", "two"], "'two' is no whole number"),
         (["up", "--provider", "kind", "--control-plane-only"], "use --provider local"),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.cluster import REPOSITORY, ControlPlane
+from support.kube_api import KubeApi
 
 CRDS = ("aiservices.aiservice.dev", "modelcaches.aiservice.dev")
 
@@ -30,3 +31,11 @@ def room(api: ControlPlane) -> Iterator[str]:
     api.kubectl("create", "namespace", name)
     yield name
     api.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def server(api: ControlPlane) -> Iterator[KubeApi]:
+    """The API server without kubectl between: for what is tried a hundred times and never stored."""
+    client = KubeApi(api.kubeconfig, "default")
+    yield client
+    client.close()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
-from typing import Any
 
 import pytest
 
-from support.downloads import Job, assert_published, content, http_source, sha256
+from support.downloads import Job, assert_published, content, first_note, http_source, sha256
 from support.file_server import Answer, FileServer, Redirect, serving
 
 
@@ -22,7 +20,7 @@ def test_files_are_fetched_verified_and_published_and_a_second_run_asks_nobody(j
 
     assert (first.code, first.stderr) == (0, "")
     total = sum(len(data) for data in files.values())
-    assert first.message == {"status": "ok", "bytes": total, "files": 3, "revision": None}
+    assert first.message == {"status": "ok", "bytes": total, "files": 3, "revision": None, "fetchedBytes": total}
     assert first.lines[0]["event"] == "progress"
     assert first.lines[0]["bytesTotal"] == total
     assert {key: first.lines[-1][key] for key in ("event", "bytes", "files")} == {
@@ -34,7 +32,7 @@ def test_files_are_fetched_verified_and_published_and_a_second_run_asks_nobody(j
 
     asked = len(server.requests)
     second = job.run(source)
-    assert second.message == first.message
+    assert second.message == {**first.message, "fetchedBytes": 0}
     assert [line["event"] for line in second.lines] == ["done"]
     assert len(server.requests) == asked
 
@@ -138,18 +136,6 @@ def test_nobody_where_a_redirect_leads(job: Job, server: FileServer) -> None:
     assert f"to 127.0.0.1:{gone.port} for {server.url}/model.bin failed: [Errno 111]" in first_note(job, source)
 
 
-def first_note(job: Job, source: dict[str, Any]) -> str:
-    """What a download says while it waits to try again; it is stopped then."""
-    process = job.start(source)
-    assert process.stdout is not None
-    note = ""
-    while "trying again" not in note:
-        note = json.loads(process.stdout.readline()).get("note", "")
-    process.send_signal(signal.SIGTERM)
-    assert job.finish(process).code == 143
-    return note
-
-
 def test_redirects_are_followed_but_not_for_ever(job: Job, server: FileServer) -> None:
     data = content(1000)
     source = http_source(server, {"model.bin": data})
@@ -176,5 +162,10 @@ def test_help_says_what_the_environment_holds() -> None:
     text = subprocess.run(
         [sys.executable, "-m", "aiservice_downloader", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    for name in ("AISERVICE_SOURCE", "AISERVICE_CACHE_DIR", "AISERVICE_CAPACITY_BYTES", "HF_TOKEN", "TERMINATION_LOG"):
+    variables = (
+        "AISERVICE_SOURCE AISERVICE_MODE AISERVICE_REVISION AISERVICE_CACHE_DIR AISERVICE_CAPACITY_BYTES "
+        "AISERVICE_ALLOWED_HOSTS HF_TOKEN AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN DOCKER_AUTH_CONFIG "
+        "TERMINATION_LOG"
+    )
+    for name in [*variables.split(), "huggingFace", "s3", "http", "oci"]:
         assert name in text

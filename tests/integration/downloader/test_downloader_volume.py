@@ -20,6 +20,7 @@ def test_a_model_larger_than_the_volume_was_asked_for_is_refused_before_a_byte(j
     outcome = job.run(source)
     assert outcome.failure == (2, "OutOfSpace", False)
     assert "2097152 bytes" in outcome.message["message"]
+    assert 2 << 20 < outcome.message["requiredBytes"] <= 4 << 20
     assert "raise storage.size" in outcome.message["message"]
     assert server.gets("/model.bin") == []
 
@@ -60,6 +61,7 @@ def test_a_volume_that_runs_full_on_the_way_is_told(job: Job, server: FileServer
     assert outcome.failure == (2, "OutOfSpace", False)
     assert "raise storage.size" in outcome.message["message"]
     assert kept > 3 << 20
+    assert outcome.message["requiredBytes"] > 2 * kept  # nobody told the size: twice as much is tried next
     assert not job.model.exists()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -130,7 +132,7 @@ def test_an_engine_that_crashes(world: World) -> None:
     assert message == "container engine exited with code 1: the weights in /models are no Whisper model"
     failure = world.api.get("AIService", "crashing")["status"]["lastFailure"]
     assert (failure["reason"], failure["object"].split("-")[0]) == ("CrashLoopBackOff", "Pod/crashing")
-    world.until_events("crashing", "ModelCached", "Failed")
+    world.until_events("crashing", "Failed")
     world.kubelet.serve = ready
     service = world.until_serving("crashing")
     assert service["status"]["lastFailure"]["reason"] == "CrashLoopBackOff"
@@ -150,6 +152,75 @@ def test_an_image_that_cannot_be_pulled(world: World) -> None:
     assert message == "image example.test/nothing:1 cannot be pulled: not found"
 
 
+def test_a_sidecar_that_crashes(world: World) -> None:
+    sidecar = {"name": "proxy", "image": "example.test/proxy:1"}
+
+    def behave(pod: Mapping[str, Any]) -> dict[str, Any]:
+        status, failed = ready(pod), crashing("no route to the gateway")(pod)
+        assert failed is not None
+        engine, proxy = status["containerStatuses"][0], failed["containerStatuses"][1]
+        return {**status, "containerStatuses": [engine, proxy], "conditions": failed["conditions"]}
+
+    world.kubelet.serve = behave
+    world.serve("escorted", pod={"sidecars": [sidecar]})
+    message = ready_message(world, "escorted", "CrashLoopBackOff")
+    assert message == "container proxy exited with code 1: no route to the gateway"
+
+
+def test_a_volume_that_cannot_be_mounted(world: World) -> None:
+    """Its pod only waits: that the kubelet fails is told in an Event."""
+    world.kubelet.serve = waiting("ContainerCreating", "")
+    world.serve("unmounted")
+    (pod,) = wait_for(lambda: world.api.list("Pod", "app.kubernetes.io/instance=unmounted"), "a pod")
+    metadata = pod["metadata"]
+    moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    world.api.request(
+        "POST",
+        f"/api/v1/namespaces/{world.namespace}/events",
+        {
+            "metadata": {"name": f"{metadata['name']}.mount", "namespace": world.namespace},
+            "involvedObject": {
+                "kind": "Pod",
+                "name": metadata["name"],
+                "namespace": world.namespace,
+                "uid": metadata["uid"],
+            },
+            "type": "Warning",
+            "reason": "FailedMount",
+            "message": "MountVolume.SetUp failed for volume model: no such device",
+            "firstTimestamp": moment,
+            "lastTimestamp": moment,
+        },
+    )
+    service = world.until("AIService", "unmounted", "Ready", "False", "FailedMount", 60)
+    message = condition(service, "Ready")["message"]
+    assert message == "the pod cannot be started: MountVolume.SetUp failed for volume model: no such device"
+    world.kubelet.reset()
+    world.until_serving("unmounted")
+
+
+def test_a_pod_that_was_evicted_is_remembered_and_fails_no_later_rollout(world: World) -> None:
+    world.serve("crowded")
+    world.until_serving("crowded")
+    (pod,) = world.api.list("Pod", "app.kubernetes.io/instance=crowded")
+    evicted = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+    world.api.patch("Pod", pod["metadata"]["name"], {"status": evicted}, "status")
+
+    def replaced() -> bool:
+        pods = world.api.list("Pod", "app.kubernetes.io/instance=crowded")
+        assert len(pods) == 2, "the one that was evicted is still there"
+        return bool(world.api.get("AIService", "crowded")["status"]["lastFailure"]["reason"] == "Evicted")
+
+    wait_for(replaced, "the eviction is remembered")
+    world.until_serving("crowded")
+    recorded = [reason for _, reason, _ in world.events("crowded")]
+    world.api.patch("AIService", "crowded", {"spec": {"engine": {"args": ["--new"]}}})
+    wait_for(lambda: "--new" in str(world.api.get("Deployment", "crowded")["spec"]["template"]), "the new argument")
+    world.until_serving("crowded")
+    later = [reason for _, reason, _ in world.events("crowded")][len(recorded) :]
+    assert not {"Failed", "Degraded"} & set(later)
+
+
 def test_a_new_engine_that_crashes_leaves_the_old_one_serving(world: World) -> None:
     world.serve("careful")
     world.until_serving("careful")
@@ -160,7 +231,7 @@ def test_a_new_engine_that_crashes_leaves_the_old_one_serving(world: World) -> N
     message = ready_message(world, "careful", "CrashLoopBackOff")
     assert message.endswith("unknown flag --wrong. Meanwhile 1 pod as before.")
     assert condition(world.api.get("AIService", "careful"), "Available")["status"] == "True"
-    world.until_events("careful", "ModelCached", "Ready", "Degraded")
+    world.until_events("careful", "Ready", "Degraded")
 
 
 def test_a_gpu_that_is_not_there(world: World) -> None:

@@ -42,7 +42,7 @@ def test_a_service_becomes_ready(world: World) -> None:
     assert cache["status"]["download"]["progress"] == "100% of 6.9 GB"
     assert [item["spec"]["automountServiceAccountToken"] for item in pods(world, "hello")] == [False, False]
 
-    world.until_events("hello", "ModelCached", "Ready")
+    world.until_events("hello", "Ready")
     world.until_events(cache["metadata"]["name"], "ModelCached")
 
 

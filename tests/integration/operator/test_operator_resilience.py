@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from support.fake_kubelet import FakeKubelet
 from support.gate import Gate
 from support.kube_api import KubeApi, wait_for
 from support.operator import OperatorProcess
-from support.operator_world import World, make_namespace, model, remove_namespace, spec
+from support.operator_world import World, condition, make_namespace, model, remove_namespace, spec
 
 CHILDREN = ("ModelCache", "PersistentVolumeClaim", "Job", "Deployment", "Service", "ServiceAccount", "AIService")
 
@@ -71,18 +72,48 @@ def test_killed_at_any_moment(control_plane: ControlPlane, crds: None, node: str
             remove_namespace(api)
 
 
-def test_nothing_is_written_while_nothing_happens(shared_world: World) -> None:
-    world = shared_world
-    for number in range(4):
-        world.serve(f"quiet{number}")
+@pytest.fixture
+def many(control_plane: ControlPlane, crds: None, tmp_path: Path) -> Iterator[World]:
+    """An operator with a Lease, and a node with room for hundreds of pods."""
+    name = f"wide-{os.getpid()}"
+    control_plane.add_node(name, {"pods": "1000", "cpu": "1000"})
+    with contextlib.closing(make_namespace(control_plane)) as api:
+        changes = {"watch": {"namespaces": [api.namespace]}, "leaderElection": {"enabled": True}}
+        operator = OperatorProcess(control_plane.kubeconfig, tmp_path, changes, namespace=api.namespace)
+        with FakeKubelet(control_plane.kubeconfig, api.namespace, hands=4) as kubelet, operator:
+            wait_for(lambda: operator.metric("aiservice_operator_leader") == 1, "it leads")
+            yield World(api, kubelet, operator)
+            remove_namespace(api)
+    control_plane.remove_node(name)
+
+
+def test_nothing_is_written_while_nothing_happens(many: World) -> None:
+    """Two hundred services, most on one model; 20 s here, a minute in the benchmark."""
+    world = many
+    for number in range(200):
+        world.serve(f"quiet{number}", model=model(f"m{max(number - 195, 0)}"))
     world.serve("refused", profile="none-such")
-    for number in range(4):
-        world.until_serving(f"quiet{number}")
+    wait_for(lambda: sum(is_serving(body) for body in world.api.list("AIService")) == 200, "all serve", 600, 1)
     world.until("AIService", "refused", "Ready", "False", "UnknownProfile")
-    time.sleep(1.5)  # what is on its way arrives
-    before = versions(world.api), world.operator.metric("aiservice_operator_writes_total")
-    time.sleep(8)
-    assert (versions(world.api), world.operator.metric("aiservice_operator_writes_total")) == before
+    written = metrics_of(world)
+    for _ in range(60):  # what is on its way arrives
+        time.sleep(2)
+        if (now := metrics_of(world)) == written:
+            break
+        written = now
+    before, lease = versions(world.api), world.api.get("Lease", "aiservice-operator")["metadata"]["resourceVersion"]
+    time.sleep(20)
+    assert metrics_of(world) == written
+    assert versions(world.api) == before
+    assert world.api.get("Lease", "aiservice-operator")["metadata"]["resourceVersion"] != lease, "it was at work"
+
+
+def metrics_of(world: World) -> float:
+    return world.operator.metric("aiservice_operator_writes_total")
+
+
+def is_serving(body: Any) -> bool:
+    return bool(condition(body, "Ready").get("reason") == "Serving")
 
 
 def test_a_namespace_goes_with_all_that_is_in_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,18 @@ def test_the_reference_has_a_section_for_every_type_and_says_where_it_occurs() -
         assert f"\n## {name}\n" in reference
 
 
+def test_the_reference_shows_each_spec_at_a_glance() -> None:
+    reference = outputs()[next(path for path in outputs() if path.name == "api-reference.md")]
+
+    [service, cache] = [part.partition("\n\n## ")[0] for part in reference.split("The spec at a glance:\n\n")[1:]]
+
+    assert service.splitlines()[0] == "- `tasks` (required): What the service does."
+    assert "- [`modelCacheRef`](#modelcacheref): Use a ModelCache that you made. → `name`" in service.splitlines()
+    assert "- [`pvc`](#pvcsource): Use files that are already on a volume. → `claimName`, `path`" in cache.splitlines()
+    for kind, listed in zip(KINDS, (service, cache), strict=True):
+        assert len(listed.splitlines()) == len(object_schema_of(kind)["properties"]["spec"]["properties"])
+
+
 def nodes(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
     """A schema and every schema below it, with its path."""
     yield path, schema
@@ -92,6 +105,7 @@ def nodes(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
             yield from nodes(schema[keyword], f"{path}[]")
 
 
+@functools.cache
 def object_schema_of(kind: Kind) -> Schema:
     schema: Schema = definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return schema

@@ -8,7 +8,17 @@ import pytest
 from pydantic import ValidationError
 
 from aiservice_api.tasks import ENGINES, PORTS, Task
-from aiservice_api.v1alpha1 import API_VERSION, GROUP, VERSION, AIService, AIServiceSpec, ModelCacheSpec, Resources
+from aiservice_api.v1alpha1 import (
+    API_VERSION,
+    GROUP,
+    VERSION,
+    AIService,
+    AIServiceSpec,
+    Disruption,
+    GpuSpec,
+    ModelCacheSpec,
+    Resources,
+)
 
 
 def spec(**fields: Any) -> AIServiceSpec:
@@ -40,6 +50,12 @@ def test_amounts_are_text_however_yaml_read_them() -> None:
     assert resources.limits == {"nvidia.com/gpu": "1"}
 
 
+def test_counts_and_memory_are_text_however_yaml_read_them() -> None:
+    assert Disruption.model_validate({"maxUnavailable": 1}).max_unavailable == "1"
+    assert Disruption.model_validate({"minAvailable": "50%"}).min_available == "50%"
+    assert GpuSpec.model_validate({"memory": 25769803776}).memory == "25769803776"
+
+
 @pytest.mark.parametrize("amount", [True, 1.5, None, ["1"]])
 def test_an_amount_that_the_api_server_would_refuse_is_refused(amount: object) -> None:
     with pytest.raises(ValidationError):
@@ -61,12 +77,17 @@ def test_an_object_of_a_newer_version_is_read_without_its_new_fields() -> None:
     assert service.spec == spec()
 
 
-def test_a_model_stated_twice_in_different_words_has_one_wire_form() -> None:
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ({"huggingFace": {"repo": "a/b"}}, {"huggingFace": {"exclude": [], "revision": "main", "repo": "a/b"}}),
+        ({"s3": {"bucket": "abc"}}, {"verify": "OnChange", "s3": {"prefix": "", "bucket": "abc", "pathStyle": False}}),
+        ({"oci": {"image": "a.b/c:1"}}, {"oci": {"path": "", "image": "a.b/c:1"}}),
+    ],
+)
+def test_a_model_stated_twice_in_different_words_has_one_wire_form(short: dict[str, Any], long: dict[str, Any]) -> None:
     """The operator names caches by it, so that services which mean the same model share one download."""
-    short = ModelCacheSpec.model_validate({"huggingFace": {"repo": "a/b"}})
-    long = ModelCacheSpec.model_validate({"huggingFace": {"exclude": [], "revision": "main", "repo": "a/b"}})
-
-    assert short.to_wire() == long.to_wire()
+    assert ModelCacheSpec.model_validate(short).to_wire() == ModelCacheSpec.model_validate(long).to_wire()
 
 
 def test_the_version_is_one() -> None:

@@ -18,7 +18,7 @@ from aiservice_downloader.files import RemoteFile
 from aiservice_downloader.progress import Progress, Stop
 from aiservice_downloader.retry import Backoff, Patience, TransientError, parse_retry_after
 from aiservice_downloader.settings import read_settings
-from aiservice_downloader.space import check_fits, volume_failure
+from aiservice_downloader.space import Space
 from aiservice_downloader.units import human_bytes
 
 CONTENT = b"weights"
@@ -187,21 +187,30 @@ def test_the_hubs_etags_are_digests(etag: str | None, expected: Digest | None) -
 
 
 def test_a_model_that_fits_passes(tmp_path: Path) -> None:
-    check_fits(tmp_path, missing=10 << 20, size=20 << 20, capacity=20 << 20, free=lambda _: 11 << 20)
+    (tmp_path / "half").write_bytes(bytes(10 << 20))
+    Space(tmp_path, capacity=20 << 20, free=lambda _: 11 << 20).check(missing=10 << 20)
 
 
 def test_too_little_space_is_told_with_the_numbers(tmp_path: Path) -> None:
     with pytest.raises(DownloadError) as caught:
-        check_fits(tmp_path, missing=7_105_348_992, size=8_000_000_000, capacity=None, free=lambda _: 5_000_000_000)
+        Space(tmp_path, capacity=None, free=lambda _: 5_000_000_000).check(missing=7_105_348_992)
     assert caught.value.reason is Reason.OUT_OF_SPACE
+    assert caught.value.required_bytes == 7_105_348_992 + (1 << 20)
     assert "7.1 GB (7105348992 bytes)" in caught.value.message
     assert "5.0 GB (5000000000 bytes) free: raise storage.size" in caught.value.message
 
 
 def test_a_volume_that_was_asked_for_too_small_is_told_even_if_the_disk_below_it_is_larger(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=r"has 6\.0 GB .* asked for with 5\.0 GB .*: raise storage.size") as caught:
-        check_fits(tmp_path, missing=1, size=6_000_000_000, capacity=5_000_000_000, free=lambda _: 10**12)
+    with pytest.raises(DownloadError, match=r"have 6\.0 GB .* asked for with 5\.0 GB .*: raise storage.size") as caught:
+        Space(tmp_path, capacity=5_000_000_000, free=lambda _: 10**12).check(missing=6_000_000_000, later=500)
     assert caught.value.reason is Reason.OUT_OF_SPACE
+    assert caught.value.required_bytes == 6_000_000_500 + (1 << 20)
+
+
+def test_a_size_that_nobody_tells_asks_for_twice_of_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / "model.data").write_bytes(bytes(5000))
+    assert Space(tmp_path, capacity=None).full(None).required_bytes == 10_000 + (1 << 20)
+    assert Space(tmp_path, capacity=None).full(700).required_bytes == 5700 + (1 << 20)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +223,7 @@ def test_a_volume_that_was_asked_for_too_small_is_told_even_if_the_disk_below_it
     ],
 )
 def test_what_errors_of_the_volume_mean(tmp_path: Path, number: int, reason: Reason) -> None:
-    assert volume_failure(tmp_path, OSError(number, "x"), lambda _: 0).reason is reason
+    assert Space(tmp_path, None, lambda _: 0).explain(OSError(number, "x")).reason is reason
 
 
 def test_sizes_as_people_read_them() -> None:
@@ -240,6 +249,7 @@ def test_progress_tells_the_speed_of_the_last_seconds_and_the_time_left() -> Non
     assert progress.snapshot() == {
         "bytesDone": 1400,
         "bytesTotal": 6000,
+        "bytesFetched": 1000,
         "bytesPerSecond": 500,
         "etaSeconds": 10,
         "file": "b",

@@ -9,7 +9,8 @@ import pytest
 
 from aiservice_downloader.digests import Digest
 from aiservice_downloader.files import FetchedFile, RemoteFile
-from aiservice_downloader.source import MANIFEST_NAME, parse_source
+from aiservice_downloader.paths import MANIFEST_NAME
+from aiservice_downloader.source import parse_source
 from aiservice_downloader.volume import Volume
 
 CONTENT = b"weights"

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from aiservice_downloader.errors import DownloadError, Reason
-from aiservice_downloader.source import Source, check_distinct, check_relative_path, parse_source
+from aiservice_downloader.paths import check_distinct, check_relative_path
+from aiservice_downloader.source import Source, parse_source
 
 DIGEST = "a" * 64
 
@@ -40,8 +41,8 @@ def test_equal_sources_have_one_wire_form_and_it_holds_no_secret() -> None:
     ("text", "expected"),
     [
         ("{", "Invalid JSON"),
-        ("{}", "exactly one of huggingFace and http"),
-        ('{"pvc": {"claimName": "weights"}}', "exactly one of huggingFace and http"),
+        ("{}", "exactly one of huggingFace, s3, http and oci"),
+        ('{"pvc": {"claimName": "weights"}}', "exactly one of huggingFace, s3, http and oci"),
         (
             '{"http": {"files": []}, "huggingFace": {"repo": "a/b"}}',
             "http.files: Tuple should have at least 1 item",

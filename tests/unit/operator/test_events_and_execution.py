@@ -49,7 +49,7 @@ def conditions(**said: tuple[str, str]) -> list[Condition]:
         (Kind.AISERVICE, {}, {"Accepted": ("False", "NoEngine"), "Ready": ("False", "NoEngine")}, ["Rejected"]),
         (Kind.AISERVICE, {"Accepted": ("False", "NoEngine")}, {"Accepted": ("False", "NoEngine")}, []),
         (Kind.AISERVICE, {"Accepted": ("False", "NoEngine")}, {"Accepted": ("False", "UnknownProfile")}, ["Rejected"]),
-        (Kind.AISERVICE, {}, {"ModelReady": ("True", "Cached"), "Ready": ("Unknown", "Starting")}, ["ModelCached"]),
+        (Kind.AISERVICE, {}, {"ModelReady": ("True", "Cached"), "Ready": ("Unknown", "Starting")}, []),
         (Kind.AISERVICE, {"Ready": ("Unknown", "Starting")}, {"Ready": ("True", "Serving")}, ["Ready"]),
         (Kind.AISERVICE, {"Ready": ("Unknown", "Starting")}, {"Ready": ("True", "Idle")}, ["Idle"]),
         (Kind.AISERVICE, {"Ready": ("True", "Serving")}, {"Ready": ("True", "Serving")}, []),
@@ -88,6 +88,7 @@ class FakeKube:
 
     def __init__(self, existing: Json | None = None, *, mutate: Callable[[Json], None] = lambda _: None) -> None:
         self.existing = existing
+        self.scope = ""
         self.calls: list[str] = []
         self.error: KubeError | None = None
         self._mutate = mutate

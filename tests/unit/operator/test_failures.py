@@ -6,7 +6,16 @@ from datetime import timedelta
 
 import pytest
 
-from aiservice_operator.failures import SETTLE, of_pod, of_pods, settles_after
+from aiservice_operator.failures import (
+    SETTLE,
+    Words,
+    late_after,
+    of_pod,
+    of_pods,
+    of_replaced,
+    settles_after,
+    starts_late,
+)
 from aiservice_operator.kinds import Json
 from aiservice_operator.observed import Child
 from support.operator_objects import NOW, condition, container_status, pod, timestamp
@@ -103,10 +112,86 @@ def test_a_crash_reads_the_same_all_the_way_round() -> None:
     assert len({of_pod(pod("p", state)) for state in states}) == 1
 
 
-def test_an_injected_sidecar_is_not_the_engine() -> None:
-    status = container_status(running={}, ready=True)
+def test_any_container_that_a_pod_needs_may_fail() -> None:
+    mesh: Json = {"name": "mesh", "image": "mesh:1", "ready": False, "state": {"terminated": ENDED}}
+    beside = container_status(running={}, ready=True)
+    beside["containerStatuses"].insert(0, mesh)
+    failure = of_pod(pod("p", beside))
+    assert failure is not None
+    assert failure.message == "container mesh exited with code 1: no weights"
+    before = container_status(waiting={"reason": "PodInitializing"})
+    before["initContainerStatuses"] = [mesh]
+    failure = of_pod(pod("p", before))
+    assert failure is not None
+    assert failure.message == "container mesh exited with code 1: no weights"
+
+
+def test_the_engines_failure_is_told_before_that_of_a_sidecar() -> None:
+    status = container_status(terminated=ENDED)
+    mesh = {"name": "mesh", "image": "mesh:1", "ready": False, "state": {"waiting": {"reason": "ErrImagePull"}}}
+    status["containerStatuses"].insert(0, mesh)
+    failure = of_pod(pod("p", status))
+    assert failure is not None
+    assert failure.message.startswith("container engine")
+
+
+def test_what_was_injected_beside_a_download_does_not_count() -> None:
+    status = container_status("downloader", terminated={"exitCode": 0, "reason": "Completed"})
     status["containerStatuses"].insert(0, {"name": "mesh", "ready": False, "state": {"terminated": ENDED}})
-    assert of_pod(pod("p", status)) is None
+    assert of_pod(pod("p", status, container="downloader")) is None
+
+
+def ended(name: str, age: timedelta) -> Child:
+    """A pod that was evicted, made some time ago."""
+    status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+    return pod(name, status, creationTimestamp=timestamp(NOW - age))
+
+
+def test_a_pod_that_ended_and_was_replaced_is_over() -> None:
+    old = ended("old", timedelta(hours=2))
+    young = pod("young", container_status(running={}), creationTimestamp=timestamp(NOW - timedelta(hours=1)))
+    assert of_pods([old, young], NOW) is None
+    over = of_replaced([old, young])
+    assert over is not None
+    assert (over.reason, over.object) == ("Evicted", "Pod/old")
+    # Without a successor it is what there is to say.
+    failure = of_pods([old, ended("older", timedelta(hours=3))], NOW)
+    assert failure is not None
+    assert failure.object == "Pod/old"
+    assert of_replaced([old]) is None
+
+
+def placed(age: timedelta, status: Json) -> Child:
+    """A pod that has had a node for some time."""
+    scheduled = {**condition("PodScheduled", "True"), "lastTransitionTime": timestamp(NOW - age)}
+    return pod("slow", {"phase": "Pending", "conditions": [scheduled], **status})
+
+
+MOUNT = Words("FailedMount", "MountVolume.SetUp failed: no such device", NOW)
+
+
+def test_what_events_say_of_a_pod_that_does_not_start() -> None:
+    creating = placed(timedelta(minutes=1), container_status(waiting={"reason": "ContainerCreating"}))
+    assert starts_late(creating, NOW)
+    failure = of_pods([creating], NOW, {"uid-slow": MOUNT})
+    assert failure is not None
+    assert (failure.reason, failure.object) == ("FailedMount", "Pod/slow")
+    assert failure.message == "the pod cannot be started: MountVolume.SetUp failed: no such device"
+    assert of_pods([creating], NOW) is None, "nothing was said"
+    # Its node has not even taken notice of it.
+    assert starts_late(placed(timedelta(minutes=1), {}), NOW)
+
+
+def test_events_are_looked_at_only_where_nothing_starts() -> None:
+    young = placed(timedelta(seconds=10), container_status(waiting={"reason": "ContainerCreating"}))
+    assert not starts_late(young, NOW)
+    assert late_after([young], NOW) == 20
+    started = placed(timedelta(minutes=1), {**container_status(running={}), "phase": "Running"})
+    assert not starts_late(started, NOW)
+    assert of_pods([started], NOW, {"uid-slow": MOUNT}) is None, "what was said is over"
+    assert late_after([started], NOW) is None
+    pulling = placed(timedelta(minutes=1), container_status(waiting={"reason": "ErrImagePull", "message": "no"}))
+    assert not starts_late(pulling, NOW), "its status says why"
 
 
 def test_a_pod_that_has_just_begun_to_wait_for_a_node_has_not_failed_yet() -> None:
@@ -117,6 +202,16 @@ def test_a_pod_that_has_just_begun_to_wait_for_a_node_has_not_failed_yet() -> No
     assert failure is not None
     assert failure.message == "no node can take the pod: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
     assert settles_after([old], NOW) is None
+
+
+def test_a_pod_that_waits_for_another_to_make_room_has_not_failed() -> None:
+    """A pod that drains holds its GPU until it is gone, or has to be."""
+    waits = unschedulable(timedelta(minutes=1))
+    drains = pod("old", container_status(running={}), deletionTimestamp=timestamp(NOW + timedelta(seconds=20)))
+    assert of_pods([waits, drains], NOW) is None
+    assert settles_after([waits, drains], NOW) == 20 + SETTLE.total_seconds()
+    stuck = pod("old", container_status(running={}), deletionTimestamp=timestamp(NOW - timedelta(minutes=1)))
+    assert of_pods([waits, stuck], NOW) is not None
 
 
 def test_the_cause_is_told_and_not_its_consequence() -> None:

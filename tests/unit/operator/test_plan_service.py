@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from aiservice_operator.capacity import Capacity
 from aiservice_operator.kinds import Kind
-from aiservice_operator.observed import Child, Service
-from aiservice_operator.plan import Apply, ServicePlan, ServiceView, plan_service
+from aiservice_operator.observed import Cache
+from aiservice_operator.plan import Action, Apply, ServicePlan, ServiceView
+from aiservice_operator.plan import plan_service as plan_at
 from aiservice_operator.settings import Settings
 from support.operator_objects import NOW, SETTINGS, cache, live, service, timestamp
+from support.operator_views import settled, view
 
 READY = cache("mc-443918c0b15e3fd1", ready=True, ours=True)
 LOADING = cache("mc-443918c0b15e3fd1", ready=False, ours=True)
 
 
-def view(known: Service, **fields: Any) -> ServiceView:
-    empty: dict[str, Any] = {
-        **dict.fromkeys(("cache", "mounted", "deployment", "endpoint", "account")),
-        "pods": (),
-        "rivals": (),
-    }
-    return ServiceView(service=known, **{**empty, **fields})
-
-
-def settled(known: Service, **fields: Any) -> ServiceView:
-    """A view in which everything planned has been applied."""
-    names = {Kind.SERVICE_ACCOUNT: "account", Kind.SERVICE: "endpoint", Kind.DEPLOYMENT: "deployment"}
-    found: dict[str, Any] = dict(fields)
-    for _ in range(2):
-        for action in plan_service(view(known, **found), SETTINGS).actions:
-            assert isinstance(action, Apply)
-            found[names[action.identity.kind]] = live(action.identity.kind, action.body)
-    return view(known, **found)
+def plan_service(known: ServiceView, settings: Settings = SETTINGS) -> ServicePlan:
+    return plan_at(known, settings, NOW)
 
 
 def kinds(plan: ServicePlan) -> list[str]:
@@ -41,18 +29,20 @@ def kinds(plan: ServicePlan) -> list[str]:
 
 
 def test_nothing_is_made_before_the_model_is_cached() -> None:
-    assert plan_service(view(service()), SETTINGS).actions == ()
-    assert plan_service(view(service(), cache=LOADING), SETTINGS).actions == ()
+    assert plan_service(view(service())).actions == ()
+    assert plan_service(view(service(), cache=LOADING)).actions == ()
 
 
 def test_the_account_comes_before_the_pods_that_need_it() -> None:
-    assert kinds(plan_service(view(service(), cache=READY), SETTINGS)) == ["ServiceAccount", "Service"]
-    account = settled(service(), cache=READY).account
-    assert kinds(plan_service(view(service(), cache=READY, account=account), SETTINGS)) == ["Service", "Deployment"]
+    first = kinds(plan_service(view(service(), cache=READY)))
+    assert first == ["ServiceAccount", "Service", "NetworkPolicy", "PodDisruptionBudget"]
+    known = settled(service(), cache=READY)
+    assert kinds(plan_service(replace(known, deployment=None))) == ["Deployment"]
+    assert kinds(plan_service(replace(known, deployment=None, account=None))) == ["ServiceAccount"]
 
 
 def test_what_is_as_wanted_is_left_alone() -> None:
-    assert plan_service(settled(service(), cache=READY), SETTINGS).actions == ()
+    assert plan_service(settled(service(), cache=READY)).actions == ()
 
 
 @pytest.mark.parametrize(
@@ -70,13 +60,8 @@ def test_what_is_as_wanted_is_left_alone() -> None:
 def test_each_field_reaches_the_deployment_and_back(change: dict[str, Any]) -> None:
     before, after = settled(service(), cache=READY), settled(service(spec=change), cache=READY)
 
-    def moved(target: Service, live_now: ServiceView) -> ServiceView:
-        return view(
-            target, cache=READY, deployment=live_now.deployment, endpoint=live_now.endpoint, account=live_now.account
-        )
-
-    assert kinds(plan_service(moved(after.service, before), SETTINGS)) == ["Deployment"]
-    assert kinds(plan_service(moved(before.service, after), SETTINGS)) == ["Deployment"], (
+    assert kinds(plan_service(replace(before, service=after.service, capacity=Capacity()))) == ["Deployment"]
+    assert kinds(plan_service(replace(after, service=before.service, capacity=Capacity()))) == ["Deployment"], (
         "what is no longer asked for goes"
     )
 
@@ -113,24 +98,23 @@ def test_an_own_image_needs_none_of_the_operators() -> None:
 def test_the_old_model_is_served_until_the_new_one_is_cached() -> None:
     old = cache("old", ready=True)
     referring = service(spec={"model": None, "modelCacheRef": {"name": "old"}})
-    served = settled(referring, cache=old)
-    assert served.deployment is not None
-    moving: dict[str, Any] = {"deployment": served.deployment, "endpoint": served.endpoint, "account": served.account}
+    served = replace(settled(referring, cache=old), mounted=old)
+
+    def planned(cached: Cache, *, mounted: Cache | None = old, **spec: Any) -> tuple[Action, ...]:
+        return plan_service(replace(served, service=service(spec=spec), cache=cached, mounted=mounted)).actions
 
     # Nothing else has changed: nothing is done.
-    assert plan_service(view(service(), cache=LOADING, mounted=old, **moving), SETTINGS).actions == ()
+    assert planned(LOADING) == ()
     # Another number of pods: of the old model.
-    (action,) = plan_service(
-        view(service(spec={"replicas": 3}), cache=LOADING, mounted=old, **moving), SETTINGS
-    ).actions
+    (action,) = planned(LOADING, replicas=3)
     assert isinstance(action, Apply)
     assert volume(action) == "old"
     # Cached: the new one.
-    (action,) = plan_service(view(service(), cache=READY, mounted=old, **moving), SETTINGS).actions
+    (action,) = planned(READY)
     assert isinstance(action, Apply)
     assert volume(action) == READY.meta.name
     # The old one is gone, and the new one is not there: what runs is left alone.
-    assert plan_service(view(service(spec={"replicas": 3}), cache=LOADING, **moving), SETTINGS).actions == ()
+    assert planned(LOADING, mounted=None, replicas=3) == ()
 
 
 def volume(action: Apply) -> str:
@@ -140,38 +124,34 @@ def volume(action: Apply) -> str:
 
 def test_a_readiness_of_another_generation_does_not_count() -> None:
     stale = cache("mc-443918c0b15e3fd1", ready=True, generation=2)
-    assert plan_service(view(service(), cache=stale), SETTINGS).actions == ()
+    assert plan_service(view(service(), cache=stale)).actions == ()
 
 
 def test_a_service_that_goes_gets_nothing_more() -> None:
-    assert plan_service(view(service(deletionTimestamp=timestamp(NOW)), cache=READY), SETTINGS).actions == ()
+    assert plan_service(view(service(deletionTimestamp=timestamp(NOW)), cache=READY)).actions == ()
 
 
 def test_a_child_that_goes_is_waited_for() -> None:
     known = settled(service(), cache=READY)
     assert known.deployment is not None
     going = live(Kind.DEPLOYMENT, known.deployment.body, deletionTimestamp=timestamp(NOW))
-    fields: dict[str, Any] = {"endpoint": known.endpoint, "account": known.account}
-    assert (
-        plan_service(view(service(spec={"replicas": 2}), cache=READY, deployment=going, **fields), SETTINGS).actions
-        == ()
-    )
+    assert plan_service(replace(known, service=service(spec={"replicas": 2}), deployment=going)).actions == ()
 
 
 def test_a_child_of_nobody_is_taken_and_one_of_another_is_looked_at_first() -> None:
     known = settled(service(), cache=READY)
     assert known.deployment is not None
 
-    def owners(*references: dict[str, Any]) -> Child:
+    def owners(*references: dict[str, Any]) -> ServiceView:
         assert known.deployment is not None
-        return live(Kind.DEPLOYMENT, known.deployment.body, ownerReferences=list(references))
+        changed = live(Kind.DEPLOYMENT, known.deployment.body, ownerReferences=list(references))
+        return replace(known, deployment=changed)
 
-    fields: dict[str, Any] = {"cache": READY, "endpoint": known.endpoint, "account": known.account}
-    (adopted,) = plan_service(view(service(), deployment=owners(), **fields), SETTINGS).actions
+    (adopted,) = plan_service(owners()).actions
     assert isinstance(adopted, Apply)
     assert adopted.owner is None
     stranger = {"kind": "AIService", "name": "whisper", "uid": "uid-before", "controller": True}
-    (looked,) = plan_service(view(service(), deployment=owners(stranger), **fields), SETTINGS).actions
+    (looked,) = plan_service(owners(stranger)).actions
     assert isinstance(looked, Apply)
     assert looked.owner is not None
 

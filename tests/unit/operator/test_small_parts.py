@@ -163,6 +163,49 @@ def test_what_differs_from_a_live_object(wanted: Json, where: str | None) -> Non
     assert differs(LIVE, copy.deepcopy(LIVE)) is None
 
 
+def _spread(unsatisfiable: str) -> Json:
+    return {"topologyKey": "zone", "whenUnsatisfiable": unsatisfiable}
+
+
+OTHERS: Json = {
+    "spec": {
+        "metrics": [{"pods": {"target": {"averageValue": "4"}}}],
+        "ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": 80, "protocol": "TCP"}]}],
+        "topologySpreadConstraints": [
+            {**_spread("DoNotSchedule"), "maxSkew": 2},
+            {**_spread("ScheduleAnyway"), "maxSkew": 3},
+        ],
+        "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP", "targetPort": 1}],
+        "claims": [{"name": "theirs"}, {"name": "ours"}],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "where"),
+    [
+        ({"metrics": [{"pods": {"target": {"averageValue": "4000m"}}}]}, None),
+        ({"metrics": [{"pods": {"target": {"averageValue": "5"}}}]}, "spec.metrics[0].pods.target.averageValue"),
+        ({"metrics": []}, "spec.metrics"),
+        ({"ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": 80}]}]}, None),
+        # In a list that is one value, an item of somebody else is a difference.
+        ({"ingress": [{"from": [{"podSelector": {}}], "ports": []}]}, "spec.ingress[0].ports"),
+        ({"ingress": [{"ports": [{"port": 80}, {"port": 81}]}]}, "spec.ingress[0].ports"),
+        ({"topologySpreadConstraints": [_spread("ScheduleAnyway")]}, None),
+        (
+            {"topologySpreadConstraints": [{**_spread("ScheduleAnyway"), "maxSkew": 2}]},
+            "spec.topologySpreadConstraints[0].maxSkew",
+        ),
+        ({"ports": [{"port": 53, "targetPort": 1}]}, None),
+        ({"ports": [{"port": 53, "protocol": "UDP", "targetPort": 1}]}, "spec.ports[0].targetPort"),
+        ({"claims": [{"name": "ours"}]}, None),
+        ({"claims": [{"name": "missing"}]}, "spec.claims[0].name"),
+    ],
+)
+def test_lists_are_compared_as_they_are_merged(wanted: Json, where: str | None) -> None:
+    assert differs({"spec": wanted}, OTHERS) == where
+
+
 def test_an_item_under_another_key_is_the_rival_of_ours() -> None:
     ours = {"name": "speech", "port": 7862}
     stranger = {"name": "metrics", "port": 9090}
@@ -174,6 +217,7 @@ def test_an_item_under_another_key_is_the_rival_of_ours() -> None:
     assert ousted(wanted, ports({**ours, "port": 9999}, stranger)) == ports(ours, stranger)
     assert ousted(wanted, ports({**ours, "nodePort": 30000}, stranger)) is None
     assert ousted(wanted, ports(stranger)) is None, "missing is not ousted: apply adds it"
+    assert ousted(wanted, ports({**ours, "protocol": "UDP"})) == ports(ours), "the protocol is part of the key"
     assert ousted(wanted, {"spec": {}}) is None
 
 

@@ -17,6 +17,7 @@ from support.operator_objects import (
     MODEL,
     NAMESPACE,
     NOW,
+    SETTINGS,
     cache,
     child,
     condition,
@@ -63,8 +64,9 @@ def status_of(
         "pods": (),
         "rivals": (),
     }
+    settings, words = fields.pop("settings", SETTINGS), fields.pop("words", {})
     view = ServiceView(service=known, **{**empty, **fields})
-    return service_status(view, plan or ServicePlan(()), refusals, NOW)
+    return service_status(view, plan or ServicePlan(()), refusals, settings, now=NOW, words=words)
 
 
 def told(status: AIServiceStatus, name: str) -> tuple[str, str]:

@@ -111,14 +111,49 @@ def test_a_list_tells_what_a_broken_watch_did_not() -> None:
     store.put(Kind.DEPLOYMENT, deployment(version=20, uid="uid-young", owner="young"))
     store.put(Kind.AISERVICE, ais(version=3))
     young = Key(Kind.AISERVICE, NAMESPACE, "young")
-    affected = store.replace(Kind.DEPLOYMENT, None, [], version=10)
+    affected = store.forget_missing(Kind.DEPLOYMENT, None, [], version=10)
     assert affected == {SERVICE, MINE}
     assert store.child(ObjectId(Kind.DEPLOYMENT, NAMESPACE, "young")) is not None, "made after the list"
     assert store.service(SERVICE) is not None, "another kind"
-    assert store.replace(Kind.DEPLOYMENT, "elsewhere", [], version=99) == frozenset()
-    assert young in store.replace(
-        Kind.DEPLOYMENT, NAMESPACE, [deployment(version=21, uid="uid-young", owner="young")], 30
+    assert store.forget_missing(Kind.DEPLOYMENT, "elsewhere", [], version=99) == frozenset()
+    assert (
+        store.forget_missing(Kind.DEPLOYMENT, NAMESPACE, {ObjectId(Kind.DEPLOYMENT, NAMESPACE, "young")}, 99) == set()
     )
+    assert young in store.forget_missing(Kind.DEPLOYMENT, NAMESPACE, [], version=99)
+
+
+def test_what_nobody_reads_concerns_nobody() -> None:
+    store = Store()
+    store.put(Kind.DEPLOYMENT, deployment(version=3))
+    touched = {**deployment(version=4), "kind": "Deployment"}
+    touched["metadata"]["managedFields"] = [{"manager": "somebody"}]
+    assert store.put(Kind.DEPLOYMENT, touched) == frozenset()
+    live = store.child(ObjectId(Kind.DEPLOYMENT, NAMESPACE, "whisper"))
+    assert live is not None
+    assert live.meta.version == 4
+    assert store.put(Kind.DEPLOYMENT, deployment(version=3)) == frozenset(), "older than what was noted"
+
+
+def test_who_uses_a_cache_does_not_concern_its_users() -> None:
+    store = Store()
+    store.put(Kind.AISERVICE, ais())
+    store.put(Kind.MODEL_CACHE, mc())
+    owned = mc(version=2)
+    owned["metadata"]["ownerReferences"] = [{"kind": "AIService", "name": "whisper", "uid": "uid-whisper"}]
+    owned["status"] = {"usedBy": ["whisper"]}
+    assert store.put(Kind.MODEL_CACHE, owned) == {MINE}
+    assert store.put(Kind.MODEL_CACHE, {**mc(version=3), "status": {"revision": "c0ffee"}}) == {SERVICE, MINE}
+
+
+def test_more_objects_than_are_kept_unpacked() -> None:
+    store = Store()
+    for number in range(600):
+        store.put(Kind.DEPLOYMENT, deployment(uid=f"uid-{number}", owner=f"s{number}", version=number + 1))
+    for number in (0, 599):
+        live = store.child(ObjectId(Kind.DEPLOYMENT, NAMESPACE, f"s{number}"))
+        assert live is not None
+        assert (live.meta.uid, live.meta.version) == (f"uid-{number}", number + 1)
+        assert live.body["metadata"]["resourceVersion"] == str(number + 1)
 
 
 def test_everything_with_a_key_is_known_at_the_start() -> None:

@@ -53,8 +53,10 @@ def reference(kinds: Iterable[Kind], command: str) -> str:
         ),
         "\n".join(f"- {_link(kind.name)}: short name `{kind.short_name}`, plural `{kind.plural}`" for kind in kinds),
     ]
-    for found in object_types(kinds).values():
-        parts.extend(_section(found))
+    types = object_types(kinds)
+    for found in types.values():
+        glance = [_glance(types[f"{found.name}Spec"])] if found.name in {kind.name for kind in kinds} else []
+        parts.extend([*_section(found), *glance])
     return "\n\n".join(parts) + "\n"
 
 
@@ -104,6 +106,21 @@ def _section(of: ObjectType) -> Iterator[str]:
     if messages:
         yield "\n".join(messages)
     yield _table(of)
+
+
+def _glance(of: ObjectType) -> str:
+    """The fields of a spec, a line each, with the names of those within."""
+    lines = ["The spec at a glance:", ""]
+    for name, declared in of.declared["properties"].items():
+        schema = of.schema["properties"][name]
+        target, _ = _target(declared)
+        inner = schema.get("items", schema).get("properties", {})
+        title = f"[`{name}`](#{target.lower()})" if target and inner else f"`{name}`"
+        required = " (required)" if name in of.schema.get("required", []) else ""
+        sentence = schema["description"].partition(". ")[0].removesuffix(".")
+        within = f" → {', '.join(f'`{child}`' for child in inner)}" if inner else ""
+        lines.append(f"- {title}{required}: {sentence}.{within}")
+    return "\n".join(lines)
 
 
 def _table(of: ObjectType) -> str:

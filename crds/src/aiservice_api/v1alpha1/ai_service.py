@@ -17,10 +17,11 @@ from aiservice_api.v1alpha1.common import (
     LastFailure,
     ObjectMeta,
     exactly_one,
+    matching,
     rule,
     validations,
 )
-from aiservice_api.v1alpha1.container import Amount, DeviceClaim, EngineSpec, GpuSpec, Resources
+from aiservice_api.v1alpha1.container import DeviceClaim, EngineSpec, GpuSpec, Memory, Resources
 from aiservice_api.v1alpha1.model_cache import ModelCacheSpec
 from aiservice_api.v1alpha1.operation import Autoscaling, Disruption, Network, Rollout
 from aiservice_api.v1alpha1.pod import PodOverrides
@@ -42,7 +43,17 @@ class ModelCacheRef(ApiModel):
     name: Annotated[DnsSubdomain, Field(description="Name of the ModelCache, in the namespace of this object.")]
 
 
-ServedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
+ServedName = Annotated[
+    str,
+    Field(
+        max_length=128,
+        json_schema_extra=matching(
+            "^[A-Za-z0-9][A-Za-z0-9._/-]*$",
+            "write a name of letters, digits, dots, underscores, dashes and slashes that starts with a letter or "
+            "digit, for example whisper-1",
+        ),
+    ),
+]
 """A name that clients ask for, in the style of model names: whisper-1, openai/whisper-large-v3."""
 
 
@@ -89,11 +100,11 @@ class AIServiceSpec(ApiModel):
                 of="model (the operator makes and shares the cache) and modelCacheRef (a ModelCache that you made)",
             ),
             rule(
-                "has(self.profile) || has(self.gpu) || has(self.resourceClaims) "
+                "has(self.profile) || has(self.gpu) || self.?resourceClaims.orValue([]).size() > 0 "
                 "|| self.?resources.?requests.orValue({}).size() > 0 "
                 "|| self.?resources.?limits.orValue({}).size() > 0",
                 "say what hardware to use: set profile to one of the operator's resource profiles (for example "
-                "nvidia-l4 or cpu), or set gpu, or requests or limits under resources",
+                "nvidia-l4 or cpu), or set gpu, or resourceClaims, or requests or limits under resources",
             ),
             rule(
                 "!(has(self.replicas) && has(self.autoscaling))",
@@ -151,7 +162,7 @@ class AIServiceSpec(ApiModel):
     ] = None
     gpu: Annotated[GpuSpec | None, Field(description="The GPUs of each pod, in place of the profile's.")] = None
     gpu_memory: Annotated[
-        Amount | None,
+        Memory | None,
         Field(
             description="GPU memory that the model needs, for example 8Gi; a service whose GPU has less is not "
             "accepted. Unset: known for the models that the engines are made for, else not compared."
@@ -167,7 +178,10 @@ class AIServiceSpec(ApiModel):
     ] = []
     resources: Annotated[
         Resources | None,
-        Field(description="Resources of the container. Added to the profile's, and win over them."),
+        Field(
+            description="Compute resources of the engine's container. They are added to the profile's, and replace "
+            "those of the same name."
+        ),
     ] = None
     engine: Annotated[EngineSpec, Field(description="The server that runs in the pods.")] = EngineSpec()
     replicas: Annotated[
@@ -211,7 +225,7 @@ class RolloutStatus(ApiModel):
     """What was decided when the present rollout began."""
 
     surge: Annotated[bool, Field(description="Whether new pods start before old ones stop.")]
-    reason: Annotated[str, Field(description="Why.", max_length=1024)]
+    reason: Annotated[str, Field(description="Why, in a sentence.", max_length=1024)]
 
 
 class AIServiceStatus(ApiModel):

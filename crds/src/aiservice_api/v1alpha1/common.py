@@ -17,17 +17,6 @@ GROUP: Final = "aiservice.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = "aiservice.dev/v1alpha1"
 
-DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-"""An RFC 1123 label, as names of services and profiles are."""
-
-DnsSubdomain = Annotated[
-    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253)
-]
-"""An RFC 1123 subdomain, as names of most Kubernetes objects are."""
-
-RelativePath = Annotated[str, Field(max_length=512)]
-"""A path below a folder: no leading slash, no `..` (held by a CEL rule where it is used)."""
-
 _CREDENTIALS = "self.matches('^[a-z]+://[^/?#]*@')"
 """CEL: a string is an address that carries credentials (`https://user:password@host/`)."""
 
@@ -62,6 +51,60 @@ def rule(expression: str, message: str, *, message_expression: str | None = None
 def validations(*rules: dict[str, str]) -> dict[str, Any]:
     """The JSON-schema extra that carries CEL rules to the generated CRD."""
     return {"x-kubernetes-validations": list(rules)}
+
+
+def matching(pattern: str, message: str) -> dict[str, Any]:
+    """The JSON-schema extra of a string that matches a pattern: as a rule, since `pattern` only quotes itself.
+
+    Args:
+        pattern: RE2 without a quote or backslash, anchored.
+        message: What to write instead.
+    """
+    return validations(rule(f"self.matches('{pattern}')", message))
+
+
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+
+DnsLabel = Annotated[
+    str,
+    Field(
+        max_length=63,
+        json_schema_extra=matching(
+            f"^{_LABEL}$", "write lower-case letters, digits and dashes, with a letter or digit at both ends"
+        ),
+    ),
+]
+"""An RFC 1123 label, as names of services and profiles are."""
+
+DnsSubdomain = Annotated[
+    str,
+    Field(
+        max_length=253,
+        json_schema_extra=matching(
+            f"^{_LABEL}([.]{_LABEL})*$",
+            "write the name of an object: lower-case letters, digits, dashes and dots, with a letter or digit at both "
+            "ends",
+        ),
+    ),
+]
+"""An RFC 1123 subdomain, as names of most Kubernetes objects are."""
+
+RelativePath = Annotated[str, Field(max_length=512)]
+"""A path below a folder: no leading slash, no `..` (held by a CEL rule where it is used)."""
+
+SAFE_PATH = "!self.matches('(^|/)[.]{0,2}(/|$)')"
+"""CEL: a string is a path below a folder: relative, without empty parts, `.` and `..`."""
+
+DataKey = Annotated[
+    str,
+    Field(
+        max_length=253,
+        json_schema_extra=matching(
+            "^[-._A-Za-z0-9]+$", "write one key of the object: letters, digits, dashes, underscores and dots"
+        ),
+    ),
+]
+"""A key of a ConfigMap or Secret."""
 
 
 def exactly_one(*names: str, of: str) -> dict[str, str]:

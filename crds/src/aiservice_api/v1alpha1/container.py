@@ -6,7 +6,16 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from aiservice_api.v1alpha1.common import ApiModel, DnsLabel, DnsSubdomain, exactly_one, rule, validations
+from aiservice_api.v1alpha1.common import (
+    ApiModel,
+    DataKey,
+    DnsLabel,
+    DnsSubdomain,
+    exactly_one,
+    matching,
+    rule,
+    validations,
+)
 
 
 def _amount_as_text(value: object) -> object:
@@ -14,28 +23,44 @@ def _amount_as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Amount = Annotated[
-    str,
-    BeforeValidator(_amount_as_text),
-    WithJsonSchema(
+def _amount_schema(*rules: dict[str, str]) -> WithJsonSchema:
+    return WithJsonSchema(
         {
             "x-kubernetes-int-or-string": True,
             "description": "A Kubernetes quantity, for example 2, 500m or 8Gi.",
             "maxLength": 32,
-            **validations(
-                rule(
-                    "isQuantity(string(self))",
-                    "write the amount as a Kubernetes quantity, for example cpu: 500m, memory: 8Gi, nvidia.com/gpu: 1",
-                ),
-                rule(
-                    "!isQuantity(string(self)) || !quantity(string(self)).isLessThan(quantity('0'))",
-                    "the amount must not be negative",
-                ),
-            ),
+            **validations(*rules),
         }
+    )
+
+
+Amount = Annotated[
+    str,
+    BeforeValidator(_amount_as_text),
+    _amount_schema(
+        rule(
+            "isQuantity(string(self))",
+            "write the amount as a Kubernetes quantity, for example cpu: 500m, memory: 8Gi, nvidia.com/gpu: 1",
+        ),
+        rule(
+            "!isQuantity(string(self)) || !quantity(string(self)).isLessThan(quantity('0'))",
+            "the amount must not be negative",
+        ),
     ),
 ]
 """A Kubernetes quantity: on the wire a string or a whole number, in Python always a string."""
+
+Memory = Annotated[
+    str,
+    BeforeValidator(_amount_as_text),
+    _amount_schema(
+        rule(
+            "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Mi')) >= 0",
+            "write the memory with its unit, for example 512Mi or 24Gi; a number alone would be bytes",
+        )
+    ),
+]
+"""A quantity of memory, at least 1Mi: less is a number whose unit was forgotten."""
 
 
 def _no_entry(bad: str, sentence: str, *, of: str = "self", unless: str = "false") -> dict[str, str]:
@@ -86,7 +111,7 @@ _NOT_THE_LIMIT = f"!({_COMPUTE}) && !(has(self.limits) && n in self.limits && {_
 
 
 class Resources(ApiModel):
-    """Compute resources of the serving container, as in a Pod. They replace the profile's, name by name."""
+    """Compute resources of a container, as in a Pod."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(
@@ -115,7 +140,7 @@ class KeyRef(ApiModel):
     """One key of a Secret or ConfigMap in the same namespace."""
 
     name: Annotated[DnsSubdomain, Field(description="Name of the object, in the namespace of the AIService.")]
-    key: Annotated[str, Field(description="Key that holds the value.", min_length=1, max_length=253)]
+    key: Annotated[DataKey, Field(description="Key that holds the value.")]
 
 
 class EnvVarSource(ApiModel):
@@ -132,7 +157,7 @@ class EnvVarSource(ApiModel):
 
 
 class EnvVar(ApiModel):
-    """One environment variable of the serving container."""
+    """One environment variable of a container."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(
@@ -153,9 +178,12 @@ class EnvVar(ApiModel):
         str,
         Field(
             description="Name of the variable.",
-            pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$",
-            min_length=1,
             max_length=128,
+            json_schema_extra=matching(
+                "^[A-Za-z_][A-Za-z0-9_.-]*$",
+                "write a name of letters, digits, underscores, dots and dashes that does not start with a digit, for "
+                "example LOG_LEVEL",
+            ),
         ),
     ]
     value: Annotated[
@@ -168,25 +196,39 @@ class EnvVar(ApiModel):
     value_from: Annotated[EnvVarSource | None, Field(description="Take the value from a Secret or ConfigMap.")] = None
 
 
-HttpPath = Annotated[str, Field(pattern=r"^/[^?#\\s]*$", max_length=256)]
+HttpPath = Annotated[
+    str,
+    Field(
+        max_length=256,
+        json_schema_extra=matching(
+            "^/[^?#[:space:]]*$", "write a path that starts with / and has no blank, ? or #, for example /ready"
+        ),
+    ),
+]
+
+Image = Annotated[
+    str,
+    Field(
+        max_length=512,
+        json_schema_extra=validations(
+            rule(
+                "self != '' && !self.contains('://') && !self.matches('[[:space:]]')",
+                "write the image as REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST, without https:// and blanks",
+            )
+        ),
+    ),
+]
+"""A container image, as in a Pod."""
 
 
 class EngineSpec(ApiModel):
     """The server that runs in the pods."""
 
     image: Annotated[
-        str | None,
+        Image | None,
         Field(
             description="Container image of the engine. Unset: the operator's image for the tasks. Your own image must "
-            "serve each task's port as docs/inference.md says.",
-            min_length=1,
-            max_length=512,
-            json_schema_extra=validations(
-                rule(
-                    "!self.contains('://') && !self.matches('[[:space:]]')",
-                    "write the image as REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST, without https:// and blanks",
-                )
-            ),
+            "serve each task's port as docs/inference.md says."
         ),
     ] = None
     command: Annotated[
@@ -214,7 +256,7 @@ class EngineSpec(ApiModel):
 
 
 class GpuSpec(ApiModel):
-    """The GPUs of a pod, stated here instead of by a profile."""
+    """GPUs of a pod, by the resource name under which the device plugin offers them."""
 
     resource: Annotated[
         str,
@@ -233,7 +275,7 @@ class GpuSpec(ApiModel):
     ] = "nvidia.com/gpu"
     count: Annotated[int, Field(description="How many a pod gets.", ge=1, le=16)] = 1
     memory: Annotated[
-        Amount | None,
+        Memory | None,
         Field(
             description="Memory of one of them, for example 24Gi, to compare with what the model needs. Unset: as the "
             "name of a MIG resource says, else not compared."
@@ -242,7 +284,7 @@ class GpuSpec(ApiModel):
 
 
 class DeviceClaim(ApiModel):
-    """A device from dynamic resource allocation (resource.k8s.io). Exactly one of the two."""
+    """A device from dynamic resource allocation, by a claim or by the template of one. Exactly one of the two."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(

@@ -16,6 +16,7 @@ from aiservice_api.v1alpha1.common import (
     LastFailure,
     ObjectMeta,
     exactly_one,
+    matching,
     rule,
     validations,
 )
@@ -74,17 +75,15 @@ class Retention(ApiModel):
         RetentionPolicy,
         Field(
             description="Retain keeps the files until the ModelCache is deleted. DeleteWhenUnused deletes it, and the "
-            "files with it, when no AIService has used it for the time in after."
+            "downloaded files with it, when no AIService has used it for the time in after."
         ),
     ]
     after: Annotated[
         str | None,
         Field(
-            description="How long it may be unused, for example 30m, 24h or 7d. Unset: not at all.",
+            description="How long it may be unused, for example 30m, 24h or 7d. Unset: it goes with its last user.",
             max_length=8,
-            json_schema_extra=validations(
-                rule("self.matches('^[0-9]{1,6}[smhd]$')", "write a number and a unit: 90s, 30m, 24h or 7d")
-            ),
+            json_schema_extra=matching("^[0-9]{1,6}[smhd]$", "write a number and a unit: 90s, 30m, 24h or 7d"),
         ),
     ] = None
 
@@ -115,7 +114,7 @@ class ModelCacheSpec(ApiModel):
             ),
             rule(
                 "!has(self.pvc) || !has(self.verify) || self.verify == 'OnChange'",
-                "the files of a pvc source are not the operator's to read: remove verify",
+                "the files of a pvc source are not the operator's to read: remove verify, or set it to OnChange",
             ),
             rule(
                 "!has(self.http) || !self.http.files.exists(f, has(f.unpack) && f.unpack) "

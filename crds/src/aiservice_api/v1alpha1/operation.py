@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from aiservice_api.v1alpha1.common import ApiModel, rule, validations
+from aiservice_api.v1alpha1.common import ApiModel, exactly_one, rule, validations
 from aiservice_api.v1alpha1.scheduling import LabelSelector
 
 
@@ -38,7 +38,7 @@ class Autoscaling(ApiModel):
         )
     )
 
-    min: Annotated[int, Field(description="Pods at the least.", ge=1, le=1000)] = 1
+    min: Annotated[int, Field(description="Pods at the least. To run none, set suspend.", ge=1, le=1000)] = 1
     max: Annotated[int, Field(description="Pods at the most.", ge=1, le=1000)]
     metric: Annotated[
         ScalingMetric,
@@ -98,7 +98,8 @@ CountOrPercent = Annotated[
             "maxLength": 8,
             **validations(
                 rule(
-                    "string(self).matches('^[0-9]{1,4}%?$')", "write a number of pods such as 1, or a share such as 25%"
+                    "string(self).matches('^([0-9]{1,4}|[0-9]{1,2}%|100%)$')",
+                    "write a number of pods such as 1, or a share of at most 100%, such as 25%",
                 )
             ),
         }
@@ -108,14 +109,11 @@ CountOrPercent = Annotated[
 
 
 class Disruption(ApiModel):
-    """How many pods may be stopped at once by drains of nodes and the like. One of the two."""
+    """How many pods may be stopped at once by drains of nodes and the like. Exactly one of the two."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(
-            rule(
-                "has(self.maxUnavailable) != has(self.minAvailable)",
-                "set one of disruption.maxUnavailable and disruption.minAvailable",
-            )
+            exactly_one("maxUnavailable", "minAvailable", of="maxUnavailable and minAvailable")
         )
     )
 
@@ -125,8 +123,8 @@ class Disruption(ApiModel):
     min_available: Annotated[
         CountOrPercent | None,
         Field(
-            description="Pods that must stay. Where that is all of them no node with one can be drained; the condition "
-            "Disruptable says so."
+            description="Pods that must stay, for example 1 or 50%. Where that is all of them, no node that runs one "
+            "can be drained; the condition Disruptable says so."
         ),
     ] = None
 
@@ -152,7 +150,10 @@ class Network(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=validations(
-            rule("self.restrict || !has(self.allowFrom)", "allowFrom is for restrict: true: remove one of them")
+            rule(
+                "self.restrict || !has(self.allowFrom)",
+                "without restrict everybody may connect: remove network.allowFrom, or set network.restrict to true",
+            )
         )
     )
 

@@ -10,13 +10,24 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from aiservice_api.v1alpha1.common import ApiModel, DnsLabel, DnsSubdomain, exactly_one, rule, validations
-from aiservice_api.v1alpha1.container import Amount, EnvVar, Resources
-from aiservice_api.v1alpha1.scheduling import Affinity, Labels, Toleration, TopologySpreadConstraint
+from aiservice_api.tasks import PORTS, Task
+from aiservice_api.v1alpha1.common import (
+    SAFE_PATH,
+    ApiModel,
+    DataKey,
+    DnsLabel,
+    DnsSubdomain,
+    exactly_one,
+    rule,
+    validations,
+)
+from aiservice_api.v1alpha1.container import EnvVar, Image, Memory, Resources
+from aiservice_api.v1alpha1.scheduling import KEYS, Affinity, Labels, Toleration, TopologySpreadConstraint
 
 RESERVED_VOLUMES = ("model", "tmp", "shm")
 """Volumes of the operator in every serving pod; sidecars may mount them too."""
 _RESERVED_PATHS = ("/models", "/tmp", "/dev/shm")  # noqa: S108 - where the operator mounts them in the engine
+_PATHS = " || ".join(f"m.mountPath == '{path}' || m.mountPath.startsWith('{path}/')" for path in _RESERVED_PATHS)
 _OWN_DOMAINS = "k.startsWith('aiservice.dev/') || k.startsWith('app.kubernetes.io/')"
 
 
@@ -27,11 +38,22 @@ def _not_ours(what: str) -> dict[str, str]:
     )
 
 
+def _stays_inside(what: str) -> dict[str, str]:
+    return rule(SAFE_PATH, f"{what} must stay in the volume: write it relative, without '.', '..' or empty parts")
+
+
 class KeyToPath(ApiModel):
     """One key of a ConfigMap or Secret, and the file it becomes."""
 
-    key: Annotated[str, Field(description="The key.", min_length=1, max_length=253)]
-    path: Annotated[str, Field(description="The file, relative to the mount.", min_length=1, max_length=512)]
+    key: Annotated[DataKey, Field(description="The key.")]
+    path: Annotated[
+        str,
+        Field(
+            description="The file, relative to the mount.",
+            max_length=512,
+            json_schema_extra=validations(_stays_inside("path")),
+        ),
+    ]
 
 
 Items = Annotated[list[KeyToPath], Field(description="Keys to mount. Empty: all.", max_length=64)]
@@ -55,7 +77,9 @@ class EmptyDirVolume(ApiModel):
     """An empty folder that lives as long as the pod."""
 
     medium: Annotated[Literal["", "Memory"], Field(description="Memory keeps it in memory.")] = ""
-    size_limit: Annotated[Amount | None, Field(description="How much it may hold.")] = None
+    size_limit: Annotated[
+        Memory | None, Field(description="How much it may hold, for example 1Gi. Unset: as much as the node has.")
+    ] = None
 
 
 class ClaimVolume(ApiModel):
@@ -101,13 +125,22 @@ class VolumeMount(ApiModel):
             description="Folder or file in the container.",
             max_length=512,
             json_schema_extra=validations(
-                rule("self.startsWith('/') && !self.contains(':')", "mountPath is an absolute path without colons")
+                rule(
+                    "self.matches('^/[^:]+$') && !self.matches('/[.]{0,2}(/|$)')",
+                    "mountPath names a folder or file from the root on, such as /etc/engine: write it without '.', "
+                    "'..', colons and a slash at the end",
+                )
             ),
         ),
     ]
-    sub_path: Annotated[str | None, Field(description="Path within the volume. Unset: its root.", max_length=512)] = (
-        None
-    )
+    sub_path: Annotated[
+        str | None,
+        Field(
+            description="Path within the volume. Unset: its root.",
+            max_length=512,
+            json_schema_extra=validations(_stays_inside("subPath")),
+        ),
+    ] = None
     read_only: Annotated[bool, Field(description="Whether it is mounted read-only.")] = False
 
 
@@ -124,9 +157,37 @@ class SidecarPort(ApiModel):
     """A port that a sidecar serves."""
 
     name: Annotated[
-        str, Field(description="Name of the port.", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=15)
+        str,
+        Field(
+            description="Name of the port.",
+            max_length=15,
+            json_schema_extra=validations(
+                rule(
+                    "self.matches('^[a-z0-9]+(-[a-z0-9]+)*$') && self.matches('[a-z]')",
+                    "write lower-case letters, digits and single dashes, with a letter among them, for example metrics",
+                ),
+                rule(
+                    f"!(self in {[str(task) for task in Task]})",
+                    "the ports of the engine have the names of the tasks: choose another name",
+                ),
+            ),
+        ),
     ]
-    container_port: Annotated[int, Field(description="TCP port.", ge=1, le=65535)]
+    container_port: Annotated[
+        int,
+        Field(
+            description="TCP port.",
+            ge=1,
+            le=65535,
+            json_schema_extra=validations(
+                rule(
+                    f"!(self in {list(PORTS.values())})",
+                    f"ports {min(PORTS.values())} to {max(PORTS.values())} are the engine's, which shares the pod's "
+                    "address: choose another port",
+                )
+            ),
+        ),
+    ]
 
 
 class Sidecar(ApiModel):
@@ -139,7 +200,7 @@ class Sidecar(ApiModel):
     )
 
     name: Annotated[DnsLabel, Field(description="Name of the container.")]
-    image: Annotated[str, Field(description="Its image.", min_length=1, max_length=512)]
+    image: Annotated[Image, Field(description="Its image.")]
     command: Annotated[
         list[Annotated[str, Field(max_length=1024)]],
         Field(description="What it runs instead of the image's entry point.", max_length=64),
@@ -153,7 +214,14 @@ class Sidecar(ApiModel):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = []
-    ports: Annotated[list[SidecarPort], Field(description="Ports that it serves.", max_length=8)] = []
+    ports: Annotated[
+        list[SidecarPort],
+        Field(
+            description="Ports that it serves.",
+            max_length=8,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = []
     resources: Annotated[Resources | None, Field(description="Compute resources.")] = None
     volume_mounts: Annotated[
         Mounts, Field(description="Volumes that it sees; the operator's model, tmp and shm may be among them.")
@@ -185,14 +253,22 @@ class PodOverrides(ApiModel):
     )
 
     labels: Annotated[
-        Labels, Field(description="Labels added to the pods.", json_schema_extra=validations(_not_ours("labels")))
+        Labels,
+        Field(description="Labels added to the pods.", json_schema_extra=validations(KEYS, _not_ours("labels"))),
     ] = {}
     annotations: Annotated[
         dict[str, Annotated[str, Field(max_length=4096)]],
         Field(
             description="Annotations added to the pods.",
             max_length=32,
-            json_schema_extra=validations(_not_ours("annotations")),
+            json_schema_extra=validations(
+                KEYS,
+                _not_ours("annotations"),
+                rule(
+                    "!self.exists(k, k.startsWith('container.apparmor.security.beta.kubernetes.io/'))",
+                    "annotations of AppArmor would change what the pods are allowed: remove them",
+                ),
+            ),
         ),
     ] = {}
     node_selector: Annotated[
@@ -203,7 +279,15 @@ class PodOverrides(ApiModel):
     ] = []
     affinity: Annotated[Affinity | None, Field(description="Where pods need or prefer to run.")] = None
     topology_spread_constraints: Annotated[
-        list[TopologySpreadConstraint], Field(description="How evenly pods are spread over places.", max_length=8)
+        list[TopologySpreadConstraint],
+        Field(
+            description="How evenly pods are spread over places.",
+            max_length=8,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["topologyKey", "whenUnsatisfiable"],
+            },
+        ),
     ] = []
     priority_class_name: Annotated[
         DnsSubdomain | None, Field(description="PriorityClass of the pods. Unset: the profile's, or none.")
@@ -233,8 +317,8 @@ class PodOverrides(ApiModel):
             description="Where the engine sees them.",
             json_schema_extra=validations(
                 rule(
-                    f"!self.exists(m, m.mountPath in {list(_RESERVED_PATHS)})",
-                    "/models, /tmp and /dev/shm are the operator's: mount it elsewhere",
+                    f"!self.exists(m, {_PATHS})",
+                    "/models, /tmp and /dev/shm, and what is below them, are the operator's: mount it elsewhere",
                 )
             ),
         ),

@@ -1,4 +1,8 @@
-"""Where pods may run: tolerations, affinity and spread, field by field as in a Pod."""
+"""Where pods may run: tolerations, affinity and spread, field by field as in a Pod.
+
+The rules are those of the API server for Pods, so that a mistake is refused where it was written, and not later where
+the Deployment is made.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,66 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from aiservice_api.v1alpha1.common import ApiModel, rule, validations
+from aiservice_api.v1alpha1.common import ApiModel, DnsLabel, DnsSubdomain, matching, rule, validations
 
-LabelKey = Annotated[str, Field(min_length=1, max_length=316)]
-LabelValue = Annotated[str, Field(max_length=63)]
-Labels = Annotated[dict[str, LabelValue], Field(max_length=32)]
-TopologyKey = Annotated[
+_KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+
+LabelKey = Annotated[
     str,
     Field(
-        description="Node label that tells places apart, for example kubernetes.io/hostname.",
-        min_length=1,
         max_length=316,
+        json_schema_extra=matching(
+            _KEY,
+            "write the key of a label, with or without a domain before a slash, for example kubernetes.io/hostname",
+        ),
     ),
 ]
+LabelValue = Annotated[
+    str,
+    Field(
+        max_length=63,
+        json_schema_extra=matching(
+            "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+            "write the value of a label: letters, digits, dashes, underscores and dots, with a letter or digit at both "
+            "ends",
+        ),
+    ),
+]
+KEYS = rule(
+    f"self.all(k, k.matches('{_KEY}'))",
+    "a key is not one that Kubernetes takes: write up to 63 letters, digits, dashes, underscores and dots, with or "
+    "without a domain before a slash, for example example.com/team",
+)
+"""The rule of a map whose keys are those of labels or annotations."""
+
+Labels = Annotated[dict[str, LabelValue], Field(max_length=32, json_schema_extra=validations(KEYS))]
+TopologyKey = Annotated[
+    LabelKey, Field(description="Node label that tells places apart, for example kubernetes.io/hostname.")
+]
+
+
+def _values_fit(*, one_number: bool = False) -> tuple[dict[str, str], ...]:
+    """The rules that the values of a requirement are those that its operator takes.
+
+    Args:
+        one_number: Whether there are the operators Gt and Lt.
+    """
+    fit = (
+        rule(
+            "!(self.operator in ['In', 'NotIn']) || self.?values.orValue([]).size() > 0",
+            "the operators In and NotIn compare with values: add values",
+        ),
+        rule(
+            "!(self.operator in ['Exists', 'DoesNotExist']) || self.?values.orValue([]).size() == 0",
+            "the operators Exists and DoesNotExist take no values: remove values",
+        ),
+    )
+    number = rule(
+        "!(self.operator in ['Gt', 'Lt']) || (has(self.values) && self.values.size() == 1 "
+        "&& self.values.all(v, v.matches('^[0-9]+$')))",
+        "the operators Gt and Lt compare with one whole number: write it as the only one of values",
+    )
+    return (*fit, number) if one_number else fit
 
 
 class Toleration(ApiModel):
@@ -33,6 +84,10 @@ class Toleration(ApiModel):
             rule(
                 "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
                 "a toleration without key needs operator Exists; it then tolerates every taint",
+            ),
+            rule(
+                "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                "tolerationSeconds is for effect NoExecute: set effect to NoExecute, or remove tolerationSeconds",
             ),
         )
     )
@@ -52,7 +107,9 @@ class Toleration(ApiModel):
 
 
 class NodeSelectorRequirement(ApiModel):
-    """One condition on the labels or fields of a node."""
+    """One condition on the labels of a node."""
+
+    model_config = ConfigDict(json_schema_extra=validations(*_values_fit(one_number=True)))
 
     key: Annotated[LabelKey, Field(description="The label.")]
     operator: Annotated[
@@ -61,20 +118,42 @@ class NodeSelectorRequirement(ApiModel):
     values: Annotated[list[LabelValue], Field(description="Values, where the operator takes some.", max_length=64)] = []
 
 
-Requirements = Annotated[list[NodeSelectorRequirement], Field(max_length=16)]
+class NodeFieldRequirement(ApiModel):
+    """One condition on a field of a node."""
+
+    key: Annotated[Literal["metadata.name"], Field(description="The field; Kubernetes knows this one.")]
+    operator: Annotated[Literal["In", "NotIn"], Field(description="How the value is compared.")]
+    values: Annotated[list[DnsSubdomain], Field(description="The name of one node.", min_length=1, max_length=1)]
 
 
 class NodeSelectorTerm(ApiModel):
     """Conditions that a node meets together."""
 
-    match_expressions: Annotated[Requirements, Field(description="Conditions on labels.")] = []
-    match_fields: Annotated[Requirements, Field(description="Conditions on fields, such as metadata.name.")] = []
+    match_expressions: Annotated[
+        list[NodeSelectorRequirement], Field(description="Conditions on labels.", max_length=16)
+    ] = []
+    match_fields: Annotated[
+        list[NodeFieldRequirement], Field(description="Conditions on the node's name.", max_length=16)
+    ] = []
 
 
 class NodeSelector(ApiModel):
     """Terms of which a node meets at least one."""
 
-    node_selector_terms: Annotated[list[NodeSelectorTerm], Field(description="The terms.", min_length=1, max_length=16)]
+    node_selector_terms: Annotated[
+        list[NodeSelectorTerm],
+        Field(
+            description="The terms.",
+            min_length=1,
+            max_length=16,
+            json_schema_extra=validations(
+                rule(
+                    "self.all(t, t.?matchExpressions.orValue([]).size() > 0 || t.?matchFields.orValue([]).size() > 0)",
+                    "a term without conditions matches no node: add matchExpressions or matchFields, or remove it",
+                )
+            ),
+        ),
+    ]
 
 
 class PreferredNodes(ApiModel):
@@ -98,9 +177,11 @@ class NodeAffinity(ApiModel):
 class LabelSelectorRequirement(ApiModel):
     """One condition on labels."""
 
+    model_config = ConfigDict(json_schema_extra=validations(*_values_fit()))
+
     key: Annotated[LabelKey, Field(description="The label.")]
     operator: Annotated[Literal["In", "NotIn", "Exists", "DoesNotExist"], Field(description="How values are compared.")]
-    values: Annotated[list[LabelValue], Field(description="Values, where the operator takes some.", max_length=64)] = []
+    values: Annotated[list[LabelValue], Field(description="Values, where the operator takes some.", max_length=32)] = []
 
 
 class LabelSelector(ApiModel):
@@ -108,7 +189,7 @@ class LabelSelector(ApiModel):
 
     match_labels: Annotated[Labels, Field(description="Labels that an object has.")] = {}
     match_expressions: Annotated[
-        list[LabelSelectorRequirement], Field(description="Conditions on labels.", max_length=16)
+        list[LabelSelectorRequirement], Field(description="Conditions on labels.", max_length=8)
     ] = []
 
 
@@ -119,9 +200,7 @@ class PodAffinityTerm(ApiModel):
     namespace_selector: Annotated[
         LabelSelector | None, Field(description="In which namespaces. Unset: in this one.")
     ] = None
-    namespaces: Annotated[
-        list[Annotated[str, Field(max_length=63)]], Field(description="In these namespaces, too.", max_length=32)
-    ] = []
+    namespaces: Annotated[list[DnsLabel], Field(description="In these namespaces, too.", max_length=32)] = []
     topology_key: TopologyKey
 
 
@@ -136,10 +215,10 @@ class PodAffinity(ApiModel):
     """Pods to be near to, or away from."""
 
     required_during_scheduling_ignored_during_execution: Annotated[
-        list[PodAffinityTerm], Field(description="What must be so.", max_length=16)
+        list[PodAffinityTerm], Field(description="What must be so.", max_length=8)
     ] = []
     preferred_during_scheduling_ignored_during_execution: Annotated[
-        list[WeightedPodAffinityTerm], Field(description="What is preferred.", max_length=16)
+        list[WeightedPodAffinityTerm], Field(description="What is preferred.", max_length=8)
     ] = []
 
 

@@ -6,12 +6,26 @@ from typing import Annotated
 
 from pydantic import Field
 
-from aiservice_api.v1alpha1.common import ApiModel, DnsSubdomain, RelativePath, http_url, rule, validations
-
-_SAFE_PATH = "self.split('/').all(p, p != '' && p != '.' && p != '..')"
-
+from aiservice_api.v1alpha1.common import (
+    SAFE_PATH,
+    ApiModel,
+    DataKey,
+    DnsSubdomain,
+    RelativePath,
+    http_url,
+    matching,
+    rule,
+    validations,
+)
 
 _FILE_AND_FOLDER = "self.exists(g, g.path.startsWith(f.path + '/'))"
+
+_ALLOWED_HOSTS = "A host that is not on the public internet must be in the operator's download.allowedHosts."
+
+_REGISTRY = "([a-zA-Z0-9-]+([.][a-zA-Z0-9-]+)+(:[0-9]+)?|[a-zA-Z0-9-]+:[0-9]+|localhost)"
+_PART = "[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = f"{_PART}(/{_PART})*"
+_TAG = "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 
 MANIFEST_NAME = ".aiservice-manifest.json"
 """The file in a cache that lists the others with their sizes and digests; the downloader writes it last."""
@@ -21,9 +35,7 @@ class SecretKeyRef(ApiModel):
     """One key of a Secret in the same namespace."""
 
     name: Annotated[DnsSubdomain, Field(description="Name of the Secret, in the namespace of this object.")]
-    key: Annotated[str, Field(description="Key of the Secret that holds the value.", min_length=1, max_length=253)] = (
-        "token"
-    )
+    key: Annotated[DataKey, Field(description="Key of the Secret that holds the value.")] = "token"
 
 
 class SecretRef(ApiModel):
@@ -65,9 +77,11 @@ class HuggingFaceSource(ApiModel):
         Field(
             description="Branch, tag or commit. A branch is resolved to a commit when the download starts; "
             "status.revision shows which.",
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
-            min_length=1,
             max_length=128,
+            json_schema_extra=matching(
+                "^[A-Za-z0-9][A-Za-z0-9._/-]*$",
+                "write one branch, tag or commit, without blanks, for example main, v1.0 or refs/pr/1",
+            ),
         ),
     ] = "main"
     include: Include = []
@@ -79,7 +93,7 @@ class HuggingFaceSource(ApiModel):
     endpoint: Annotated[
         str | None,
         Field(
-            description="Base URL of a mirror that speaks the Hub's API. Unset: the public Hub.",
+            description=f"Base URL of a mirror that speaks the Hub's API. {_ALLOWED_HOSTS} Unset: the public Hub.",
             max_length=512,
             json_schema_extra=validations(*http_url("(/[^?#[:space:]]*)?", "https://hub.example.com")),
         ),
@@ -92,7 +106,7 @@ class HttpFile(ApiModel):
     url: Annotated[
         str,
         Field(
-            description="Address of the file, http or https.",
+            description=f"Address of the file, http or https. {_ALLOWED_HOSTS}",
             max_length=2048,
             json_schema_extra=validations(*http_url("/[^#[:space:]]*", "https://files.example.com/model.safetensors")),
         ),
@@ -102,14 +116,17 @@ class HttpFile(ApiModel):
         Field(
             description="Where the file goes below the model folder, for example ocr/det/inference.onnx; with unpack, "
             "the folder that the archive is unpacked into.",
-            min_length=1,
             json_schema_extra=validations(
                 rule(
-                    _SAFE_PATH,
+                    SAFE_PATH,
                     "path must name a file below the model folder: write it relative, without '.', '..' or empty parts",
                 ),
                 rule(
-                    f"self != '{MANIFEST_NAME}'",
+                    r"!self.matches('[[:cntrl:]\\\\]')",
+                    "path must not contain backslashes, line breaks and other control characters: write it with /",
+                ),
+                rule(
+                    f"self != '{MANIFEST_NAME}' && !self.startsWith('{MANIFEST_NAME}/')",
                     f"{MANIFEST_NAME} is where the download keeps its list of files: choose another path",
                 ),
             ),
@@ -152,10 +169,10 @@ class HttpSource(ApiModel):
                 **validations(
                     rule(
                         f"!self.exists(f, {_FILE_AND_FOLDER})",
-                        "a path cannot be both a file and a folder of other files: rename one of them",
+                        "a path cannot be both one file or archive and a folder of other files: rename one of them",
                         message_expression=(
                             f"self.map(f, {_FILE_AND_FOLDER}, f.path)[0] "
-                            "+ ' is a file here and a folder of other files: rename one of them'"
+                            "+ ' is one file or archive here and a folder of other files too: rename one of them'"
                         ),
                     )
                 ),
@@ -187,8 +204,9 @@ class S3Source(ApiModel):
             description="Folder of the model in the bucket; paths of files are below it. Empty: the whole bucket.",
             json_schema_extra=validations(
                 rule(
-                    "self == '' || (!self.startsWith('/') && !self.endsWith('/'))",
-                    "prefix names a folder without a slash at either end, such as models/whisper",
+                    f"self == '' || {SAFE_PATH}",
+                    "prefix names a folder in the bucket, such as models/whisper: write it without s3://, without a "
+                    "slash at either end, and without '.', '..' or empty parts",
                 )
             ),
         ),
@@ -196,14 +214,21 @@ class S3Source(ApiModel):
     endpoint: Annotated[
         str | None,
         Field(
-            description="Base URL of a server other than AWS, for example http://minio.storage.svc:9000.",
+            description="Base URL of a server other than AWS, for example http://minio.storage.svc:9000. "
+            f"{_ALLOWED_HOSTS}",
             max_length=512,
-            json_schema_extra=validations(*http_url("(/[^?#[:space:]]*)?", "http://minio.storage.svc:9000")),
+            json_schema_extra=validations(
+                *http_url("/?", "http://minio.storage.svc:9000 (the bucket is not part of it)")
+            ),
         ),
     ] = None
     region: Annotated[
         str | None,
-        Field(description="Region of the bucket. Unset: us-east-1.", pattern=r"^[a-z0-9-]+$", max_length=64),
+        Field(
+            description="Region of the bucket. Unset: us-east-1.",
+            max_length=64,
+            json_schema_extra=matching("^[a-z0-9-]+$", "write the region by its code, for example eu-central-1"),
+        ),
     ] = None
     include: Include = []
     exclude: Exclude = []
@@ -230,13 +255,12 @@ class OciSource(ApiModel):
         str,
         Field(
             description="Reference of the image or artifact, for example registry.example.com/models/sdxl:1.0. A tag "
-            "is resolved to a digest when the download starts; status.revision shows which.",
+            f"is resolved to a digest when the download starts; status.revision shows which. {_ALLOWED_HOSTS}",
             max_length=512,
-            json_schema_extra=validations(
-                rule(
-                    "self.matches('^[a-z0-9.-]+(:[0-9]+)?/[a-z0-9._/-]+(:[A-Za-z0-9._-]+)?(@sha256:[0-9a-f]{64})?$')",
-                    "write the image as REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, without https://",
-                )
+            json_schema_extra=matching(
+                f"^{_REGISTRY}/{_REPOSITORY}(:{_TAG}|(:{_TAG})?@sha256:[0-9a-f]{{64}})$",
+                "write the image as REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, with the registry, with a tag or "
+                "digest, and without https://, for example docker.io/library/busybox:1.37",
             ),
         ),
     ]
@@ -246,7 +270,7 @@ class OciSource(ApiModel):
             description="Folder of the model in the image. Empty: all of it.",
             json_schema_extra=validations(
                 rule(
-                    f"self == '' || {_SAFE_PATH}",
+                    f"self == '' || {SAFE_PATH}",
                     "path must stay in the image: write it relative, without '.', '..' or empty parts",
                 )
             ),
@@ -254,7 +278,10 @@ class OciSource(ApiModel):
     ] = ""
     pull_secret_ref: Annotated[
         SecretRef | None,
-        Field(description="Secret of type kubernetes.io/dockerconfigjson that opens the registry."),
+        Field(
+            description="Secret of type kubernetes.io/dockerconfigjson that opens the registry. Unset: the image is "
+            "public."
+        ),
     ] = None
 
 
@@ -268,7 +295,7 @@ class PvcSource(ApiModel):
             description="Folder of the model on the volume. Empty: the volume's root.",
             json_schema_extra=validations(
                 rule(
-                    f"self == '' || {_SAFE_PATH}",
+                    f"self == '' || {SAFE_PATH}",
                     "path must stay on the volume: write it relative, without '.', '..' or empty parts",
                 )
             ),

@@ -13,42 +13,19 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from aiservice_downloader.download import Downloader, Result
+from aiservice_downloader.download import Downloader, Measured, Published
 from aiservice_downloader.errors import DownloadError, Reason
+from aiservice_downloader.guard import Guard
 from aiservice_downloader.progress import Stop, write_event
-from aiservice_downloader.settings import read_settings, termination_log
-from aiservice_downloader.space import free_bytes, volume_failure
+from aiservice_downloader.settings import Mode, read_settings, termination_log
+from aiservice_downloader.space import Space
 from aiservice_downloader.units import human_bytes
+from aiservice_downloader.usage import DESCRIPTION, EPILOG
 
 EXIT_RETRYABLE = 1
 EXIT_FINAL = 2
 
-_MAX_MESSAGE_CHARACTERS = 2000  # Kubernetes cuts termination messages at 4096 bytes, which would break the JSON
-
-_DESCRIPTION = """\
-Fetches the files of a model, verifies each against its digest, and publishes them at once as CACHE_DIR/model.
-What is there already is not fetched again; what an interrupted download left is gone on with.
-"""
-
-_EPILOG = """\
-environment:
-  AISERVICE_SOURCE          the source, as JSON in the form of a ModelCache's spec. One of
-                              {"http": {"files": [{"url": ..., "path": ..., "sha256": ...}]}}
-                              {"huggingFace": {"repo": "OWNER/NAME", "revision": "main", "include": [...],
-                                               "exclude": [...], "endpoint": ...}}
-  AISERVICE_CACHE_DIR       the volume to fill, for example /cache
-  AISERVICE_CAPACITY_BYTES  size of the volume, where the file system below it is larger (optional)
-  HF_TOKEN                  access token for the Hugging Face Hub (optional)
-  TERMINATION_LOG           where to write the result for Kubernetes (default: /dev/termination-log)
-  HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE ... as usual
-
-output:
-  standard output           one JSON object a line: progress every two seconds, then done or failed
-  termination message       {"status": "ok", "bytes", "files", "revision"}
-                            {"status": "failed", "reason", "message", "retryable"}
-
-exit status: 0 published, 1 failed and may succeed later, 2 failed and needs a change, 143 stopped by SIGTERM
-"""
+_MAX_MESSAGE_BYTES = 4000  # Kubernetes cuts termination messages at 4096 bytes, which would break the JSON
 
 
 class Terminated(BaseException):
@@ -70,12 +47,14 @@ def main(argv: list[str], environ: Mapping[str, str], stdout: TextIO) -> int:
     stop = Stop()
     try:
         settings = read_settings(environ)
-        downloader = Downloader(settings, lambda fields: write_event(stdout, "progress", **fields), stop)
-        return succeed(downloader.run(), message_file, stdout)
+        guard = Guard(settings.allowed_hosts, settings.proxies)
+        guard.install()
+        downloader = Downloader(settings, guard, lambda fields: write_event(stdout, "progress", **fields), stop)
+        return succeed(downloader.run(), settings.mode, message_file, stdout)
     except DownloadError as error:
         return fail(error, message_file, stdout)
     except OSError as error:
-        return fail(volume_failure(Path(environ["AISERVICE_CACHE_DIR"]), error, free_bytes), message_file, stdout)
+        return fail(Space(settings.cache_dir, settings.capacity_bytes).explain(error), message_file, stdout)
     except Terminated as stopped:
         wrapped = DownloadError(
             Reason.INTERRUPTED,
@@ -91,29 +70,41 @@ def parse_arguments(argv: list[str]) -> None:
     """Takes --help; everything else comes from the environment."""
     argparse.ArgumentParser(
         prog="python -m aiservice_downloader",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
+        description=DESCRIPTION,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(argv)
 
 
-def succeed(result: Result, message_file: Path, stdout: TextIO) -> int:
+def succeed(result: Measured | Published, mode: Mode, message_file: Path, stdout: TextIO) -> int:
     """Tells a success; returns the exit status."""
-    fields = {"bytes": result.total_bytes, "files": result.files, "revision": result.revision}
-    write_event(
-        stdout, "done", **fields, message=f"{result.files} files, {human_bytes(result.total_bytes)}, are published."
-    )
+    fields: dict[str, object] = {"bytes": result.total_bytes, "files": result.files, "revision": result.revision}
+    if isinstance(result, Measured):
+        fields["downloadBytes"] = result.download_bytes
+        size = "an unknown size" if result.download_bytes is None else human_bytes(result.download_bytes)
+        text = f"{result.files} files, {size}, are to be fetched."
+    else:
+        fields["fetchedBytes"] = result.fetched_bytes
+        text = f"{result.files} files, {human_bytes(result.total_bytes)}, are published."
+        if mode is Mode.VERIFY:
+            fields |= {"repaired": list(result.repaired), "repairedFiles": len(result.repaired)}
+            text += f" {len(result.repaired)} of them had to be mended."
+    write_event(stdout, "done", **fields, message=text)
     write_termination_message(message_file, {"status": "ok", **fields})
     return 0
 
 
 def fail(error: DownloadError, message_file: Path, stdout: TextIO) -> int:
     """Tells a failure; returns the exit status."""
-    fields = {
+    fields: dict[str, object] = {
         "reason": str(error.reason),
-        "message": error.message[:_MAX_MESSAGE_CHARACTERS],
+        "message": error.message,
         "retryable": error.retryable,
     }
+    if error.required_bytes is not None:
+        fields["requiredBytes"] = error.required_bytes
+    if error.revision is not None:
+        fields["revision"] = error.revision
     write_event(stdout, "failed", **fields)
     write_termination_message(message_file, {"status": "failed", **fields})
     return EXIT_RETRYABLE if error.retryable else EXIT_FINAL
@@ -122,9 +113,22 @@ def fail(error: DownloadError, message_file: Path, stdout: TextIO) -> int:
 def write_termination_message(path: Path, message: dict[str, object]) -> None:
     """Leaves the result where Kubernetes looks for it; says so if it cannot, since the exit status counts too."""
     try:
-        path.write_text(json.dumps(message))
+        path.write_text(short_json(message))
     except OSError as error:
         sys.stderr.write(f"cannot write the termination message: {error}\n")
+
+
+def short_json(message: dict[str, object]) -> str:
+    """The message as JSON that Kubernetes does not cut: of the text, the end is left out, of paths, the last ones."""
+    message = dict(message)
+    while len(text := json.dumps(message, ensure_ascii=False).encode()) > _MAX_MESSAGE_BYTES:
+        if paths := message.get("repaired"):
+            assert isinstance(paths, list)  # noqa: S101  it is made above
+            message["repaired"] = paths[: len(paths) // 2]
+        else:
+            words = str(message["message"])
+            message["message"] = words[: len(words) * 3 // 4]
+    return text.decode()
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:

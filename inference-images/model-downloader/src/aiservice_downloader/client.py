@@ -10,12 +10,14 @@ from http import HTTPStatus
 import httpx2
 
 from aiservice_downloader.errors import DownloadError, Reason
+from aiservice_downloader.guard import Guard
 from aiservice_downloader.retry import TransientError, parse_retry_after
 
 _MAX_REDIRECTS = 10
 _TIMEOUT = httpx2.Timeout(60.0, connect=15.0)
 _TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 _REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
+_MAX_DOCUMENT_BYTES = 8 << 20
 _MISSING = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 
 
@@ -28,10 +30,11 @@ def shown(url: str | httpx2.URL) -> str:
 class HttpClient:
     """Opens responses of GET and HEAD requests, through redirects. May be used from several threads."""
 
-    def __init__(self, *, timeout: httpx2.Timeout = _TIMEOUT) -> None:
+    def __init__(self, guard: Guard, *, timeout: httpx2.Timeout = _TIMEOUT) -> None:
         self._client = httpx2.Client(
             timeout=timeout,
             follow_redirects=False,
+            event_hooks={"request": [lambda request: guard.check_target(request.url.host)]},
             # Compressed bytes would be neither the file nor a range of it.
             headers={"Accept-Encoding": "identity", "User-Agent": "aiservice-model-downloader"},
         )
@@ -42,22 +45,29 @@ class HttpClient:
 
     @contextmanager
     def open(
-        self, method: str, url: str, *, headers: Mapping[str, str], private: Mapping[str, str]
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        private: Mapping[str, str],
+        form: Mapping[str, str] | None = None,
     ) -> Iterator[httpx2.Response]:
         """Sends a request and yields the first response that is no redirect, its body unread.
 
         Args:
-            method: GET or HEAD.
+            method: GET or HEAD; or POST, whose redirects are not followed.
             url: Where to begin.
             headers: Sent everywhere.
             private: Sent to the origin of `url` only.
+            form: Fields to send as the body.
 
         Raises:
             TransientError: If the connection fails, now or while the body is read.
             DownloadError: BadSource, if a redirect must not or cannot be followed.
         """
         try:
-            response = self._follow(method, httpx2.URL(url), headers, private)
+            response = self._follow(method, httpx2.URL(url), headers, private, form)
             try:
                 yield response
             finally:
@@ -75,18 +85,44 @@ class HttpClient:
                 length = response.headers.get("Content-Length", "")
                 known = response.status_code == HTTPStatus.OK and length.isdecimal()
                 return int(length) if known else None
-        except (TransientError, DownloadError):
+        except DownloadError as error:
+            if error.reason is Reason.FORBIDDEN_ADDRESS:
+                raise
             return None  # The GET that follows will tell, and is tried more than once.
+        except TransientError:
+            return None
+
+    def document(self, response: httpx2.Response) -> bytes:
+        """The body of a small answer, read whole.
+
+        Raises:
+            DownloadError: BadSource, if it is larger than any document that a registry gives.
+        """
+        body = b""
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > _MAX_DOCUMENT_BYTES:
+                raise DownloadError(
+                    Reason.BAD_SOURCE,
+                    f"{shown(response.request.url)} answers with more than {_MAX_DOCUMENT_BYTES >> 20} MiB where a "
+                    "small document is due: check the address.",
+                )
+        return body
 
     def _follow(
-        self, method: str, url: httpx2.URL, headers: Mapping[str, str], private: Mapping[str, str]
+        self,
+        method: str,
+        url: httpx2.URL,
+        headers: Mapping[str, str],
+        private: Mapping[str, str],
+        form: Mapping[str, str] | None,
     ) -> httpx2.Response:
         here = url
         for _ in range(_MAX_REDIRECTS + 1):
             extra = private if _origin(here) == _origin(url) else {}
-            request = self._client.build_request(method, here, headers={**headers, **extra})
+            request = self._client.build_request(method, here, headers={**headers, **extra}, data=form)
             response = self._client.send(request, stream=True)
-            if not response.has_redirect_location:
+            if not response.has_redirect_location or method == "POST":
                 return response
             response.close()
             here = redirect_target(here, response.headers["Location"])

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import BinaryIO, NoReturn
 
 import httpx2
 
 from aiservice_downloader.client import HttpClient, raise_for_answer, shown
 from aiservice_downloader.digests import Hasher, hash_file
-from aiservice_downloader.errors import DownloadError, Reason
+from aiservice_downloader.errors import DownloadError, Reason, StreamError
 from aiservice_downloader.files import FetchedFile, RemoteFile
 from aiservice_downloader.progress import Progress, Stop
 from aiservice_downloader.retry import Patience, TransientError
-from aiservice_downloader.space import FULL, FreeBytes, out_of_space
+from aiservice_downloader.space import Space
 from aiservice_downloader.volume import Partial, Volume
 
 _CONTENT_RANGE = re.compile(r"^bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
@@ -48,6 +48,8 @@ class _Transfer:
         self.hasher = Hasher(file.digest, file.size)
         self.joined = False
         """Whether the bytes are of more than one answer, which may have been of different content."""
+        self.stream = file.stream
+        """The faster way, as long as it works."""
 
     @property
     def position(self) -> int:
@@ -69,7 +71,7 @@ class Fetcher:
     progress: Progress
     patience: Patience
     stop: Stop
-    free: FreeBytes
+    space: Space
 
     def obtain(self, file: RemoteFile) -> FetchedFile:
         """Makes sure that a file is staged, with the content that was asked for.
@@ -138,8 +140,12 @@ class Fetcher:
         file = transfer.file
         if file.size is not None and transfer.position == file.size > 0:
             return
-        headers = _range_headers(transfer.position, transfer.partial.validator())
-        with self.client.open("GET", file.url, headers=headers, private=file.headers) as response:
+        if transfer.stream is not None:
+            self._receive_stream(transfer, transfer.stream)
+            return
+        headers = _range_headers(transfer.position, transfer.partial.validator(), file.etag)
+        address = file.address()
+        with self.client.open("GET", address.url, headers=headers, private=address.headers) as response:
             total = self._accept(transfer, response)
             if total is not None:
                 if file.size is not None and total != file.size:
@@ -150,13 +156,32 @@ class Fetcher:
                     )
                 self.progress.set_size(file.path, total)
             if response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                self._append(transfer, response)
+                self._append(transfer, response.iter_raw(), _strong_etag(response))
         if total is not None and transfer.position < total:
             raise TransientError(f"The server ended {shown(file.url)} after {transfer.position} of {total} bytes")
         self.progress.set_size(file.path, transfer.position)
 
+    def _receive_stream(self, transfer: _Transfer, stream: Callable[[int], Iterator[bytes]]) -> None:
+        """Receives what is missing by the faster way, and gives it up for this file if it fails."""
+        position = transfer.position
+        transfer.joined = position > 0
+        try:
+            self._append(transfer, stream(position), None)
+        except StreamError as error:
+            transfer.stream = None
+            raise TransientError(f"{error}; the rest of {transfer.file.path} comes over HTTP") from error
+        if transfer.position != transfer.file.size:
+            transfer.stream = None
+            raise TransientError(f"The stream of {transfer.file.path} ended after {transfer.position} bytes")
+
     def _accept(self, transfer: _Transfer, response: httpx2.Response) -> int | None:
         """Decides by the head of an answer what to do with bytes already there; returns the size of the file."""
+        if _has_other_content(transfer.file, response):
+            raise DownloadError(
+                Reason.INTERRUPTED,
+                f"{transfer.file.path} was replaced at {shown(transfer.file.url)} while it was fetched: the next "
+                "attempt takes the new content.",
+            )
         if response.status_code == HTTPStatus.OK:
             self._discard(transfer)
             length = response.headers.get("Content-Length", "")
@@ -174,37 +199,39 @@ class Fetcher:
         raise_for_answer(response, url=transfer.file.url, access_hint=transfer.file.access_hint)
         return None
 
-    def _append(self, transfer: _Transfer, response: httpx2.Response) -> None:
+    def _append(self, transfer: _Transfer, chunks: Iterator[bytes], validator: str | None) -> None:
         start_over = transfer.position == 0
         path = transfer.file.path
-        with transfer.partial.open(start_over=start_over, validator=_strong_etag(response)) as output:
-            for chunk in response.iter_raw():
+        with transfer.partial.open(start_over=start_over, validator=validator) as output:
+            for chunk in chunks:
                 self.stop.check()
-                self._write(output, chunk)
+                self.space.write(output, chunk, self._missing)
                 transfer.hasher.update(chunk)
                 self.progress.received(path, len(chunk))
 
-    def _write(self, output: BinaryIO, chunk: bytes) -> None:
-        view = memoryview(chunk)
-        try:
-            while view:
-                view = view[output.write(view) :]
-        except OSError as error:
-            if error.errno in FULL:
-                self._volume_full(error)
-            raise
-
-    def _volume_full(self, error: OSError) -> NoReturn:
-        missing = self.progress.missing_bytes if self.progress.total_bytes is not None else None
-        raise out_of_space(missing, self.free(self.volume.root)) from error
+    def _missing(self) -> int | None:
+        return self.progress.missing_bytes if self.progress.total_bytes is not None else None
 
 
-def _range_headers(position: int, validator: str | None) -> dict[str, str]:
-    """Asks for the rest of a file; with a validator, for the whole of it should it have changed."""
+def _has_other_content(file: RemoteFile, response: httpx2.Response) -> bool:
+    """Whether a file that is asked for by its ETag is no longer there, or is answered with other content."""
+    if file.etag is None:
+        return False
+    if response.status_code == HTTPStatus.PRECONDITION_FAILED:
+        return True
+    return response.is_success and response.headers.get("ETag") != file.etag
+
+
+def _range_headers(position: int, validator: str | None, etag: str | None) -> dict[str, str]:
+    """Asks for the rest of a file; with a validator, for the whole of it should it have changed.
+
+    Of a file whose ETag is known beforehand, other content is not wanted at all.
+    """
+    headers = {"If-Match": etag} if etag else {}
     if position == 0:
-        return {}
-    headers = {"Range": f"bytes={position}-"}
-    return {**headers, "If-Range": validator} if validator else headers
+        return headers
+    headers["Range"] = f"bytes={position}-"
+    return {**headers, "If-Range": validator} if validator and not etag else headers
 
 
 def _strong_etag(response: httpx2.Response) -> str | None:

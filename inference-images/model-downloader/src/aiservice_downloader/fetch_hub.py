@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TypeVar
 
 import httpx2
-from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+from huggingface_hub import HfApi, HfFileMetadata, get_hf_file_metadata, hf_hub_url, set_client_factory
 from huggingface_hub.errors import (
     BadRequestError,
     EntryNotFoundError,
@@ -19,14 +19,16 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
-from huggingface_hub.utils._paths import filter_repo_objects
 
 from aiservice_downloader.client import shown
 from aiservice_downloader.digests import Digest
 from aiservice_downloader.errors import DownloadError, Reason
-from aiservice_downloader.files import Plan, RemoteFile
+from aiservice_downloader.fetch_xet import XetStreams, xet_serves
+from aiservice_downloader.files import Address, Plan, RemoteFile
+from aiservice_downloader.guard import Guard
+from aiservice_downloader.paths import check_distinct, check_relative_path, wanted
 from aiservice_downloader.retry import Patience, TransientError, parse_retry_after
-from aiservice_downloader.source import HuggingFaceSource, check_distinct, check_relative_path
+from aiservice_downloader.source import HuggingFaceSource
 
 T = TypeVar("T")
 
@@ -36,51 +38,58 @@ _SHA1_DIGITS = 40
 _LIBRARY = "aiservice-model-downloader"
 
 
-def plan_repository(source: HuggingFaceSource, token: str | None, patience: Patience) -> Plan:
+def plan_repository(
+    source: HuggingFaceSource, *, pinned: str | None, token: str | None, patience: Patience, guard: Guard
+) -> Plan:
     """Resolves the revision to a commit and lists the wanted files of it, each with its size and digest.
+
+    Args:
+        source: The repository.
+        pinned: The commit to take instead of what the revision names by now.
+        token: An access token.
+        patience: With the Hub.
+        guard: Looks at what the library asks for.
 
     Raises:
         DownloadError: If the repository, the revision or the wanted files are not to be had.
         StopRequested: If the download is to end.
     """
-    hub = _Hub(source, token, patience)
+    if pinned is not None:
+        source = source.model_copy(update={"revision": pinned})
+    hub = _Hub(source, token, patience, guard)
     info = hub.model_info()
     if not info.sha:
         raise DownloadError(
             Reason.BAD_SOURCE,
             f"{hub.where} does not tell which commit {source.revision!r} is: use a mirror that speaks the Hub's API.",
         )
-    wanted = list(
-        filter_repo_objects(
-            info.siblings or [],
-            allow_patterns=list(source.include) or None,
-            ignore_patterns=list(source.exclude) or None,
-            key=lambda sibling: sibling.rfilename,
-        )
-    )
-    if not wanted:
+    chosen = [file for file in info.siblings or [] if wanted(file.rfilename, source.include, source.exclude)]
+    if not chosen:
         raise DownloadError(
             Reason.NOT_FOUND,
             f"{hub.where} has {len(info.siblings or [])} files at {source.revision!r} and none is wanted by include "
             f"{list(source.include)} and exclude {list(source.exclude)}: correct the globs.",
         )
     try:
-        check_distinct(check_relative_path(sibling.rfilename) for sibling in wanted)
+        check_distinct(check_relative_path(sibling.rfilename) for sibling in chosen)
     except ValueError as error:
         raise DownloadError(Reason.BAD_SOURCE, f"{hub.where} lists a file that is refused: {error}.") from error
-    return Plan(tuple(hub.remote_file(sibling, info.sha) for sibling in wanted), revision=info.sha)
+    return Plan(tuple(hub.remote_file(sibling, info.sha) for sibling in chosen), revision=info.sha)
 
 
 class _Hub:
     """The Hub's API for one repository, with its failures put into our words."""
 
-    def __init__(self, source: HuggingFaceSource, token: str | None, patience: Patience) -> None:
+    def __init__(self, source: HuggingFaceSource, token: str | None, patience: Patience, guard: Guard) -> None:
         self._source = source
         self._token = token
         self._patience = patience
+        set_client_factory(lambda: _library_client(guard))
         # False, not None: a token that the library finds by itself must not be used.
         self._api = HfApi(endpoint=source.endpoint, token=token or False, library_name=_LIBRARY)
         self.where = f"{source.repo} at {shown(self._api.endpoint)}"
+        self._private = {"Authorization": f"Bearer {token}"} if token else {}
+        self._xet = XetStreams(self._private) if xet_serves(self._api.endpoint) else None
 
     def model_info(self) -> ModelInfo:
         """The repository at the wanted revision: its commit and its files."""
@@ -106,20 +115,20 @@ class _Hub:
             digest=digest,
             size=size,
             access_hint=self._access_hint(),
-            headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
+            sign=lambda: Address(url, self._private),
+            stream=self._stream(url, size, sibling),
         )
+
+    def _stream(self, url: str, size: int, sibling: RepoSibling) -> Callable[[int], Iterator[bytes]] | None:
+        """The faster way to a large file, where the Hub has one."""
+        xet = self._xet
+        if xet is None or sibling.lfs is None:
+            return None
+        return lambda start: xet.open(self._ask(lambda: self._metadata(url)).xet_file_data, size, start)
 
     def _ask_for_digest(self, path: str, url: str) -> tuple[int, Digest]:
         """Size and digest from the file's own address: mirrors may leave them out of the list."""
-        meta = self._ask(
-            lambda: get_hf_file_metadata(
-                url,
-                token=self._token or False,
-                timeout=_TIMEOUT_SECONDS,
-                endpoint=self._api.endpoint,
-                library_name=_LIBRARY,
-            )
-        )
+        meta = self._ask(lambda: self._metadata(url))
         digest = digest_of_etag(meta.etag)
         if meta.size is None or digest is None:
             raise DownloadError(
@@ -128,6 +137,15 @@ class _Hub:
                 "cannot be verified: use a mirror that passes the Hub's ETags on.",
             )
         return meta.size, digest
+
+    def _metadata(self, url: str) -> HfFileMetadata:
+        return get_hf_file_metadata(
+            url,
+            token=self._token or False,
+            timeout=_TIMEOUT_SECONDS,
+            endpoint=self._api.endpoint,
+            library_name=_LIBRARY,
+        )
 
     def _ask(self, call: Callable[[], T]) -> T:
         def attempt() -> T:
@@ -182,6 +200,15 @@ class _Hub:
             "the token of tokenSecretRef is wrong, expired, or its owner has no access; accept the repository's terms "
             "with that account, or use another token"
         )
+
+
+def _library_client(guard: Guard) -> httpx2.Client:
+    """The client that the Hub's library sends its requests with."""
+    return httpx2.Client(
+        event_hooks={"request": [lambda request: guard.check_target(request.url.host)]},
+        follow_redirects=True,
+        timeout=_TIMEOUT_SECONDS,
+    )
 
 
 def _listed_digest(sibling: RepoSibling) -> Digest | None:

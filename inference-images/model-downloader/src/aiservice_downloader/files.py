@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from aiservice_downloader.digests import Digest
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where one request goes, and with which credentials."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent to the origin of `url` only, never to where it redirects; may hold a token."""
 
 
 @dataclass(frozen=True)
@@ -13,20 +23,49 @@ class RemoteFile:
     """One file to fetch."""
 
     path: str
-    """Place below the model folder; checked, so that it cannot lead out of it."""
+    """Place below the model folder, checked, so that it cannot lead out of it; of an archive, a name for people."""
     url: str
+    """Where the file is, for messages, and for requests unless `sign` gives another form of it."""
     digest: Digest
     access_hint: str
     """What to do if the server refuses to give the file: the end of a sentence."""
     size: int | None = None
     """Bytes, if the source vouches for it."""
-    headers: dict[str, str] = field(default_factory=dict, repr=False)
-    """Sent to the origin of `url` only, never to where it redirects; may hold a token."""
+    sign: Callable[[], Address] | None = field(default=None, repr=False, compare=False)
+    """Makes the address of the next request, for sources whose signatures and tokens do not last for a download."""
+    etag: str | None = None
+    """If given, only content with this ETag is taken: the server must answer 412 once it has other content."""
+    stream: Callable[[int], Iterator[bytes]] | None = field(default=None, repr=False, compare=False)
+    """A faster way than HTTP to the bytes from an offset on, where there is one. HTTP is taken when it fails."""
+    packed: bool = False
+    """Whether this is an archive, whose content is part of the model and not the file itself."""
 
     @property
     def key(self) -> str:
         """Name for what is kept of an unfinished fetch: other content or another place gives another name."""
         return hashlib.sha256(f"{self.digest} {self.path}".encode()).hexdigest()[:32]
+
+    def address(self) -> Address:
+        """Where the next request goes."""
+        return Address(self.url) if self.sign is None else self.sign()
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """How archives become files of the model."""
+
+    archives: tuple[RemoteFile, ...]
+    """Their content, one over the other."""
+    into: str = ""
+    """Folder below the model folder; empty for the model folder itself."""
+    below: str = ""
+    """Only what is below this folder of the archives' content is taken, and without its name."""
+    layers: bool = False
+    """Whether the archives are layers of an image, which can delete what is below them."""
+
+    def may_hold(self, path: str) -> bool:
+        """Whether a file of the model can come from here."""
+        return not self.into or path.startswith(f"{self.into}/")
 
 
 @dataclass(frozen=True)
@@ -34,8 +73,17 @@ class Plan:
     """All files of a model."""
 
     files: tuple[RemoteFile, ...]
+    """What to fetch, archives included."""
     revision: str | None = None
-    """The commit that the revision was resolved to, for sources that have commits."""
+    """The commit or digest that the revision was resolved to, for sources that have them."""
+    unpacks: tuple[Unpack, ...] = ()
+
+    def part_for(self, paths: frozenset[str]) -> Plan:
+        """What has to be fetched to get some of the files."""
+        unpacks = tuple(unpack for unpack in self.unpacks if any(unpack.may_hold(path) for path in paths))
+        archives = {archive.key for unpack in unpacks for archive in unpack.archives}
+        files = tuple(file for file in self.files if (file.key in archives if file.packed else file.path in paths))
+        return Plan(files, self.revision, unpacks)
 
 
 @dataclass(frozen=True)

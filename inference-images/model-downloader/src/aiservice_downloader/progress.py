@@ -72,6 +72,12 @@ class Progress:
             self._note = ""
 
     @property
+    def received_bytes(self) -> int:
+        """Bytes that came over the network, those included that had to be thrown away."""
+        with self._lock:
+            return self._received
+
+    @property
     def done_bytes(self) -> int:
         """Bytes on the volume."""
         with self._lock:
@@ -117,6 +123,7 @@ class Progress:
             fields = {
                 "bytesDone": done,
                 "bytesTotal": total,
+                "bytesFetched": self._received,
                 "bytesPerSecond": speed,
                 "etaSeconds": eta,
                 "file": self._current,

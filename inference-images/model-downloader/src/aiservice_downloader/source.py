@@ -6,8 +6,6 @@ checks paths and addresses itself.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from typing import Annotated, Any, Self
 
 import httpx2
@@ -15,41 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.alias_generators import to_camel
 
 from aiservice_downloader.errors import DownloadError, Reason
-
-MANIFEST_NAME = ".aiservice-manifest.json"
-"""File that lists the published files; no file of a model may take its name."""
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_MAX_PATH_BYTES = 512
-_MAX_PART_BYTES = 255
-
-
-def check_relative_path(path: str) -> str:
-    """Returns `path` if it names a file below a folder, else raises ValueError saying what is wrong with it."""
-    parts = path.split("/")
-    if path.startswith("/") or any(part in {"", ".", ".."} for part in parts):
-        raise ValueError(f"{path!r} must be a relative path without '.', '..' or empty parts")
-    if _CONTROL.search(path) or "\\" in path:
-        raise ValueError(f"{path!r} must not contain control characters or backslashes")
-    if len(path.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_PART_BYTES for part in parts):
-        raise ValueError(f"{path!r} is too long: {_MAX_PATH_BYTES} bytes in all, {_MAX_PART_BYTES} a part")
-    if parts[0] == MANIFEST_NAME:
-        raise ValueError(f"{path!r} is the name of the manifest that this program writes")
-    return path
-
-
-def check_distinct(paths: Iterable[str]) -> None:
-    """Raises ValueError if two files would need the same place, or one the place of another's folder."""
-    seen: set[str] = set()
-    for path in paths:
-        if path in seen:
-            raise ValueError(f"{path!r} occurs twice")
-        seen.add(path)
-    for path in seen:
-        parts = path.split("/")
-        for end in range(1, len(parts)):
-            if (folder := "/".join(parts[:end])) in seen:
-                raise ValueError(f"{folder!r} is both a file and the folder of {path!r}")
+from aiservice_downloader.image_name import parse_image
+from aiservice_downloader.paths import check_distinct, check_relative_path
 
 
 class _Wire(BaseModel):
@@ -69,11 +34,13 @@ class HuggingFaceSource(_Wire):
 
 
 class HttpFile(_Wire):
-    """One file with its address, its place below the model folder and its digest."""
+    """One file with its address, its place below the model folder and its digest; or an archive and its folder."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^/?#]+/.*$")]
     path: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    unpack: bool = False
+    """Whether the file is an archive to be unpacked into the folder `path`, once its digest was found right."""
 
     _path = field_validator("path")(check_relative_path)
 
@@ -99,16 +66,56 @@ class HttpSource(_Wire):
         return files
 
 
+class S3Source(_Wire):
+    """The objects below a prefix of a bucket, at AWS or a server that speaks its protocol."""
+
+    bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]
+    prefix: str = ""
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/?#]+/?$")] | None = None
+    region: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    path_style: bool = False
+
+    @field_validator("prefix")
+    @classmethod
+    def _folder(cls, prefix: str) -> str:
+        # One form for equal prefixes; `models/a` must not take in `models/ab`.
+        return prefix.strip("/")
+
+
+class OciSource(_Wire):
+    """The files that the layers of an OCI image or artifact hold."""
+
+    image: str
+    path: str = ""
+    """Only what is below this folder, and relative to it."""
+
+    @field_validator("image")
+    @classmethod
+    def _named(cls, image: str) -> str:
+        parse_image(image)
+        return image
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        path = path.strip("/")
+        return check_relative_path(path) if path else path
+
+
 class Source(_Wire):
     """Exactly one source."""
 
     hugging_face: HuggingFaceSource | None = None
+    s3: S3Source | None = None
     http: HttpSource | None = None
+    oci: OciSource | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if (self.hugging_face is None) == (self.http is None):
-            raise ValueError("set exactly one of huggingFace and http")
+        if sum(source is not None for source in (self.hugging_face, self.s3, self.http, self.oci)) != 1:
+            raise ValueError("set exactly one of huggingFace, s3, http and oci")
         return self
 
     def to_wire(self) -> dict[str, Any]:

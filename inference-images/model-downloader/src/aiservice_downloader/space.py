@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from aiservice_downloader.errors import DownloadError, Reason
 from aiservice_downloader.units import human_bytes
@@ -24,42 +26,87 @@ def free_bytes(path: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def check_fits(root: Path, *, missing: int, size: int, capacity: int | None, free: FreeBytes) -> None:
-    """Raises OutOfSpace if the bytes that are still missing cannot all be written.
+def used_bytes(root: Path) -> int:
+    """Bytes of all files below a folder; files that vanish meanwhile do not count."""
+    total = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118  paths in bulk
+            except FileNotFoundError:
+                continue
+    return total
 
-    Args:
-        root: A folder on the volume.
-        missing: Bytes still to be written, as far as known.
-        size: Bytes of the whole model, as far as known.
-        capacity: Size of the volume as it was asked for, if this is known.
-        free: Tells the bytes free on the volume.
-    """
-    if capacity is not None and size > capacity:
-        raise DownloadError(
+
+@dataclass(frozen=True)
+class Space:
+    """The room on the volume."""
+
+    root: Path
+    capacity: int | None
+    """Size of the volume as it was asked for, if this is known."""
+    free: FreeBytes = free_bytes
+
+    def check(self, *, missing: int, later: int = 0) -> None:
+        """Raises OutOfSpace if the bytes that are still missing cannot all be written.
+
+        Args:
+            missing: Bytes still to be written, as far as known.
+            later: Bytes that will come on top, by a guess that must not stop the work: they only count for how large
+                the volume should be.
+        """
+        used = used_bytes(self.root)
+        required = used + missing + later + _RESERVE_BYTES
+        if self.capacity is not None and used + missing > self.capacity:
+            raise DownloadError(
+                Reason.OUT_OF_SPACE,
+                f"The files have {human_bytes(used + missing)} ({used + missing} bytes) or more and their volume was "
+                f"asked for with {human_bytes(self.capacity)} ({self.capacity} bytes): raise storage.size of the "
+                "model.",
+                required_bytes=required,
+            )
+        if missing + _RESERVE_BYTES > self.free(self.root):
+            raise self.failure(missing, required=required)
+
+    @property
+    def room(self) -> int:
+        """Bytes that may still be written."""
+        free = self.free(self.root)
+        return free if self.capacity is None else min(free, self.capacity - used_bytes(self.root))
+
+    def write(self, output: BinaryIO, chunk: bytes, missing: Callable[[], int | None]) -> None:
+        """Writes bytes to an unbuffered file; `missing` tells, if need be, how many bytes more are to come."""
+        view = memoryview(chunk)
+        try:
+            while view:
+                view = view[output.write(view) :]
+        except OSError as error:
+            if error.errno in FULL:
+                raise self.full(missing()) from error
+            raise
+
+    def full(self, missing: int | None) -> DownloadError:
+        """What it means that the file system took no more, with so many bytes missing, if this is known."""
+        used = used_bytes(self.root)
+        # Of a size that nobody tells, only this is known: it is more. Twice as much is found in few tries.
+        return self.failure(missing, required=(2 * used if missing is None else used + missing) + _RESERVE_BYTES)
+
+    def failure(self, missing: int | None, *, required: int) -> DownloadError:
+        """OutOfSpace, with what is needed and what there is."""
+        needed = "More bytes" if missing is None else f"{human_bytes(missing)} ({missing} bytes)"
+        available = self.free(self.root)
+        return DownloadError(
             Reason.OUT_OF_SPACE,
-            f"The model has {human_bytes(size)} ({size} bytes) or more and its volume was asked for with "
-            f"{human_bytes(capacity)} ({capacity} bytes): raise storage.size of the model.",
+            f"{needed} are still to be written and the volume has {human_bytes(available)} ({available} bytes) free: "
+            "raise storage.size of the model, or free space on the volume's disk.",
+            required_bytes=required,
         )
-    available = free(root)
-    if missing + _RESERVE_BYTES > available:
-        raise out_of_space(missing, available)
 
-
-def volume_failure(root: Path, error: OSError, free: FreeBytes) -> DownloadError:
-    """What an error of the file system means."""
-    if error.errno in FULL:
-        return out_of_space(None, free(root))
-    return DownloadError(
-        Reason.VOLUME_ERROR,
-        f"The volume cannot be used: {error}. Check that it is mounted writable for this pod's user, and healthy.",
-    )
-
-
-def out_of_space(missing: int | None, available: int) -> DownloadError:
-    """The failure, with what is needed and what there is."""
-    needed = "More bytes" if missing is None else f"{human_bytes(missing)} ({missing} bytes)"
-    return DownloadError(
-        Reason.OUT_OF_SPACE,
-        f"{needed} are still to be written and the volume has {human_bytes(available)} ({available} bytes) free: "
-        "raise storage.size of the model, or free space on the volume's disk.",
-    )
+    def explain(self, error: OSError) -> DownloadError:
+        """What an error of the file system means."""
+        if error.errno in FULL:
+            return self.full(None)
+        return DownloadError(
+            Reason.VOLUME_ERROR,
+            f"The volume cannot be used: {error}. Check that it is mounted writable for this pod's user, and healthy.",
+        )

@@ -2,6 +2,7 @@
 
     <root>/.lock                    held by the one process that works on the volume
     <root>/.partial/<key>.data      bytes of a file so far;  <key>.json: which content they are of (see Partial)
+    <root>/.archives/<key>          archives that are complete and verified, until their content is published
     <root>/.staging/<path>          files that are complete and verified
     <root>/model/<path>             the published model, renamed from .staging in one step, its manifest included
 
@@ -23,7 +24,8 @@ from typing import BinaryIO
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aiservice_downloader.files import FetchedFile, RemoteFile
-from aiservice_downloader.source import MANIFEST_NAME, Source
+from aiservice_downloader.paths import MANIFEST_NAME
+from aiservice_downloader.source import Source
 
 MANIFEST_VERSION = 1
 
@@ -95,6 +97,7 @@ class Volume:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.partials = root / ".partial"
+        self.archives = root / ".archives"
         self.staging = root / ".staging"
         self.model = root / "model"
         self._replaced = root / ".replaced"
@@ -111,15 +114,20 @@ class Volume:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def published(self, source: Source) -> Manifest | None:
-        """The manifest, if the published model came from `source` and its files are there in full size."""
+    def manifest(self, source: Source, revision: str | None) -> Manifest | None:
+        """The manifest, if the published model came from `source`, and is of `revision` if there is one."""
         try:
             manifest = Manifest.model_validate_json((self.model / MANIFEST_NAME).read_bytes())
         except (FileNotFoundError, NotADirectoryError, ValidationError):
             return None
         if manifest.version != MANIFEST_VERSION or manifest.source != source:
             return None
-        if any(_file_size(self.model / file.path) != file.size for file in manifest.files):
+        return manifest if revision in {None, manifest.revision} else None
+
+    def published(self, source: Source, revision: str | None = None) -> Manifest | None:
+        """The same, if all its files are there in full size."""
+        manifest = self.manifest(source, revision)
+        if manifest is None or any(file_size(self.model / file.path) != file.size for file in manifest.files):
             return None
         return manifest
 
@@ -129,30 +137,31 @@ class Volume:
 
     def staged(self, file: RemoteFile) -> Path:
         """Where a complete file is kept until all are."""
-        return self.staging / file.path
+        return self.archives / file.key if file.packed else self.staging / file.path
 
     def bytes_present(self, file: RemoteFile) -> int:
         """Bytes of a file that need no fetching, as far as sizes can tell."""
-        staged = _file_size(self.staged(file))
+        staged = file_size(self.staged(file))
         return self.partial(file).size() if staged is None else staged
 
     def stage(self, file: RemoteFile, partial: Partial) -> None:
         """Moves a complete, verified file to the others. It is on disk, not just in memory, when this returns."""
         target = self.staged(file)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sync(partial.data)
+        sync(partial.data)
         partial.data.rename(target)
         partial.remove()
 
     def sweep(self, files: Iterable[RemoteFile]) -> None:
         """Removes what earlier attempts left of files that are no longer wanted."""
-        wanted = {file.path: file for file in files}
-        keys = {file.key for file in wanted.values()}
+        files = list(files)
+        keys = {file.key for file in files}
+        staged = {self.staged(file) for file in files}
         for path in _files_below(self.partials):
             if path.stem not in keys:
                 path.unlink()
-        for path in _files_below(self.staging):
-            if path.relative_to(self.staging).as_posix() not in wanted:
+        for path in [*_files_below(self.archives), *_files_below(self.staging)]:
+            if path not in staged:
                 path.unlink()
         for folder in _folders_below(self.staging):
             # Left by another list of files: empty ones are not part of the model, and may stand where a file goes.
@@ -172,20 +181,34 @@ class Volume:
         }
         path = self.staging / MANIFEST_NAME
         path.write_text(json.dumps(manifest, indent=1) + "\n")
-        _sync(path)
+        sync(path)
         for folder in [*_folders_below(self.staging), self.staging]:
-            _sync(folder)
+            sync(folder)
         if self.model.exists():
             # A rename cannot replace a folder that is not empty. Pods keep the old files through their mounts.
             _remove_tree(self._replaced)
             self.model.rename(self._replaced)
         self.staging.rename(self.model)
-        _sync(self.root)
+        sync(self.root)
         _remove_tree(self._replaced)
+        self._clear()
+
+    def mend(self, paths: Iterable[str]) -> None:
+        """Puts staged files in the place of published ones, each in one step. Pods see the old or the new content."""
+        for path in paths:
+            target = self.model / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self.staging / path).rename(target)
+            sync(target.parent)
+        _remove_tree(self.staging)
+        self._clear()
+
+    def _clear(self) -> None:
         _remove_tree(self.partials)
+        _remove_tree(self.archives)
 
 
-def _file_size(path: Path) -> int | None:
+def file_size(path: Path) -> int | None:
     """Size of a regular file; None if there is none."""
     return path.stat().st_size if path.is_file() and not path.is_symlink() else None
 
@@ -204,7 +227,8 @@ def _remove_tree(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Has a file or a folder written to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from aiservice_api.v1alpha1 import ModelCacheSpec
 from aiservice_operator import names
@@ -11,14 +12,28 @@ from aiservice_operator.kinds import Json
 from aiservice_operator.observed import Meta
 
 
-def inline_cache(namespace: str, name: str, spec: ModelCacheSpec, users: Sequence[Meta]) -> Json:
-    """Builds the ModelCache that all AIServices which state this model share, owned by all of them."""
+def inline_cache(
+    namespace: str,
+    name: str,
+    spec: ModelCacheSpec,
+    users: Sequence[Meta],
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> Json:
+    """Builds the ModelCache that all AIServices which state this model share, owned by all of them.
+
+    Args:
+        namespace: Of all of them.
+        name: From the hash of the model.
+        spec: The model.
+        users: The AIServices.
+        labels: Without which the operator would not see what it has made.
+    """
     owners = [used_by(user).model_dump(mode="json", by_alias=True, exclude_none=True) for user in users]
     return {
         "metadata": {
             "name": name,
             "namespace": namespace,
-            "labels": names.cache_labels(name),
+            "labels": {**labels, **names.cache_labels(name)},
             "ownerReferences": owners,
             "finalizers": [names.FINALIZER] if users else [],
         },

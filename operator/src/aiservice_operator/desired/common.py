@@ -101,13 +101,19 @@ def as_in_a_pod(kind: type[_Built], stated: ApiModel) -> _Built:
     return kind.model_validate(stated.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True))
 
 
+def body_of(built: BaseModel | Json) -> Json:
+    """Returns what was built as JSON."""
+    if not isinstance(built, BaseModel):
+        return built
+    body: Json = built.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return body
+
+
 def wire(built: BaseModel | Json) -> Json:
     """Returns the body to apply: JSON, marked with its own hash.
 
     The hash makes a difference where a field is no longer wanted, which the live object alone does not show.
     """
-    body: Json = (
-        built.model_dump(mode="json", by_alias=True, exclude_none=True) if isinstance(built, BaseModel) else built
-    )
+    body = body_of(built)
     annotations = {**body["metadata"].get("annotations", {}), names.APPLIED_ANNOTATION: names.digest(body)}
     return {**body, "metadata": {**body["metadata"], "annotations": annotations}}

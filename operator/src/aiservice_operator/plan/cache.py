@@ -38,7 +38,7 @@ def _existence(view: CacheView, settings: Settings) -> tuple[Action, ...]:
         # What cannot be served is not worth a download.
         served = [user for user in view.users if user.spec and isinstance(choose_engine(user.spec, settings), Engine)]
         stated = _stated(served, view.key.name)
-        return () if stated is None else (Apply(view.key, _inline(view, stated), "missing"),)
+        return () if stated is None else (Apply(view.key, _inline(view, stated, settings), "missing"),)
     held = names.FINALIZER in view.cache.meta.finalizers
     if view.cache.spec is None:  # made for a newer operator: nothing but letting go of it is safe
         release = Apply(view.key, hold(view.cache.meta, in_use=False), "no longer in use")
@@ -46,28 +46,31 @@ def _existence(view: CacheView, settings: Settings) -> tuple[Action, ...]:
     if view.users and view.cache.meta.deleting:
         return ()  # it stays as it is until they are gone; what is going takes no new finalizer
     if view.cache.meta.inline_cache:
-        return _keep_inline(view, view.cache, view.cache.spec, held=held)
+        return _keep_inline(view, view.cache, view.cache.spec, settings, held=held)
     if held == bool(view.users):
         return ()
     reason = "in use" if view.users else "no longer in use"
     return (Apply(view.key, hold(view.cache.meta, in_use=not held), reason),)
 
 
-def _keep_inline(view: CacheView, cache: Cache, live: ModelCacheSpec, *, held: bool) -> tuple[Action, ...]:
+def _keep_inline(
+    view: CacheView, cache: Cache, live: ModelCacheSpec, settings: Settings, *, held: bool
+) -> tuple[Action, ...]:
     """The owners, finalizer and spec of a cache that the operator made; its end when nobody uses it."""
     if not view.users and not held:
         # Deleted only as it is known here: somebody may just have begun to use it.
         delete = Delete(view.key, cache.meta.uid, "no AIService uses it any more", cache.meta.version)
         return () if cache.meta.deleting else (delete,)
-    body = _inline(view, _grown(_stated(view.users, view.key.name) or live, live))
+    body = _inline(view, _grown(_stated(view.users, view.key.name) or live, live), settings)
     different = differs(body, cache.body)
     if different is None and view.users:
         return ()
     return (Apply(view.key, body, f"{different} is not as wanted" if view.users else "no longer in use"),)
 
 
-def _inline(view: CacheView, spec: ModelCacheSpec) -> Json:
-    return wire(inline_cache(view.key.namespace, view.key.name, spec, [user.meta for user in view.users]))
+def _inline(view: CacheView, spec: ModelCacheSpec, settings: Settings) -> Json:
+    users = [user.meta for user in view.users]
+    return wire(inline_cache(view.key.namespace, view.key.name, spec, users, settings.watch.labels))
 
 
 def _stated(users: Sequence[Service], name: str) -> ModelCacheSpec | None:

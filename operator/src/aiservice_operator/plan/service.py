@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
 
-from aiservice_api.v1alpha1 import ConditionStatus, Storage
-from aiservice_operator.desired.common import wire
+from pydantic import BaseModel
+
+from aiservice_api.v1alpha1 import AIServiceSpec, ConditionStatus, Precision, Storage
+from aiservice_operator import names
+from aiservice_operator.capacity import Capacity
+from aiservice_operator.desired.autoscaler import autoscaler
+from aiservice_operator.desired.common import body_of, wire
 from aiservice_operator.desired.container import Mount
+from aiservice_operator.desired.disruption_budget import disruption_budget
+from aiservice_operator.desired.network_policy import network_policy
+from aiservice_operator.desired.pod_monitor import pod_monitor
 from aiservice_operator.desired.service import service as desired_service
 from aiservice_operator.desired.service_account import service_account
-from aiservice_operator.desired.workload import workload
-from aiservice_operator.engines import choose_engine
-from aiservice_operator.kinds import Apis, Kind
+from aiservice_operator.desired.workload import template_digest, workload
+from aiservice_operator.engines import Engine, choose_engine
+from aiservice_operator.kinds import Apis, Json, Kind
 from aiservice_operator.names import source_digest
-from aiservice_operator.observed import Cache, Child, Service, mounted_digest
-from aiservice_operator.plan.actions import Action, ensure
+from aiservice_operator.observed import Cache, Child, Service, mounted_digest, mounted_references
+from aiservice_operator.plan.actions import Action, ensure, remove
+from aiservice_operator.plan.scaling import hand_over, may_scale_down, scaling, stated_replicas
+from aiservice_operator.plan.surge import Decision, Question, decide, revised_at
 from aiservice_operator.refusals import Rejection
 from aiservice_operator.settings import Settings
 
@@ -40,6 +52,17 @@ class ServiceView:
     """AIServices that want to be the default of their tasks, this one among them."""
     apis: Apis = field(default_factory=Apis)
     """What the cluster serves."""
+    autoscaler: Child | None = None
+    budget: Child | None = None
+    """Its PodDisruptionBudget."""
+    policy: Child | None = None
+    """Its NetworkPolicy."""
+    monitor: Child | None = None
+    """Its PodMonitor."""
+    references: str | None = ""
+    """Hash of the Secrets and ConfigMaps that its pods take values from; None: it cannot be told just now."""
+    capacity: Capacity | None = None
+    """What nodes have left; None: not looked at, because it is rarely needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,42 +71,108 @@ class ServicePlan:
 
     actions: tuple[Action, ...]
     rejection: Rejection | None = None
+    precision: Precision | None = None
+    """Number format that pods are told to use."""
+    rollout: Decision | None = None
+    """How the present rollout replaces pods; None before there is one."""
+    one_node: bool = False
+    """Whether all pods have to run on one node, where their model's volume is."""
+    needs_capacity: bool = False
+    """Whether the plan stops at a question: what nodes have left. It is to be made again with the answer."""
+    again_at: datetime | None = None
+    """When something is to be decided anew even if nothing happens."""
 
 
-def plan_service(view: ServiceView, settings: Settings) -> ServicePlan:
+def plan_service(view: ServiceView, settings: Settings, now: datetime) -> ServicePlan:
     """Decides what to do for an AIService.
 
     What serves keeps serving: a spec that is rejected, or a model that is not cached yet, changes nothing.
     """
-    spec = view.service.spec
+    spec, meta = view.service.spec, view.service.meta
     if spec is None:
         return ServicePlan(
             (), Rejection("InvalidSpec", f"this version of the operator cannot read it: {view.service.invalid}")
         )
-    engine = choose_engine(spec, settings, view.cache.spec if view.cache is not None else None)
+    engine = _engine(view, spec, settings)
     if isinstance(engine, Rejection):
         return ServicePlan((), engine)
     mount = choose_mount(view)
-    if view.service.meta.deleting or mount is None:
-        return ServicePlan(())
+    if meta.deleting or mount is None:
+        return ServicePlan((), precision=engine.precision)
+    companions = _companions(view, spec, settings)
+    # Pods are refused while their ServiceAccount is missing, and tried again later and later.
+    if view.account is None or view.endpoint is None:
+        return ServicePlan(companions, precision=engine.precision)
+    plan = _plan_pods(view, spec, engine, mount, now)
+    return replace(plan, actions=(*companions, *plan.actions))
+
+
+def _engine(view: ServiceView, spec: AIServiceSpec, settings: Settings) -> Engine | Rejection:
+    if spec.resource_claims and not view.apis.dynamic_resources:
+        return Rejection(
+            "NoDynamicResources",
+            "this cluster does not serve resource.k8s.io, which spec.resourceClaims needs: choose a profile or set "
+            "spec.gpu instead, or enable dynamic resource allocation in the cluster",
+        )
+    return choose_engine(spec, settings, view.cache.spec if view.cache is not None else None)
+
+
+def _companions(view: ServiceView, spec: AIServiceSpec, settings: Settings) -> tuple[Action, ...]:
+    """Everything but the Deployment, each by itself: made where it is wanted, taken away where it is not."""
     meta = view.service.meta
-    before = (
+    scale_down = may_scale_down(spec, view.deployment, view.pods)
+    optional: list[tuple[Kind, BaseModel | Json | None, Child | None]] = [
+        (Kind.NETWORK_POLICY, network_policy(meta, spec, settings), view.policy),
+        (Kind.DISRUPTION_BUDGET, disruption_budget(meta, spec), view.budget),
+        (Kind.AUTOSCALER, autoscaler(meta, spec, scale_down=scale_down), view.autoscaler),
+    ]
+    if view.apis.pod_monitors:
+        optional.append((Kind.POD_MONITOR, pod_monitor(meta, spec, settings), view.monitor))
+    return (
         *ensure(Kind.SERVICE_ACCOUNT, wire(service_account(meta)), view.account, meta),
         *ensure(Kind.SERVICE, wire(desired_service(meta, spec.tasks)), view.endpoint, meta),
+        *(
+            action
+            for kind, built, live in optional
+            for action in (remove(live, meta) if built is None else ensure(kind, wire(built), live, meta))
+        ),
     )
-    # Pods are refused while their ServiceAccount is missing, and tried again later and later.
-    if view.account is None:
-        return ServicePlan(before)
-    pods = workload(
-        meta,
-        spec,
-        mount,
-        engine,
-        surge=not engine.hardware.on_gpu,
-        replicas=1 if spec.replicas is None else spec.replicas,
-        references="",
+
+
+def _plan_pods(view: ServiceView, spec: AIServiceSpec, engine: Engine, mount: Mount, now: datetime) -> ServicePlan:
+    """The plan for the Deployment, which needs to know how a rollout would replace pods."""
+    meta, live = view.service.meta, view.deployment
+    references = view.references
+    if references is None:  # something is missing just now: pods stay as they are
+        references = mounted_references(live) if live is not None else ""
+    build = partial(workload, meta, spec, mount, engine, replicas=stated_replicas(spec), references=references)
+    body = body_of(build(surge=True))
+    question = Question(
+        spec=spec,
+        hardware=engine.hardware,
+        template=template_digest(body),
+        pod=body["spec"]["template"]["spec"],
+        live=live,
+        pods=view.pods,
+        capacity=view.capacity,
+        beside=(meta.namespace, mount.cache) if mount.one_node else None,
     )
-    return ServicePlan((*before, *ensure(Kind.DEPLOYMENT, wire(pods), view.deployment, meta)))
+    decision = decide(question, now)
+    if decision is None:
+        return ServicePlan((), precision=engine.precision, one_node=mount.one_node, needs_capacity=True)
+    if not decision.surge:
+        body = body_of(build(surge=False))
+    body["metadata"]["annotations"] |= {
+        names.SCALING_ANNOTATION: scaling(spec).value,
+        names.ROLLOUT_ANNOTATION: decision.model_dump_json(),
+    }
+    return ServicePlan(
+        ensure(Kind.DEPLOYMENT, wire(body), live, meta, hand_over(spec, live)),
+        precision=engine.precision,
+        rollout=decision,
+        one_node=mount.one_node,
+        again_at=revised_at(decision, question),
+    )
 
 
 def choose_mount(view: ServiceView) -> Mount | None:

@@ -1,0 +1,84 @@
+"""The conditions of an AIService that say how far it is: from its spec being accepted to pods that serve."""
+
+from __future__ import annotations
+
+from aiservice_api.v1alpha1 import AIServiceSpec
+from aiservice_operator.plan.service import cache_ready
+from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
+from aiservice_operator.status.service_facts import ServiceFacts, pods
+
+
+def accepted(facts: ServiceFacts) -> Check:
+    """Checks `Accepted`: the operator can serve the spec."""
+    if facts.plan.rejection is not None:
+        return no(facts.plan.rejection.reason, facts.plan.rejection.message)
+    return yes("Accepted", "the operator can serve this")
+
+
+def model_ready(facts: ServiceFacts) -> Check:
+    """Checks `ModelReady`: the model is cached."""
+    service, cache = facts.view.service, facts.view.cache
+    name = service.cache_name
+    if service.spec is None or name is None:
+        return pending("Unknown", "the spec cannot be read")
+    if cache is None:
+        return _without_cache(facts, service.spec, name)
+    if cache_ready(cache):
+        return yes("Cached", f"ModelCache {name} is ready")
+    ready = find(cache.status.conditions, "Ready")
+    if ready is None or ready.observed_generation < cache.meta.generation or ready.status is TRUE:
+        return pending("Creating", f"ModelCache {name} is being prepared")
+    return Check(ready.status, ready.reason, f"ModelCache {name}: {ready.message}")
+
+
+def _without_cache(facts: ServiceFacts, spec: AIServiceSpec, name: str) -> Check:
+    if spec.model is None:
+        return no(
+            "CacheNotFound",
+            f"there is no ModelCache {name} in namespace {facts.view.service.meta.namespace}: create it, or correct "
+            "spec.modelCacheRef.name",
+        )
+    if facts.plan.rejection is not None:
+        return pending("NotAccepted", "nothing is downloaded while the spec is not accepted")
+    return pending("Creating", f"ModelCache {name} is being created")
+
+
+def scheduled(facts: ServiceFacts) -> Check:
+    """Checks `Scheduled`: all pods have a node."""
+    waiting = without_pods(facts)
+    if waiting is not None:
+        return waiting
+    there = [pod for pod in facts.view.pods if not pod.meta.deleting]
+    if facts.failure is not None and facts.failure.reason == "Unschedulable":
+        return no("Unschedulable", facts.failure.message)
+    placed = sum(bool(pod.body["spec"]["nodeName"]) for pod in there)
+    if placed < facts.wanted:
+        return pending("Scheduling", f"{placed} of {facts.wanted} pods have a node")
+    return yes("Scheduled", f"{pods(facts.wanted)} on {len({pod.body['spec']['nodeName'] for pod in there})} node(s)")
+
+
+def available(facts: ServiceFacts) -> Check:
+    """Checks `Available`: requests can be sent."""
+    state = facts.rollout
+    if state is not None and state.ready > 0:
+        return yes("Serving", f"{state.ready} of {pods(facts.wanted)} ready")
+    if facts.suspended:
+        return no("Suspended", "suspended: set spec.suspend to false to serve")
+    if facts.wanted == 0:
+        return no("Idle", "scaled to zero: raise spec.replicas to serve")
+    if facts.failure is not None:
+        return no(facts.failure.reason, facts.failure.message)
+    return without_pods(facts) or pending("Starting", "no pod is ready yet; loading a large model takes minutes")
+
+
+def without_pods(facts: ServiceFacts) -> Check | None:
+    """The check for what pods decide, where there are none to be."""
+    if facts.plan.rejection is not None and facts.rollout is None:
+        return no(facts.plan.rejection.reason, "nothing runs, because the spec is not accepted")
+    if facts.rollout is None:
+        return pending("WaitingForModel", "pods are created when the model is cached")
+    if facts.suspended:
+        return yes("Suspended", "suspended: no pod is wanted")
+    if facts.wanted == 0:
+        return yes("Idle", "scaled to zero: no pod is wanted")
+    return None

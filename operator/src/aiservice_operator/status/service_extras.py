@@ -1,0 +1,86 @@
+"""The conditions of an AIService that are there only where they have something to say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from aiservice_api.v1alpha1 import AIServiceSpec
+from aiservice_operator.kinds import Kind
+from aiservice_operator.observed import Service
+from aiservice_operator.plan.actions import Refusal
+from aiservice_operator.status.autoscaling import autoscaling
+from aiservice_operator.status.conditions import Check, no, yes
+from aiservice_operator.status.service_facts import ServiceFacts, pods
+
+
+def extras(facts: ServiceFacts, spec: AIServiceSpec, refusals: Sequence[Refusal]) -> dict[str, Check]:
+    """Returns the conditions that apply, by type."""
+    found = {
+        "GatewayDefault": _gateway_default(facts.view.service, spec, facts.view.rivals),
+        "Autoscaling": autoscaling(facts, spec),
+        "Disruptable": _disruptable(facts, spec),
+        "Network": _network(facts, spec),
+        "Monitored": _monitored(refusals),
+    }
+    return {name: check for name, check in found.items() if check is not None}
+
+
+def _gateway_default(service: Service, spec: AIServiceSpec, rivals: Sequence[Service]) -> Check | None:
+    """Only where the service wants to be a default: of two for one task the older wins."""
+    if not spec.gateway.default:
+        return None
+    for task in spec.tasks:
+        claimants = [rival for rival in rivals if rival.spec is not None and task in rival.spec.tasks]
+        winner = min(claimants, key=lambda rival: (rival.meta.created, rival.meta.namespace, rival.meta.name))
+        if winner.meta.uid != service.meta.uid:
+            return no(
+                "OlderDefault",
+                f"AIService {winner.meta.namespace}/{winner.meta.name} is older and the default for {task.value}, in "
+                "every gateway that serves both: set spec.gateway.default of one of them to false",
+            )
+    return yes("Default", f"requests that name no service come here: {', '.join(task.value for task in spec.tasks)}")
+
+
+def _disruptable(facts: ServiceFacts, spec: AIServiceSpec) -> Check | None:
+    """Only where the budget keeps every node with one of the pods from being drained."""
+    stated, count = spec.disruption, facts.wanted
+    if stated is None or count == 0:
+        return None
+    if stated.min_available is not None:
+        allowed, name, value = count - _amount(stated.min_available, count), "minAvailable", stated.min_available
+        remedy = f"lower spec.disruption.minAvailable, or run more than {pods(_amount(value, count))}"
+    elif stated.max_unavailable is not None:
+        allowed, name, value = _amount(stated.max_unavailable, count), "maxUnavailable", stated.max_unavailable
+        remedy = "raise spec.disruption.maxUnavailable to 1 or more"
+    else:
+        return None
+    if allowed > 0:
+        return None
+    return no(
+        "BlocksDrains",
+        f"with {pods(count)} and {name} {value} none may be stopped, so no node with one of them can be drained: "
+        f"{remedy}",
+    )
+
+
+def _amount(stated: str, count: int) -> int:
+    """A share is rounded up, as the disruption controller does."""
+    return math.ceil(count * int(stated[:-1]) / 100) if stated.endswith("%") else int(stated)
+
+
+def _network(facts: ServiceFacts, spec: AIServiceSpec) -> Check | None:
+    """Only where the spec asks for what the operator is configured not to make."""
+    if facts.settings.network.enabled or not spec.network.restrict:
+        return None
+    return no(
+        "Disabled",
+        "everybody may connect to the pods: the operator makes no NetworkPolicies, so spec.network does nothing. Set "
+        "its chart value network.enabled to true, or spec.network.restrict to false",
+    )
+
+
+def _monitored(refusals: Sequence[Refusal]) -> Check | None:
+    """Only where Prometheus is not told of the pods, which keeps them from nothing else."""
+    refused = next((item for item in refusals if item.identity.kind is Kind.POD_MONITOR), None)
+    return no("ChildRefused", f"PodMonitor {refused.identity.name}: {refused.message}") if refused is not None else None

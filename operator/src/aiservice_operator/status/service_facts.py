@@ -1,0 +1,118 @@
+"""What the checks of an AIService look at, gathered once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from aiservice_api.v1alpha1 import AIServiceSpec, Surge
+from aiservice_operator.failures import Failure, Words, of_pods
+from aiservice_operator.kinds import Kind
+from aiservice_operator.plan.actions import Refusal
+from aiservice_operator.plan.scaling import stated_replicas
+from aiservice_operator.plan.service import ServicePlan, ServiceView
+from aiservice_operator.settings import Settings
+from aiservice_operator.states import Rollout, past_deadline, rollout
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFacts:
+    """What was observed and decided, and what follows from both."""
+
+    view: ServiceView
+    plan: ServicePlan
+    settings: Settings
+    refusals: Sequence[Refusal]
+    """Of children that the service needs."""
+    rollout: Rollout | None
+    failure: Failure | None
+    """The deepest failure below the service."""
+    wanted: int
+    """Pods that there are to be."""
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the spec asks for nothing to run for now."""
+        return self.view.service.spec is not None and self.view.service.spec.suspend
+
+
+def service_facts(
+    view: ServiceView,
+    plan: ServicePlan,
+    settings: Settings,
+    refusals: Sequence[Refusal],
+    *,
+    words: Mapping[str, Words],
+    now: datetime,
+) -> ServiceFacts:
+    """Gathers what the checks look at."""
+    state = rollout(view.deployment) if view.deployment is not None else None
+    return ServiceFacts(
+        view=view,
+        plan=plan,
+        settings=settings,
+        refusals=[refusal for refusal in refusals if refusal.identity.kind is not Kind.POD_MONITOR],
+        rollout=state,
+        failure=_failure(view, plan, state, words, now),
+        wanted=_wanted(view.service.spec, state),
+    )
+
+
+def _wanted(spec: AIServiceSpec | None, state: Rollout | None) -> int:
+    """What the spec states, and else what the autoscaler has set, or will set as soon as it looks."""
+    stated = stated_replicas(spec) if spec is not None else None
+    if stated is not None:
+        return stated
+    least = spec.autoscaling.min if spec is not None and spec.autoscaling is not None else 1
+    return max(least, state.wanted) if state is not None else least
+
+
+def _failure(
+    view: ServiceView, plan: ServicePlan, state: Rollout | None, words: Mapping[str, Words], now: datetime
+) -> Failure | None:
+    """A pod's failure, why there is no pod, or that none gets ready for a reason that nothing tells."""
+    found = of_pods(view.pods, now, words)
+    if found is not None:
+        return _with_hint(found, view.service.spec, plan, state)
+    if view.deployment is None or state is None:
+        return None
+    deployment = f"Deployment/{view.deployment.meta.name}"
+    if state.refused and state.refused_at is not None:
+        return Failure("PodsRefused", f"pods cannot be created: {state.refused}", deployment, state.refused_at)
+    late = past_deadline(view.deployment)
+    if late is None or state.complete:
+        return None
+    seconds = view.deployment.body["spec"].get("progressDeadlineSeconds", 600)
+    return Failure(
+        "ProgressDeadlineExceeded",
+        f"no pod became ready for {seconds} s, and none says why: `kubectl describe pods -l "
+        f"app.kubernetes.io/instance={view.service.meta.name}` shows their Events; where loading takes longer, raise "
+        "spec.rollout.startSeconds",
+        deployment,
+        late,
+    )
+
+
+def _with_hint(failure: Failure, spec: AIServiceSpec | None, plan: ServicePlan, state: Rollout | None) -> Failure:
+    """Adds what in this service may keep a pod from finding a node, besides what the scheduler says."""
+    if failure.reason != "Unschedulable":
+        return failure
+    hints = []
+    if plan.one_node:
+        hints.append(
+            "The model's volume is ReadWriteOnce, so all pods that use it run on one node: use a cache with "
+            "storage.accessMode ReadWriteMany, or fewer pods"
+        )
+    surging = plan.rollout is not None and plan.rollout.surge and state is not None and state.existing > state.updated
+    if surging and spec is not None:
+        hints.append(
+            "A new pod is to start beside the old one: make room, or set spec.rollout.surge to "
+            f"{'Never or Auto' if spec.rollout.surge is Surge.ALWAYS else 'Never'}"
+        )
+    return replace(failure, message=". ".join([failure.message.rstrip("."), *hints])) if hints else failure
+
+
+def pods(count: int) -> str:
+    """Returns a number of pods in words."""
+    return "1 pod" if count == 1 else f"{count} pods"

@@ -1,0 +1,233 @@
+"""The steps of the operator's benchmark: to Ready, quiet, changes, a restart, an outage."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.operator_scene import (
+    ELECTION,
+    LEASE_NAMESPACE,
+    Eyes,
+    histogram_percentile,
+    is_ready,
+    name_of,
+    reconciles,
+    server_pids,
+    service,
+    side_by_side,
+    writes,
+)
+from bench.report import cpu_seconds, memory_mib, peak_memory_mib
+from localcluster.layout import Layout
+from localcluster.processes import kill
+from support.cluster import ControlPlane, cluster_command
+from support.kube_api import ApiError, KubeApi, wait_for
+from support.operator import OperatorProcess
+
+_TIMEOUT_SECONDS = 900.0
+_SETTLE_SECONDS = 30.0
+_CHURN_PAUSE_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Brought:
+    """From the first create to all being Ready."""
+
+    created: float
+    """Seconds until the last create was answered."""
+    half: float
+    """Seconds until half of them were Ready."""
+    seconds: float
+    operator_cpu_seconds: float
+    server_cpu_seconds: float
+    """Of API server, etcd, controllers and scheduler together."""
+    operator_memory_mib: float
+    operator_peak_memory_mib: float
+    reconcile_p50: float
+    reconcile_p99: float
+    writes: dict[str, int]
+    """The operator's, by "Kind verb"."""
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """A time in which nobody changed anything."""
+
+    seconds: float
+    writes: dict[str, int]
+    """The operator's by "Kind verb", without the Lease."""
+    lease_writes: int
+    changed_objects: list[str]
+    """Objects whose resourceVersion is another one than before, by anyone's hand."""
+    operator_cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A new process in front of everything that the one before had made."""
+
+    synced: float
+    """Seconds from its start until its store was filled."""
+    settled: float
+    """Seconds from its start until every AIService was looked at and nothing waited."""
+    writes: dict[str, int]
+    cpu_seconds: float
+
+
+def bring_up(plane: ControlPlane, api: KubeApi, operator: OperatorProcess, count: int) -> Brought:
+    """Creates the AIServices and waits until all are Ready and the operator has nothing left to do."""
+    pid, servers = operator.pid, server_pids(plane)
+
+    def spent() -> tuple[float, float]:
+        return cpu_seconds(pid), sum(cpu_seconds(server) for server in servers.values())
+
+    before, written = spent(), writes(operator)
+    with Eyes(plane, api.namespace, "AIService", is_ready) as services:
+        begin = time.perf_counter()
+        side_by_side(plane, api.namespace, count, lambda client, number: client.create("AIService", service(number)))
+        created = time.perf_counter() - begin
+        since = services.until_all(count, _TIMEOUT_SECONDS)
+    settle(operator)
+    own, others = (now - then for now, then in zip(spent(), before, strict=True))
+    buckets = reconciles(operator)
+    return Brought(
+        created=created,
+        half=since[(count - 1) // 2] - begin,
+        seconds=since[count - 1] - begin,
+        operator_cpu_seconds=own,
+        server_cpu_seconds=others,
+        operator_memory_mib=memory_mib(pid),
+        operator_peak_memory_mib=peak_memory_mib(pid),
+        reconcile_p50=histogram_percentile(buckets, 50),
+        reconcile_p99=histogram_percentile(buckets, 99),
+        writes=dict(writes(operator) - written),
+    )
+
+
+def settle(operator: OperatorProcess) -> None:
+    """Waits until the operator has written nothing for 3 s; how long that takes is no figure."""
+    deadline, last, since = time.monotonic() + _SETTLE_SECONDS, writes(operator), time.monotonic()
+    while time.monotonic() - since < 3:
+        assert time.monotonic() < deadline, "the operator goes on writing"
+        time.sleep(0.2)
+        if (now := writes(operator)) != last:
+            last, since = now, time.monotonic()
+
+
+def stay_quiet(api: KubeApi, operator: OperatorProcess, kinds: Sequence[str], seconds: float) -> Quiet:
+    """Changes nothing for some time."""
+    cpu, before, objects, lease = cpu_seconds(operator.pid), writes(operator), _versions(api, kinds), _lease(api)
+    lease_writes, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.5)  # several looks for each renewal
+        lease, last = _lease(api), lease
+        lease_writes += lease != last
+    used, written, now = cpu_seconds(operator.pid) - cpu, writes(operator) - before, _versions(api, kinds)
+    changed = sorted(name for name in objects.keys() | now.keys() if objects.get(name) != now.get(name))
+    return Quiet(seconds, dict(written), lease_writes, changed, used)
+
+
+def _lease(api: KubeApi) -> str:
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases/{ELECTION['name']}"
+    return str(api.request("GET", path)["metadata"]["resourceVersion"])
+
+
+def _versions(api: KubeApi, kinds: Sequence[str]) -> dict[str, str]:
+    """The resourceVersion of every object that the operator writes, by "Kind name"."""
+    return {
+        f"{kind} {body['metadata']['name']}": body["metadata"]["resourceVersion"]
+        for kind in ("AIService", "ModelCache", *kinds)
+        for body in api.list(kind)
+    }
+
+
+def change(plane: ControlPlane, api: KubeApi, count: int, tries: int) -> list[float]:
+    """Sets spec.replicas of some AIServices, one after the other, while others change all the time.
+
+    Returns:
+        Seconds from sending each change to its Deployment having it.
+    """
+    chosen = random.Random(7).sample(range(count), min(tries, count))
+    others = sorted(set(range(count)) - set(chosen)) or chosen
+    found = []
+    with (
+        Eyes(plane, api.namespace, "Deployment", lambda body: body["spec"]["replicas"] == 2) as deployments,
+        _churning(plane, api.namespace, others),
+    ):
+        for number in chosen:
+            name, begin = name_of(number), time.perf_counter()
+            api.patch("AIService", name, {"spec": {"replicas": 2}})
+            found.append(deployments.until_one(name, 30) - begin)
+    return found
+
+
+@contextlib.contextmanager
+def _churning(plane: ControlPlane, namespace: str, numbers: Sequence[int]) -> Iterator[None]:
+    """Changes the scale of one of these after the other."""
+    stop, chance = threading.Event(), random.Random(11)
+
+    def churn() -> None:
+        with contextlib.closing(KubeApi(plane.kubeconfig, namespace)) as api:
+            while not stop.wait(_CHURN_PAUSE_SECONDS):
+                change_to = {"spec": {"replicas": chance.choice([0, 1, 3])}}
+                api.patch("AIService", name_of(chance.choice(numbers)), change_to)
+
+    thread = threading.Thread(target=churn, name="churn")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def restart(operator: OperatorProcess, count: int) -> Restart:
+    """Stops the operator and starts it again."""
+    operator.stop()
+    begin = time.perf_counter()
+    operator.start()
+    synced = time.perf_counter() - begin
+
+    def looked_at_all() -> bool:
+        done = reconciles(operator).get(float("inf"), 0)
+        return done >= count and operator.metric("aiservice_operator_queue_depth") == 0
+
+    wait_for(looked_at_all, "every AIService was looked at", 120, 0.1)
+    settled = time.perf_counter() - begin
+    settle(operator)
+    return Restart(synced, settled, dict(writes(operator)), cpu_seconds(operator.pid))
+
+
+def survive_an_outage(plane: ControlPlane, api: KubeApi, number: int) -> float:
+    """Kills the API server, starts it, and deletes a child at once, before the watches are back.
+
+    Returns:
+        Seconds from the deletion until the child was there again.
+    """
+    name = name_of(number)
+    uid = api.get("Service", name)["metadata"]["uid"]
+    kill(Layout(plane.name), "kube-apiserver")
+    cluster_command(plane.name, "up", "--control-plane-only")
+
+    def deleted() -> bool:
+        try:
+            api.delete("Service", name)
+        except (ApiError, OSError):  # the API server is still starting
+            return False
+        return True
+
+    wait_for(deleted, "the child is deleted", 60)
+    begin = time.perf_counter()
+    wait_for(lambda: _uid(api, name) not in {None, uid}, "the child is back", 60)
+    return time.perf_counter() - begin
+
+
+def _uid(api: KubeApi, name: str) -> Any:
+    found = api.find("Service", name)
+    return found["metadata"]["uid"] if found else None

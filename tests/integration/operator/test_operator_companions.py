@@ -1,0 +1,186 @@
+"""The children beside the pods: autoscaler, disruption budget, network policy and monitor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.cluster import ControlPlane
+from support.kube_api import wait_for
+from support.operator_world import World, condition
+
+SOON = 10
+KINDS = ("HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy")
+
+CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 1}}}
+Edit = tuple[str, dict[str, Any], Callable[[Any], bool]]
+
+EDITS: dict[str, Edit] = {
+    "limits": (
+        "HorizontalPodAutoscaler",
+        {"spec": {"maxReplicas": 9}},
+        lambda body: body["spec"]["maxReplicas"] == 3,
+    ),
+    "metric": (
+        "HorizontalPodAutoscaler",
+        {"spec": {"metrics": [CPU]}},
+        lambda body: [item["type"] for item in body["spec"]["metrics"]] == ["Pods"],
+    ),
+    "scale-down": (
+        "HorizontalPodAutoscaler",
+        {"spec": {"behavior": {"scaleDown": {"selectPolicy": "Min"}}}},
+        lambda body: body["spec"]["behavior"]["scaleDown"]["selectPolicy"] == "Max",
+    ),
+    "budget": (
+        "PodDisruptionBudget",
+        {"spec": {"maxUnavailable": 0}},
+        lambda body: body["spec"]["maxUnavailable"] == 1,
+    ),
+    "ingress": (
+        "NetworkPolicy",
+        {"spec": {"ingress": [{}]}},
+        lambda body: body["spec"]["ingress"] != [{}],
+    ),
+    "pods": (
+        "NetworkPolicy",
+        {"spec": {"podSelector": {"matchLabels": {"no": "pods"}}}},
+        lambda body: "no" not in body["spec"]["podSelector"]["matchLabels"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def complete(shared_world: World) -> str:
+    """A service with every child, which every test here finds serving and leaves serving."""
+    shared_world.serve("complete", autoscaling={"min": 1, "max": 3})
+    shared_world.until_serving("complete")
+    return "complete"
+
+
+def test_each_is_made_and_owned(world: World, complete: str) -> None:
+    uid = world.api.get("AIService", complete)["metadata"]["uid"]
+    for kind in KINDS:
+        (owner,) = world.api.get(kind, complete)["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["uid"], owner["controller"]) == ("AIService", uid, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_deleted_one_is_back(world: World, complete: str, kind: str) -> None:
+    before = world.api.get(kind, complete)["metadata"]["uid"]
+    world.api.delete(kind, complete)
+    wait_for(lambda: world.api.get(kind, complete)["metadata"]["uid"] != before, f"a new {kind}", SOON)
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
+def test_an_edited_one_is_as_it_was(world: World, complete: str, edit: Edit) -> None:
+    kind, patch, mended = edit
+    edited = world.api.patch(kind, complete, patch)
+    assert not mended(edited), "the edit changes something"
+    wait_for(lambda: mended(world.api.get(kind, complete)), "the edit is undone", SOON)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_others_add_survives(world: World, complete: str, kind: str) -> None:
+    world.api.patch(kind, complete, {"metadata": {"labels": {"team": "red"}, "annotations": {"note": "hello"}}})
+    ours = {"metadata": {"labels": {"app.kubernetes.io/component": "other"}}}
+    world.api.patch(kind, complete, ours)
+
+    def mended() -> bool:
+        labels = world.api.get(kind, complete)["metadata"]["labels"]
+        return bool(labels["app.kubernetes.io/component"] == "workload")
+
+    wait_for(mended, "our label is back", SOON)
+    metadata = world.api.get(kind, complete)["metadata"]
+    assert metadata["labels"]["team"] == "red"
+    assert metadata["annotations"]["note"] == "hello"
+
+
+def test_what_is_no_longer_asked_for_goes(world: World) -> None:
+    world.serve("leaner", autoscaling={"min": 1, "max": 3})
+    world.until_serving("leaner")
+    changes = {"autoscaling": None, "replicas": 0, "network": {"restrict": False}}
+    world.api.patch("AIService", "leaner", {"spec": changes})
+    for kind in KINDS:
+        world.until_gone(kind, "leaner")
+    world.until("AIService", "leaner", "Ready", "True", "Idle")
+
+
+@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "NetworkPolicy"])
+def test_one_that_others_made_is_never_taken_over_nor_in_the_way(world: World, kind: str) -> None:
+    name = f"theirs-{kind.lower()}"
+    selector: dict[str, Any] = {"matchLabels": {"their": "pods"}}
+    specs = {
+        "PodDisruptionBudget": {"selector": selector, "minAvailable": 1},
+        "NetworkPolicy": {"podSelector": selector},
+    }
+    world.api.create(kind, {"metadata": {"name": name}, "spec": specs[kind]})
+    world.serve(name)
+    service = world.until("AIService", name, "Ready", "False", "ChildRefused")
+    assert f"there is a {kind} {name} that the operator did not make" in condition(service, "Ready")["message"]
+    world.until("AIService", name, "Available", "True", "Serving")
+    assert "ownerReferences" not in world.api.get(kind, name)["metadata"]
+    world.api.delete(kind, name)
+    world.until_serving(name, timeout=60)
+
+
+def test_a_budget_that_blocks_every_drain_says_so(world: World) -> None:
+    world.serve("rigid", disruption={"minAvailable": 1})
+    world.until_serving("rigid")
+    service = world.until("AIService", "rigid", "Disruptable", "False", "BlocksDrains")
+    assert "lower spec.disruption.minAvailable" in condition(service, "Disruptable")["message"]
+    world.api.patch("AIService", "rigid", {"spec": {"replicas": 2}})
+    world.until_serving("rigid")
+    wait_for(lambda: not condition(world.api.get("AIService", "rigid"), "Disruptable"), "the condition is gone")
+
+
+POD_MONITORS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "podmonitors.monitoring.coreos.com"},
+    "spec": {
+        "group": "monitoring.coreos.com",
+        "scope": "Namespaced",
+        "names": {"kind": "PodMonitor", "plural": "podmonitors", "singular": "podmonitor"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                },
+            }
+        ],
+    },
+}
+
+
+@pytest.fixture
+def prometheus_operator(control_plane: ControlPlane) -> Iterator[None]:
+    """The API of the Prometheus Operator is served."""
+    control_plane.kubectl("apply", "-f", "-", stdin=json.dumps(POD_MONITORS))
+    control_plane.kubectl("wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com")
+    yield
+    control_plane.kubectl("delete", "crd", "podmonitors.monitoring.coreos.com", "--ignore-not-found")
+
+
+def test_a_monitor_where_its_api_is_served(
+    world: World, complete: str, prometheus_operator: None, control_plane: ControlPlane
+) -> None:
+    """The operator looks for the API now and then; and when it goes, everything else goes on."""
+
+    def monitor() -> Any:
+        return world.api.get("PodMonitor", complete)
+
+    wait_for(monitor, "a PodMonitor", 60)
+    assert monitor()["spec"]["podMetricsEndpoints"][0]["port"] == "speech-to-text"
+    world.api.delete("PodMonitor", complete)
+    wait_for(monitor, "the PodMonitor is back", 60)
+
+    control_plane.kubectl("delete", "crd", "podmonitors.monitoring.coreos.com")
+    world.serve("monitorless")
+    world.until_serving("monitorless")
+    assert condition(world.api.get("AIService", complete), "Ready")["status"] == "True"

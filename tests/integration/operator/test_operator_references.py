@@ -1,0 +1,71 @@
+"""Pods follow the Secrets and ConfigMaps that they take values from. The operator looks once a minute."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from support.kube_api import wait_for
+from support.operator_world import World
+
+PATIENCE = 100
+
+
+def environment(secret: str, config: str) -> dict[str, Any]:
+    return {
+        "env": [
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": "token"}}},
+            {"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": config, "key": "mode"}}},
+        ]
+    }
+
+
+def secret(world: World, name: str, **values: str) -> None:
+    world.api.create("Secret", {"metadata": {"name": name}, "data": encoded(values)})
+
+
+def encoded(values: dict[str, str]) -> dict[str, str]:
+    return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+
+
+def annotation(world: World, name: str) -> str | None:
+    template = world.api.get("Deployment", name)["spec"]["template"]["metadata"]
+    found: str | None = template["annotations"].get("aiservice.dev/references")
+    return found
+
+
+def test_pods_follow_what_they_take_values_from(world: World) -> None:
+    secret(world, "hub", token="a", unused="x")
+    world.api.create("ConfigMap", {"metadata": {"name": "modes"}, "data": {"mode": "fast"}})
+    world.serve("secret", engine=environment("hub", "modes"))
+    world.serve("config", engine=environment("hub", "modes"))
+    world.serve("bystander", engine=environment("other", "modes"))
+    for name in ("secret", "config", "bystander"):
+        world.until_serving(name)
+    before = annotation(world, "secret")
+    assert before is not None
+    assert len(before) == 16
+    assert annotation(world, "config") == before, "the same values"
+    assert annotation(world, "bystander") is None, "one of its objects is missing"
+
+    # What nobody uses changes nothing; the rest is noticed together with it.
+    world.api.patch("Secret", "hub", {"data": encoded({"token": "b", "unused": "y"})})
+    secret(world, "other", token="b")
+    wait_for(lambda: annotation(world, "secret") not in (None, before), "new pods for the new value", PATIENCE)
+    wait_for(lambda: annotation(world, "bystander") is not None, "what was missing is noticed", PATIENCE)
+    for name in ("secret", "bystander"):
+
+        def replaced(name: str = name) -> bool:
+            pods = world.api.list("Pod", f"app.kubernetes.io/instance={name}")
+            found = [pod["metadata"]["annotations"].get("aiservice.dev/references") for pod in pods]
+            return found == [annotation(world, name)]
+
+        wait_for(replaced, f"new pods of {name}")
+        world.until_serving(name)
+
+    # Gone: those that run keep what they were given.
+    kept = annotation(world, "secret")
+    world.api.delete("Secret", "hub")
+    world.api.patch("AIService", "secret", {"spec": {"replicas": 2}})
+    world.until_serving("secret")
+    assert annotation(world, "secret") == kept

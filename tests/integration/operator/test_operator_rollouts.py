@@ -1,0 +1,173 @@
+"""Rollouts on scarce GPUs: they surge only where a GPU is free, and never wait for each other."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.cluster import ControlPlane
+from support.kube_api import wait_for
+from support.operator_world import World, condition, model
+
+GPU = "nvidia.com/gpu"
+Pool = Callable[..., str]
+
+
+@pytest.fixture
+def pool(control_plane: ControlPlane) -> Iterator[Pool]:
+    """Makes nodes with so many GPUs each; returns the label that only they have."""
+    name, nodes = f"gpus-{uuid.uuid4().hex[:8]}", list[str]()
+
+    def make(*gpus: int) -> str:
+        for count in gpus:
+            node = f"{name}-{len(nodes)}"
+            control_plane.add_node(node, {GPU: str(count)}, {"pool": name})
+            nodes.append(node)
+        return name
+
+    yield make
+    for node in nodes:
+        control_plane.remove_node(node)
+
+
+def serve(world: World, name: str, pool: str, **fields: Any) -> Any:
+    """Creates a service that runs on those nodes, from a volume that all nodes can mount."""
+    overrides = {"nodeSelector": {"pool": pool}, **fields.pop("pod", {})}
+    shared = {**model(name), "storage": {"accessMode": "ReadWriteMany"}}
+    world.serve(name, **{"profile": "gpu", "model": shared, "pod": overrides, **fields})
+    return world.until_serving(name)
+
+
+def change(world: World, name: str) -> None:
+    """Begins a rollout."""
+    world.api.patch("AIService", name, {"spec": {"engine": {"args": [f"--{uuid.uuid4().hex[:6]}"]}}})
+
+
+def rolled(world: World, name: str, *, surge: bool, reason: str, timeout: float = 60) -> Any:
+    """Waits until the rollout that was begun is complete, by this decision."""
+
+    def decided() -> Any:
+        status = world.api.get("AIService", name)["status"]
+        assert status["rollout"]["surge"] is surge, status["rollout"]
+        assert reason in status["rollout"]["reason"], status["rollout"]
+        return True
+
+    wait_for(decided, f"the decision about the rollout of {name}", timeout)
+    service = world.until_serving(name, timeout)
+    wanted = service["spec"]["engine"]["args"]
+    pods = world.api.list("Pod", f"app.kubernetes.io/instance={name}")
+    assert [pod["spec"]["containers"][0]["args"] for pod in pods] == [wanted]
+    return service
+
+
+def strategy(world: World, name: str) -> Any:
+    return world.api.get("Deployment", name)["spec"]["strategy"]["rollingUpdate"]
+
+
+def test_with_one_gpu_the_old_pod_goes_first(world: World, nodes_seen: None, pool: Pool) -> None:
+    service = serve(world, "single", pool(1))
+    assert service["status"]["rollout"] == {"surge": False, "reason": "there was no pod to replace"}
+    change(world, "single")
+    rolled(world, "single", surge=False, reason="no node has a free nvidia.com/gpu")
+    assert strategy(world, "single") == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_with_a_free_gpu_the_new_pod_comes_first(world: World, nodes_seen: None, pool: Pool) -> None:
+    serve(world, "double", pool(2))
+    change(world, "double")
+    rolled(world, "double", surge=True, reason="has a free nvidia.com/gpu")
+    assert strategy(world, "double") == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+def test_two_services_that_roll_over_at_once_do_not_wait_for_each_other(
+    world: World, nodes_seen: None, pool: Pool
+) -> None:
+    name = pool(3)
+    serve(world, "left", name)
+    serve(world, "right", name)
+    change(world, "left")
+    change(world, "right")
+    for service in ("left", "right"):
+
+        def complete(service: str = service) -> bool:
+            found = world.api.get("AIService", service)
+            pods = world.api.list("Pod", f"app.kubernetes.io/instance={service}")
+            args = [pod["spec"]["containers"][0].get("args") for pod in pods]
+            return condition(found, "Ready")["status"] == "True" and args == [found["spec"]["engine"]["args"]]
+
+        wait_for(complete, f"the rollout of {service}", 90)
+
+
+def test_a_gpu_that_the_new_pod_does_not_get_after_all(world: World, nodes_seen: None, pool: Pool) -> None:
+    """The second node is out of reach, in a way that only the scheduler knows: as if somebody had been faster."""
+    name = pool(1)
+    rival = {"labelSelector": {"matchLabels": {"keeps": name}}, "topologyKey": "kubernetes.io/hostname"}
+    apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [rival]}}
+    serve(world, "late", name, pod={"nodeSelector": {"pool": name}, "affinity": apart})
+    taken = pool(1)
+    container = {"name": "c", "image": "example.test/other:1"}
+    keeper = {"nodeName": f"{taken}-1", "containers": [container]}
+    world.api.create("Pod", {"metadata": {"name": "keeper", "labels": {"keeps": name}}, "spec": keeper})
+
+    change(world, "late")
+    service = world.until("AIService", "late", "Ready", "False", "Unschedulable")
+    message = condition(service, "Ready")["message"]
+    assert "Meanwhile 1 pod as before" in message
+    assert service["status"]["rollout"]["surge"] is True
+    rolled(world, "late", surge=False, reason="was taken before the new pod had it")
+    assert strategy(world, "late") == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_without_the_right_to_see_nodes_no_rollout_surges(world: World, pool: Pool) -> None:
+    serve(world, "unseeing", pool(2))
+    change(world, "unseeing")
+    service = rolled(world, "unseeing", surge=False, reason="rbac.readNodes")
+    assert 'cannot list resource "nodes"' in service["status"]["rollout"]["reason"]
+
+
+def test_a_volume_of_one_node_surges_on_that_node_only(world: World, nodes_seen: None, pool: Pool) -> None:
+    name = pool(1, 1)
+    bound = {**model("bound"), "storage": {"accessMode": "ReadWriteOnce"}}
+    serve(world, "bound", name, model=bound)
+    change(world, "bound")
+    rolled(world, "bound", surge=False, reason="beside the pods that use the ReadWriteOnce cache")
+
+
+def test_the_users_word_counts(world: World, pool: Pool) -> None:
+    name = pool(1)
+    serve(world, "insisting", name, rollout={"surge": "Always"})
+    change(world, "insisting")
+    service = world.until("AIService", "insisting", "Ready", "False", "Unschedulable")
+    assert "set spec.rollout.surge to Never or Auto" in condition(service, "Ready")["message"]
+    world.api.patch("AIService", "insisting", {"spec": {"rollout": {"surge": "Never"}}})
+    rolled(world, "insisting", surge=False, reason="spec.rollout.surge is Never")
+
+
+def test_a_new_revision_is_downloaded_while_the_old_one_serves(world: World) -> None:
+    world.serve("updating")
+    before = world.until_serving("updating")["status"]["modelCache"]
+    world.kubelet.download = lambda pod: None
+    world.api.patch("AIService", "updating", {"spec": {"model": model("updated")}})
+
+    def downloading() -> Any:
+        service = world.api.get("AIService", "updating")
+        assert service["status"]["modelCache"] != before
+        assert condition(service, "ModelReady")["status"] == "Unknown"
+        assert condition(service, "Available")["status"] == "True"
+        assert "Meanwhile 1 pod as before" in condition(service, "Ready")["message"]
+        return service["status"]["modelCache"]
+
+    after = wait_for(downloading, "the new model being cached")
+
+    def mounted() -> str:
+        annotations = world.api.get("Deployment", "updating")["spec"]["template"]["metadata"]["annotations"]
+        return str(annotations["aiservice.dev/model-cache"])
+
+    assert mounted() == before
+    world.kubelet.reset()
+    world.until_serving("updating")
+    assert mounted() == after
+    world.until_gone("ModelCache", before)

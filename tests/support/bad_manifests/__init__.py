@@ -1,0 +1,10 @@
+"""Manifests that the API server refuses, each a good one with one thing wrong, and with which words."""
+
+from support.bad_manifests.cases import Case
+from support.bad_manifests.models import MODELS
+from support.bad_manifests.pods import PODS
+from support.bad_manifests.services import SERVICES
+
+CASES: tuple[Case, ...] = (*SERVICES, *MODELS, *PODS)
+
+__all__ = ["CASES", "Case"]
