@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -82,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "release":
             log.info("%d ModelCaches released", uvloop.run(release.run(settings, who, options.patience)))
         else:
+            gc.freeze()  # what was imported stays: the collector need not walk through it again and again
             while uvloop.run(process.run(settings, who)):
                 log.info("beginning anew")
     except ConfigurationError as error:
