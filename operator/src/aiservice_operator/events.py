@@ -41,7 +41,7 @@ def _service_turns(before: Sequence[Condition], after: Sequence[Condition]) -> l
     if (rejected := _became(FALSE, "Accepted", before, after)) is not None:
         found.append(Turn(True, "Rejected", rejected.message))
     if (ready := _became(TRUE, "Ready", before, after)) is not None:
-        found.append(Turn(False, "Idle" if ready.reason == "Idle" else "Ready", ready.message))
+        found.append(Turn(False, "Ready" if ready.reason == "Serving" else ready.reason, ready.message))
     if rejected is None and (failed := _became(FALSE, "Ready", before, after)) is not None:
         available = find(after, "Available")
         degraded = available is not None and available.status is TRUE

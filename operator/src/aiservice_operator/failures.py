@@ -17,6 +17,7 @@ from aiservice_operator.observed import Child, parse_time
 from aiservice_operator.states import (
     conditions,
     container_statuses,
+    gone_by,
     pod_ended,
     unschedulable_since,
     waits_on_node_since,
@@ -51,7 +52,7 @@ class Failure:
     time: datetime
 
 
-def of_pods(pods: Iterable[Child], now: datetime, words: Mapping[str, Words] = MappingProxyType({})) -> Failure | None:
+def of_pods(pods: Sequence[Child], now: datetime, words: Mapping[str, Words] = MappingProxyType({})) -> Failure | None:
     """Returns the failure of the pods that is nearest to its cause; of several the newest.
 
     Args:
@@ -60,7 +61,8 @@ def of_pods(pods: Iterable[Child], now: datetime, words: Mapping[str, Words] = M
         words: What was said last, in Events, of pods that do not start, by uid.
     """
     failures = [_of_start(pod, words) or of_pod(pod) for pod in _current(pods)]
-    found = [failure for failure in failures if failure is not None and not _passing(failure, now)]
+    room = _room_at(pods)
+    found = [failure for failure in failures if failure is not None and not now < _settled_at(failure, room)]
     # A pod that waits for a node is often a consequence: others on the list broke by themselves.
     return max(found, key=lambda failure: (failure.reason != "Unschedulable", failure.time), default=None)
 
@@ -79,17 +81,24 @@ def of_replaced(pods: Sequence[Child]) -> Failure | None:
     return max((failure for failure in failures if failure is not None), key=lambda item: item.time, default=None)
 
 
-def settles_after(pods: Iterable[Child], now: datetime) -> float | None:
+def settles_after(pods: Sequence[Child], now: datetime) -> float | None:
     """Returns the seconds until a failure that may still pass counts as one; None where there is none such."""
-    failures = (of_pod(pod) for pod in pods)
-    waits = [
-        (failure.time + SETTLE - now).total_seconds() for failure in failures if failure and _passing(failure, now)
-    ]
-    return min(waits, default=None)
+    failures, room = (of_pod(pod) for pod in pods), _room_at(pods)
+    moments = (_settled_at(failure, room) for failure in failures if failure is not None)
+    return min(((moment - now).total_seconds() for moment in moments if now < moment), default=None)
 
 
-def _passing(failure: Failure, now: datetime) -> bool:
-    return failure.reason == "Unschedulable" and now < failure.time + SETTLE
+def _settled_at(failure: Failure, room: datetime | None) -> datetime:
+    """When a failure counts as one: a pod waits for a node at first, and as long as others make room for it."""
+    if failure.reason != "Unschedulable":
+        return failure.time
+    settled = failure.time + SETTLE
+    return max(settled, room) if room is not None else settled
+
+
+def _room_at(pods: Iterable[Child]) -> datetime | None:
+    """When the last pod that is being stopped, and holds its node's devices until then, has to be gone."""
+    return max((gone + SETTLE for pod in pods if (gone := gone_by(pod)) is not None), default=None)
 
 
 def of_pod(pod: Child) -> Failure | None:
@@ -154,7 +163,8 @@ def _ended(pod: Child, container: Json) -> Failure | None:
         return _failure(
             pod, "OOMKilled", f"container {name} was killed for using {limited}: raise the memory limit", when
         )
-    said = str(ended.get("message", "")).strip()
+    # Only the last line: the rest of a log may hold what not everybody may read who may read a status.
+    said = str(ended.get("message", "")).strip().rpartition("\n")[2].strip()
     last_words = said or f"it left no message; `kubectl logs {pod.meta.name} --previous` shows what it printed"
     code = ended.get("exitCode")
     return _failure(pod, "CrashLoopBackOff", f"container {name} exited with code {code}: {last_words}", when)

@@ -26,6 +26,7 @@ from aiservice_operator.metrics import Metrics
 from aiservice_operator.observed import Cache, Service, mounted_cache
 from aiservice_operator.plan import (
     Action,
+    Bodies,
     CachePlan,
     CacheView,
     Refusal,
@@ -55,7 +56,7 @@ _INTERIM_SECONDS = {Kind.AISERVICE: (1.0, 5.0), Kind.MODEL_CACHE: (0.5, 2.0)}
 each after another. A download's progress is looked at sooner than a start's."""
 
 _GIVE_WAY_SECONDS = 30.0
-"""How long a status in progress gives way, beyond that, while other keys wait to be reconciled."""
+"""How long a status in progress gives way, beyond that, while there is much to do for others."""
 
 
 def wall_clock() -> datetime:
@@ -124,7 +125,7 @@ class Reconciler:
         metrics: Where counts go.
         notify: Takes the keys that a write concerns.
         reporter: Name of this process, for Events.
-        busy: Whether other keys wait.
+        busy: Whether there is much to do for other keys.
         clock: The time.
     """
 
@@ -153,6 +154,7 @@ class Reconciler:
         self._executor = Executor(store, kube, notify)
         self._references = References(kube, enabled=settings.roll_on_config_change)
         self._census = Census(kube)
+        self._bodies = Bodies()
         self._interim_due: dict[Key, float] = {}
 
     async def reconcile(self, key: Key) -> Outcome:
@@ -173,11 +175,11 @@ class Reconciler:
                 return None
             references = await self._references.of_service(key.namespace, service.spec) if service.spec else ""
             view = replace(self._service_view(key, service), references=references)
-            plan = plan_service(view, self._settings, self._clock())
+            plan = plan_service(view, self._settings, self._clock(), self._bodies)
             if not plan.needs_capacity:
                 return view, plan
             view = replace(view, capacity=await self._census.look())
-            return view, plan_service(view, self._settings, self._clock())
+            return view, plan_service(view, self._settings, self._clock(), self._bodies)
 
         settled = await self._settle(key, decide)
         if settled is None:

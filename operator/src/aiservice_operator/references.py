@@ -33,8 +33,7 @@ _KEPT = 1024
 class _Seen:
     until: float
     hashes: Mapping[str, str] | None
-    """Of the values, by key; None: the object is not there."""
-    readable: bool
+    """Of the values, by key; None: the object is not there, or may not be read."""
 
 
 class References:
@@ -70,18 +69,17 @@ class References:
     async def of_service(self, namespace: str, spec: AIServiceSpec) -> str | None:
         """Returns the hash of everything that the pods of a service take from Secrets and ConfigMaps.
 
-        Empty where that is nothing, or nothing of it may be read. None where something of it is missing just now: pods
-        that run go on with what they were given, and those that start say what they miss.
+        Empty where that is nothing. None where it cannot be told: something of it is missing just now, or may not be
+        read. Pods that run go on with what they were given, and those that start say what they miss.
 
         Raises:
             KubeError: something failed that another try may mend.
         """
-        found: dict[str, str] = {}
-        for (kind, name), keys in named(spec).items() if self._enabled else ():
-            seen = await self._look(namespace, kind, name)
-            if not seen.readable:
-                continue
-            chosen = _choose(seen.hashes, keys)
+        sources, found = named(spec), dict[str, str]()
+        if sources and not self._enabled:
+            return None
+        for (kind, name), keys in sources.items():
+            chosen = _choose((await self._look(namespace, kind, name)).hashes, keys)
             if chosen is None:
                 return None
             found[f"{kind}/{name}"] = names.digest(chosen)
@@ -110,8 +108,8 @@ class References:
                     kind,
                     error.message,
                 )
-            return _Seen(until, None, readable=False)
-        return _Seen(until, _hashes(body) if body is not None else None, readable=True)
+            return _Seen(until, None)
+        return _Seen(until, _hashes(body) if body is not None else None)
 
 
 def _hashes(body: Json) -> dict[str, str]:

@@ -171,6 +171,12 @@ def container_statuses(pod: Child) -> list[Json]:
     return [*first, *own, *(item for item in beside if item not in own)]
 
 
+def gone_by(pod: Child) -> datetime | None:
+    """Returns when a pod that is being deleted has to be gone; None where it stays."""
+    text = pod.body["metadata"].get("deletionTimestamp")
+    return parse_time(text) if text is not None else None
+
+
 def pod_ended(pod: Child) -> bool:
     """Whether no container of a pod will run any more."""
     return pod.body.get("status", {}).get("phase") in {"Failed", "Succeeded"}

@@ -12,7 +12,7 @@ import yaml
 
 from support import charts
 from support.charts import Case, Manifest
-from support.cluster import CommandError, ControlPlane, eventually
+from support.cluster import REPOSITORY, CommandError, ControlPlane, eventually
 
 Helm = Callable[..., str]
 KEY = "0123456789abcdefghijklmnopqrstuv"
@@ -169,7 +169,7 @@ def test_an_installation_that_is_rendered_and_applied(
     rendered = charts.template(Case("aiservice-operator", "default"), "--no-hooks", namespace=restricted)
     assert "Job" not in {one["kind"] for one in rendered}
     (tmp_path / "install.yaml").write_text(yaml.safe_dump_all(rendered))
-    guide = (charts.REPOSITORY / "docs/install.md").read_text()
+    guide = (REPOSITORY / "docs/install.md").read_text()
     kustomization = yaml.safe_load(guide.partition("# kustomization.yaml\n")[2].partition("```")[0])
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({**kustomization, "namespace": restricted}))
 

@@ -34,6 +34,12 @@ def service(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "aiservice.dev/v1alpha1", "kind": "AIService", "metadata": metadata, "spec": complete}
 
 
+def rollout(control_plane: ControlPlane, namespace: str, name: str) -> str:
+    """Why the present rollout of a service replaces pods as it does."""
+    status = control_plane.get("aiservice", name, "-n", namespace).get("status", {})
+    return str(status.get("rollout", {}).get("reason", ""))
+
+
 @pytest.fixture
 def bound_claim(control_plane: ControlPlane, restricted: str) -> Iterator[str]:
     """A claim with a volume that an administrator made for it."""
@@ -67,13 +73,23 @@ def test_the_granted_rights_are_enough(
         found = control_plane.kubectl("get", kind, "-n", restricted, "-o", "name").split()
         return found[0] if len(found) == 1 else ""
 
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "licence", "namespace": restricted}}
+    licence = {"name": "LICENCE", "valueFrom": {"secretKeyRef": {"name": "licence", "key": "key"}}}
+    served = {"model": {"pvc": {"claimName": bound_claim}}, "profile": "nvidia-l4", "engine": {"env": [licence]}}
     file = {"url": "http://127.0.0.1:9/model", "path": "model", "sha256": "0" * 64}
     control_plane.apply(
+        {**secret, "stringData": {"key": "one"}},
         service("downloaded", restricted, model={"http": {"files": [file]}}),
         service("refused", restricted, model={"http": {"files": [file]}}, profile="quantum"),
-        service("served", restricted, model={"pvc": {"claimName": bound_claim}}),
+        service("served", restricted, **served, autoscaling={"max": 2}),
     )
     eventually(lambda: exists("deployment/served", "service/served", "serviceaccount/served"))
+    eventually(lambda: exists("hpa/served", "pdb/served", "networkpolicy/served"))
+    eventually(lambda: control_plane.get("deployment", "served", "-n", restricted)["status"].get("replicas"))
+    # Nodes are looked at when a rollout begins on GPUs; what is no longer wanted goes.
+    control_plane.apply(service("served", restricted, **served, precision="fp32"))
+    eventually(lambda: "no node has a free nvidia.com/gpu" in rollout(control_plane, restricted, "served"))
+    eventually(lambda: not control_plane.kubectl("get", "hpa", "-n", restricted, "-o", "name"))
     # A claim that is made for a download, its Job, status of both kinds, and an Event.
     job = eventually(lambda: only_name("jobs"))
     eventually(lambda: control_plane.get("aiservice", "refused", "-n", restricted).get("status"))

@@ -146,11 +146,12 @@ def test_complete_layers_are_not_fetched_again_when_unpacking_was_killed(
     job: Job, registry: RegistryServer, repository: str
 ) -> None:
     files = {"a.bin": content(1 << 20), "b.bin": b"2"}
-    registry.push(repository, "v1", [image_layer(files)])
+    digest = registry.push(repository, "v1", [image_layer(files)])
     source = source_of(registry.host, repository)
     job.environ["AISERVICE_CAPACITY_BYTES"] = str((1 << 20) + 300_000)  # the layer alone fits
     outcome = job.run(source)
     assert outcome.failure == (2, "OutOfSpace", False)
+    assert outcome.message["revision"] == digest  # so that the next attempt can go on with the same
     required = outcome.message["requiredBytes"]
     assert required > 2 << 20
     job.environ["AISERVICE_CAPACITY_BYTES"] = str(required)  # as the operator lets the volume grow

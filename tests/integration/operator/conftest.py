@@ -46,7 +46,7 @@ def chart_rules(name: str) -> list[dict[str, Any]]:
 def restricted(control_plane: ControlPlane, namespace: str, folder: Path) -> Path:
     """A kubeconfig with the rights that the chart gives to the operator, in one namespace, and no others.
 
-    What it may see of nodes, and of the pods of other namespaces, comes with `see_nodes`.
+    What it may see of nodes, and of the pods of other namespaces, comes with `seeing_nodes`.
     """
     rbac: dict[str, Any] = {"apiVersion": "rbac.authorization.k8s.io/v1"}
     metadata = {"name": "operator", "namespace": namespace}

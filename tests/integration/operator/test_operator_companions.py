@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from support.cluster import ControlPlane
-from support.kube_api import ApiError, wait_for
+from support.kube_api import wait_for
 from support.operator_world import World, condition
 
 SOON = 10
@@ -181,8 +182,26 @@ def test_a_monitor_where_its_api_is_served(
     wait_for(monitor, "the PodMonitor is back", 60)
 
     control_plane.kubectl("delete", "crd", "podmonitors.monitoring.coreos.com")
-    with pytest.raises(ApiError):
-        world.api.list("PodMonitor")
     world.serve("monitorless")
     world.until_serving("monitorless")
     assert condition(world.api.get("AIService", complete), "Ready")["status"] == "True"
+
+
+def test_each_child_is_written_once_on_the_way_to_ready(world: World) -> None:
+    def written() -> dict[str, int]:
+        _, text = world.operator.ask("/metrics")
+        found = re.findall(
+            r'^aiservice_operator_writes_total\{kind="(\w+)",verb="apply"\} ([0-9.]+)$', text, re.MULTILINE
+        )
+        return {kind: int(float(count)) for kind, count in found}
+
+    before = written()
+    world.serve("frugal", autoscaling={"min": 1, "max": 3})
+    world.until_serving("frugal")
+    after = written()
+    kinds = ("Deployment", "Service", "ServiceAccount", "PersistentVolumeClaim", "Job", *KINDS)
+    assert {kind: after[kind] - before[kind] for kind in kinds} == {
+        # A claim is made, and gets the proof of what was downloaded onto it.
+        kind: 2 if kind == "PersistentVolumeClaim" else 1
+        for kind in kinds
+    }

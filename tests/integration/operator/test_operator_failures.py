@@ -157,6 +157,7 @@ def test_a_sidecar_that_crashes(world: World) -> None:
 
     def behave(pod: Mapping[str, Any]) -> dict[str, Any]:
         status, failed = ready(pod), crashing("no route to the gateway")(pod)
+        assert failed is not None
         engine, proxy = status["containerStatuses"][0], failed["containerStatuses"][1]
         return {**status, "containerStatuses": [engine, proxy], "conditions": failed["conditions"]}
 

@@ -54,11 +54,14 @@ def test_pods_follow_what_they_take_values_from(world: World) -> None:
     wait_for(lambda: annotation(world, "secret") not in (None, before), "new pods for the new value", PATIENCE)
     wait_for(lambda: annotation(world, "bystander") is not None, "what was missing is noticed", PATIENCE)
     for name in ("secret", "bystander"):
-        service = world.until_serving(name)
-        pods = world.api.list("Pod", f"app.kubernetes.io/instance={name}")
-        found = [pod["metadata"]["annotations"].get("aiservice.dev/references") for pod in pods]
-        assert found == [annotation(world, name)]
-        assert service["status"]["readyReplicas"] == 1
+
+        def replaced(name: str = name) -> bool:
+            pods = world.api.list("Pod", f"app.kubernetes.io/instance={name}")
+            found = [pod["metadata"]["annotations"].get("aiservice.dev/references") for pod in pods]
+            return found == [annotation(world, name)]
+
+        wait_for(replaced, f"new pods of {name}")
+        world.until_serving(name)
 
     # Gone: those that run keep what they were given.
     kept = annotation(world, "secret")

@@ -117,6 +117,15 @@ def test_an_autoscaled_service_resumes_at_its_least(world: World) -> None:
     assert world.api.get("HorizontalPodAutoscaler", "resumed")["spec"]["minReplicas"] == 2
 
 
+def test_scaled_to_none_by_hand_it_is_woken(world: World) -> None:
+    """An autoscaler leaves a Deployment of none alone for ever."""
+    world.serve("woken", autoscaling={"min": 1, "max": 4})
+    world.until_serving("woken")
+    scale(world, "woken", 0)
+    wait_for(lambda: replicas(world, "woken") == 1, "a pod is wanted again")
+    world.until_serving("woken")
+
+
 def test_while_a_pod_loads_none_is_taken_away(world: World) -> None:
     world.serve("steady", autoscaling={"min": 1, "max": 4})
     world.until_serving("steady")

@@ -14,6 +14,7 @@ from support.charts import Case, Manifest, kinds, only, template
 from support.cluster import REPOSITORY, CommandError, run, tool
 
 DEFAULT = Case("aiservice-operator", "default")
+GATEWAY = Case("aiservice-gateway", "external")
 CRDS = REPOSITORY / "crds"
 
 
@@ -41,10 +42,10 @@ def test_the_operator_reads_the_default_configuration(tmp_path: Path) -> None:
     assert read.watch.labels == {}
     assert read.monitoring == settings.Monitoring()
     assert read.network.enabled
-    assert [peer.pod_labels["app.kubernetes.io/name"] for peer in read.network.allow_from] == [
-        "aiservice-operator",
-        "aiservice-gateway",
-        "prometheus",
+    assert [places(peer) for peer in read.network.allow_from] == [
+        ("aiservice-operator", charts.NAMESPACE),
+        ("aiservice-gateway", charts.NAMESPACE),
+        ("prometheus", "monitoring"),
     ]
     assert read.leader_election == settings.LeaderElection()
     assert read.probes.port == 8080
@@ -85,11 +86,14 @@ def test_the_operator_reads_every_value(tmp_path: Path) -> None:
     assert read.download.allowed_hosts == ["minio.storage.svc", "*.corp.example", "10.1.0.0/16"]
     assert read.watch.labels == {"example.com/tier": "production"}
     assert read.roll_on_config_change is False
-    operator, gateway = read.network.allow_from
+    operator = read.network.allow_from[0]
     assert operator.pod_labels == {"app.kubernetes.io/name": "operator", "app.kubernetes.io/instance": DEFAULT.chart}
-    assert operator.namespace_labels == {"kubernetes.io/metadata.name": charts.NAMESPACE}
-    assert gateway.pod_labels == {"app.kubernetes.io/name": "gateway"}
-    assert gateway.namespace_labels == {"kubernetes.io/metadata.name": "aiservice-system"}
+    assert [places(peer) for peer in read.network.allow_from] == [
+        ("operator", charts.NAMESPACE),
+        ("aiservice-gateway", "gateways"),
+        ("prometheus", "observability"),
+        ("client", "shop"),
+    ]
     assert read.monitoring == settings.Monitoring(labels={"release": "prometheus"}, interval="15s")
     assert read.leader_election.name == "aiservice-operator"
     assert read.log.level == "DEBUG"
@@ -130,6 +134,28 @@ def test_the_rule_for_prometheus_adapter_serves_the_metric_that_the_autoscalers_
     assert query == f'sum({metric}{{pod="a"}}) by (pod)'
     runtime = REPOSITORY / "inference-images/runtime/src/aiservice_runtime/metrics.py"
     assert f'"{metric}"' in runtime.read_text()
+
+
+def test_every_profile_of_the_examples_is_in_the_chart(tmp_path: Path) -> None:
+    documents = [
+        document
+        for path in (REPOSITORY / "examples").rglob("*.yaml")
+        for document in yaml.safe_load_all(path.read_text())
+        if document["kind"] == "AIService"
+    ]
+    named = {document["spec"]["profile"] for document in documents if "profile" in document["spec"]}
+    assert named
+    assert named <= set(configuration(tmp_path).profiles)
+
+
+def places(peer: settings.Peer) -> tuple[str, str]:
+    return peer.pod_labels["app.kubernetes.io/name"], peer.namespace_labels["kubernetes.io/metadata.name"]
+
+
+def test_the_gateways_pods_may_reach_every_service(tmp_path: Path) -> None:
+    [gateway] = [pod for name, pod in charts.pods(template(GATEWAY)) if name.startswith("Deployment/")]
+    peers = configuration(tmp_path).network.allow_from
+    assert any(peer.pod_labels.items() <= gateway["metadata"]["labels"].items() for peer in peers)
 
 
 def test_the_cuda_flavour_is_for_engines_without_a_tag(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hf_xet  # type: ignore[import-untyped]  # it has no types
 import pytest
@@ -39,9 +40,15 @@ def streams(tmp_path_factory: pytest.TempPathFactory) -> tuple[XetStreams, Data]
     session = hf_xet.XetSession()
     with session.new_upload_commit(endpoint=endpoint) as commit:
         upload = commit.start_upload_bytes(DATA, name="model")
-    made = XetStreams({})
-    made._groups["route"] = session.new_download_stream_group(endpoint=endpoint)
-    return made, Data(upload.result().xet_info.hash)
+
+    class LocalStreams(XetStreams):
+        """The storage is found without asking the Hub."""
+
+        def connect(self, refresh_route: str) -> Any:
+            assert refresh_route == "route"
+            return hf_xet.XetSession().new_download_stream_group(endpoint=endpoint)
+
+    return LocalStreams({}), Data(upload.result().xet_info.hash)
 
 
 def test_a_file_is_streamed_from_any_offset(streams: tuple[XetStreams, Data]) -> None:
@@ -117,3 +124,10 @@ def test_a_stream_that_breaks_is_gone_on_with_over_http(tmp_path: Path) -> None:
 )
 def test_only_the_public_hub_is_served_by_it(endpoint: str, expected: bool) -> None:
     assert xet_serves(endpoint) is expected
+
+
+def test_a_storage_that_cannot_be_reached_is_given_up_soon() -> None:
+    with serving(FileServer()) as gone:
+        pass
+    with pytest.raises(StreamError, match="ConnectionError"):
+        list(XetStreams({}).open(Data("a" * 64, f"{gone.url}/token"), 100, 0))

@@ -52,6 +52,7 @@ def conditions(**said: tuple[str, str]) -> list[Condition]:
         (Kind.AISERVICE, {}, {"ModelReady": ("True", "Cached"), "Ready": ("Unknown", "Starting")}, []),
         (Kind.AISERVICE, {"Ready": ("Unknown", "Starting")}, {"Ready": ("True", "Serving")}, ["Ready"]),
         (Kind.AISERVICE, {"Ready": ("Unknown", "Starting")}, {"Ready": ("True", "Idle")}, ["Idle"]),
+        (Kind.AISERVICE, {"Ready": ("Unknown", "ScalingDown")}, {"Ready": ("True", "Suspended")}, ["Suspended"]),
         (Kind.AISERVICE, {"Ready": ("True", "Serving")}, {"Ready": ("True", "Serving")}, []),
         (Kind.AISERVICE, {"Ready": ("True", "Serving")}, {"Ready": ("Unknown", "RollingOut")}, []),
         (Kind.AISERVICE, {"Ready": ("Unknown", "Starting")}, {"Ready": ("False", "OOMKilled")}, ["Failed"]),

@@ -204,6 +204,16 @@ def test_a_pod_that_has_just_begun_to_wait_for_a_node_has_not_failed_yet() -> No
     assert settles_after([old], NOW) is None
 
 
+def test_a_pod_that_waits_for_another_to_make_room_has_not_failed() -> None:
+    """A pod that drains holds its GPU until it is gone, or has to be."""
+    waits = unschedulable(timedelta(minutes=1))
+    drains = pod("old", container_status(running={}), deletionTimestamp=timestamp(NOW + timedelta(seconds=20)))
+    assert of_pods([waits, drains], NOW) is None
+    assert settles_after([waits, drains], NOW) == 20 + SETTLE.total_seconds()
+    stuck = pod("old", container_status(running={}), deletionTimestamp=timestamp(NOW - timedelta(minutes=1)))
+    assert of_pods([waits, stuck], NOW) is not None
+
+
 def test_the_cause_is_told_and_not_its_consequence() -> None:
     crashed = pod("crashed", container_status(terminated={**ENDED, "finishedAt": timestamp(NOW - timedelta(hours=1))}))
     failure = of_pods([unschedulable(timedelta(minutes=1)), crashed], NOW)

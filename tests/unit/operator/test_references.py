@@ -99,7 +99,8 @@ def test_switched_off_nothing_is_read() -> None:
     server = Server(hub=secret(token="a"))
     found = references(server, enabled=False)
     assert asyncio.run(found.digest("team", "Secret", "hub", None)) == ""
-    assert asyncio.run(found.of_service("team", spec(engine=ENGINE))) == ""
+    assert asyncio.run(found.of_service("team", spec(engine=ENGINE))) is None, "pods stay as they are"
+    assert asyncio.run(found.of_service("team", spec())) == ""
     assert server.asked == []
 
 
@@ -112,8 +113,7 @@ def test_what_may_not_be_read_is_said_once(caplog: pytest.LogCaptureFixture) -> 
         assert asyncio.run(found.digest("team", "Secret", "hub", None)) == ""
     assert len(caplog.messages) == 1
     assert "rollOnConfigChange" in caplog.messages[0]
-    # What may be read counts all the same.
-    assert asyncio.run(found.of_service("team", spec(engine=ENGINE))) not in {"", None}
+    assert asyncio.run(found.of_service("team", spec(engine=ENGINE))) is None, "pods stay as they are"
 
 
 def test_a_failure_that_may_pass_is_none_of_an_answer() -> None:

@@ -67,6 +67,12 @@ def test_the_hand_over_is_done_once_and_again_if_it_was_cut_off() -> None:
     assert "replicas" not in changed.body["spec"]
 
 
+def test_scaled_to_none_by_hand_it_is_woken() -> None:
+    known = scaled_to(0)
+    assert applied(known, AUTO).hand_over == HandOver("uid-whisper", 2)
+    assert actions(scaled_to(1), AUTO) == {}
+
+
 def test_the_first_apply_has_nothing_to_hand_over() -> None:
     known = settled(service(spec=AUTO), cache=READY)
     assert applied(replace(known, deployment=None), AUTO).hand_over is None
@@ -162,7 +168,8 @@ def test_what_others_made_is_not_taken_away() -> None:
     assert known.autoscaler is not None
     body = known.autoscaler.body
     stranger = {"kind": "AIService", "name": "whisper", "uid": "uid-other", "controller": True}
-    for fields in ({"labels": {}, "ownerReferences": []}, {"ownerReferences": [stranger]}):
+    theirs: list[Json] = [{"labels": {}, "ownerReferences": []}, {"ownerReferences": [stranger]}]
+    for fields in theirs:
         others = live(Kind.AUTOSCALER, body, **fields)
         assert Kind.AUTOSCALER not in actions(replace(known, autoscaler=others), {})
     going = live(Kind.AUTOSCALER, body, deletionTimestamp=timestamp(NOW))

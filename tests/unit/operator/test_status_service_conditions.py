@@ -115,7 +115,7 @@ def test_what_the_autoscaler_has_set_is_what_is_wanted() -> None:
     ],
 )
 def test_the_autoscalers_own_words_show(state: dict[str, Json], expected: tuple[str, str], words: str) -> None:
-    found = told(status_of(scaled(AUTO, **state)), "Autoscaling")
+    found = told(status_of(scaled(AUTO, 2, **state)), "Autoscaling")
     assert found is not None
     assert found[:2] == expected
     assert words in found[2]

@@ -103,6 +103,8 @@ def fail(error: DownloadError, message_file: Path, stdout: TextIO) -> int:
     }
     if error.required_bytes is not None:
         fields["requiredBytes"] = error.required_bytes
+    if error.revision is not None:
+        fields["revision"] = error.revision
     write_event(stdout, "failed", **fields)
     write_termination_message(message_file, {"status": "failed", **fields})
     return EXIT_RETRYABLE if error.retryable else EXIT_FINAL

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from aiservice_downloader.client import HttpClient
+from aiservice_downloader.errors import DownloadError
 from aiservice_downloader.guard import Guard
 from aiservice_downloader.progress import Clock, Progress, Stop
 from aiservice_downloader.retry import Backoff, Patience
@@ -115,7 +116,11 @@ def publish(work: Work) -> Published:
             received = work.progress.received_bytes
             return Published(manifest.total_bytes, len(manifest.files), manifest.revision, received, repaired)
         plan = work.plan(revision)
-        fetched = work.obtain(plan)
+        try:
+            fetched = work.obtain(plan)
+        except DownloadError as error:
+            error.revision = plan.revision
+            raise
         work.volume.publish(source, plan.revision, fetched)
     return Published(
         sum(file.size for file in fetched),

@@ -42,6 +42,8 @@ class DownloadError(Exception):
         self.message = message
         self.required_bytes = required_bytes
         self.retryable = reason in RETRYABLE if retryable is None else retryable
+        self.revision: str | None = None
+        """What the source's revision was resolved to, if it came so far."""
 
 
 def download_error_in(error: BaseException) -> DownloadError | None:

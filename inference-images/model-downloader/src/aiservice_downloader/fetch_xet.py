@@ -10,12 +10,20 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from hf_xet import XetDownloadStreamGroup, XetFileInfo, XetSession  # type: ignore[import-untyped]  # it has no types
+from hf_xet import XetConfig, XetDownloadStreamGroup, XetFileInfo, XetSession  # type: ignore[import-untyped]  # it has no types
 from huggingface_hub import constants
 
 from aiservice_downloader.errors import StreamError
 
 _PUBLIC_HUB = "https://huggingface.co"
+_CONFIG = {
+    "telemetry.enabled": False,
+    # Where the storage cannot be reached though the Hub can, HTTP should be taken soon.
+    "client.connect_timeout": "15s",
+    "client.read_timeout": "60s",
+    "client.retry_max_attempts": 2,
+    "client.retry_max_duration": "60s",
+}
 
 
 class FileData(Protocol):
@@ -45,7 +53,6 @@ class XetStreams:
             private: Headers that get tokens for the storage from the Hub.
         """
         self._private = dict(private)
-        self._session = XetSession()
         self._groups: dict[str, XetDownloadStreamGroup] = {}
         self._lock = threading.Lock()
 
@@ -58,17 +65,22 @@ class XetStreams:
         if data is None:
             raise StreamError("The Hub's chunk storage does not have the file")
         try:
-            stream = self._group(data.refresh_route).download_stream(
-                XetFileInfo(data.file_hash, size), start=start, end=size
-            )
-            yield from stream
+            group = self._group(data.refresh_route)
+            yield from group.download_stream(XetFileInfo(data.file_hash, size), start=start, end=size)
         except Exception as error:  # the library raises what it likes, and HTTP serves as well
+            with self._lock:
+                self._groups.pop(data.refresh_route, None)  # one that has failed fails for other files too
             raise StreamError(f"The Hub's chunk storage failed ({type(error).__name__})") from error
 
     def _group(self, refresh_route: str) -> XetDownloadStreamGroup:
+        """The connections to the storage, shared by all files of the repository."""
         with self._lock:
             if refresh_route not in self._groups:
-                self._groups[refresh_route] = self._session.new_download_stream_group(
-                    token_refresh_url=refresh_route, token_refresh_headers=self._private
-                )
+                self._groups[refresh_route] = self.connect(refresh_route)
             return self._groups[refresh_route]
+
+    def connect(self, refresh_route: str) -> XetDownloadStreamGroup:
+        """Connects to the storage that the Hub names at this address, with a token from there."""
+        return XetSession(XetConfig().with_config(_CONFIG)).new_download_stream_group(
+            token_refresh_url=refresh_route, token_refresh_headers=self._private
+        )

@@ -27,7 +27,7 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 _CHALLENGE = re.compile(
-    r'(?:^|[,\s])(?P<scheme>Bearer|Basic)\s+(?P<fields>(?:[a-z_]+="[^"]*"(?:\s*,\s*)?)*)', re.IGNORECASE
+    r'(?:^|(?<=[,\s]))(?P<scheme>Bearer|Basic)\s+(?P<fields>(?:[a-z_]+="[^"]*"(?:\s*,\s*)?)*)', re.IGNORECASE
 )
 _FIELD = re.compile(r'([a-z_]+)="([^"]*)"', re.IGNORECASE)
 _TOKEN_SECONDS = 60.0  # what a token lasts that does not say

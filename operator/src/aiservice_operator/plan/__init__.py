@@ -1,6 +1,7 @@
 """What to do: desired compared with observed. Pure; a plan is data."""
 
 from aiservice_operator.plan.actions import Action, Apply, Delete, Refusal
+from aiservice_operator.plan.bodies import Bodies
 from aiservice_operator.plan.cache import plan_cache
 from aiservice_operator.plan.download import CachePlan, CacheView
 from aiservice_operator.plan.service import ServicePlan, ServiceView, plan_service
@@ -9,6 +10,7 @@ from aiservice_operator.refusals import Rejection
 __all__ = [
     "Action",
     "Apply",
+    "Bodies",
     "CachePlan",
     "CacheView",
     "Delete",

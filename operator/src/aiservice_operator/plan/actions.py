@@ -73,7 +73,8 @@ def ensure(
         return (Apply(identity, body, "missing", owner),)
     if live.meta.deleting:
         return ()  # it comes back when it is gone
-    if (where := differs(body, live.body)) is not None:
+    where = differs(body, live.body) or ("spec.replicas" if hand_over is not None else None)
+    if where is not None:
         return (Apply(identity, body, f"{where} is not as wanted", hand_over=hand_over),)
     return ()
 

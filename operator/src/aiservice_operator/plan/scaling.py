@@ -40,15 +40,17 @@ def scaling(spec: AIServiceSpec) -> Scaling:
 
 
 def hand_over(spec: AIServiceSpec, live: Child | None) -> HandOver | None:
-    """Returns what is to be done before an autoscaler takes over; None where it has, or there is nothing yet.
+    """Returns what is to be done before an autoscaler can work; None where it can, or there is nothing yet.
 
-    The pods that run stay, as far as the autoscaler would let them; it never wakes a Deployment of none by itself.
+    The pods that run stay, as far as the autoscaler would let them. It never wakes a Deployment of none by itself, be
+    it that the service was suspended or that somebody scaled it by hand.
     """
     if spec.autoscaling is None or scaling(spec) is not Scaling.AUTOSCALED or live is None:
         return None
-    if live.meta.annotations.get(names.SCALING_ANNOTATION) == Scaling.AUTOSCALED:
+    count = rollout(live).wanted
+    if count > 0 and live.meta.annotations.get(names.SCALING_ANNOTATION) == Scaling.AUTOSCALED:
         return None
-    return HandOver(live.meta.uid, _within(spec.autoscaling, rollout(live).wanted))
+    return HandOver(live.meta.uid, _within(spec.autoscaling, count))
 
 
 def _within(limits: Autoscaling, count: int) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 
 from pydantic import BaseModel
 
@@ -23,11 +23,12 @@ from aiservice_operator.desired.workload import template_digest, workload
 from aiservice_operator.engines import Engine, choose_engine
 from aiservice_operator.kinds import Apis, Json, Kind
 from aiservice_operator.names import source_digest
-from aiservice_operator.observed import Cache, Child, Service, mounted_digest, mounted_references
+from aiservice_operator.observed import Cache, Child, Meta, Service, mounted_digest, mounted_references
 from aiservice_operator.plan.actions import Action, ensure, remove
+from aiservice_operator.plan.bodies import Bodies
 from aiservice_operator.plan.scaling import hand_over, may_scale_down, scaling, stated_replicas
 from aiservice_operator.plan.surge import Decision, Question, decide, revised_at
-from aiservice_operator.refusals import Rejection
+from aiservice_operator.refusals import Rejection, missing_api
 from aiservice_operator.settings import Settings
 
 PUBLISHED_FOLDER = "model"
@@ -83,11 +84,18 @@ class ServicePlan:
     """When something is to be decided anew even if nothing happens."""
 
 
-def plan_service(view: ServiceView, settings: Settings, now: datetime) -> ServicePlan:
+def plan_service(view: ServiceView, settings: Settings, now: datetime, bodies: Bodies | None = None) -> ServicePlan:
     """Decides what to do for an AIService.
 
     What serves keeps serving: a spec that is rejected, or a model that is not cached yet, changes nothing.
+
+    Args:
+        view: What is known.
+        settings: The operator's configuration.
+        now: The time.
+        bodies: What was built before, for the same configuration; None: everything is built.
     """
+    bodies = bodies or Bodies()
     spec, meta = view.service.spec, view.service.meta
     if spec is None:
         return ServicePlan(
@@ -99,78 +107,122 @@ def plan_service(view: ServiceView, settings: Settings, now: datetime) -> Servic
     mount = choose_mount(view)
     if meta.deleting or mount is None:
         return ServicePlan((), precision=engine.precision)
-    companions = _companions(view, spec, settings)
+    companions = _companions(view, spec, settings, bodies)
     # Pods are refused while their ServiceAccount is missing, and tried again later and later.
     if view.account is None or view.endpoint is None:
         return ServicePlan(companions, precision=engine.precision)
-    plan = _plan_pods(view, spec, engine, mount, now)
+    pods = _Pods(view.service.meta, spec, engine, mount, _references(view), bodies)
+    plan = _plan_pods(view, pods, now)
     return replace(plan, actions=(*companions, *plan.actions))
 
 
 def _engine(view: ServiceView, spec: AIServiceSpec, settings: Settings) -> Engine | Rejection:
-    if spec.resource_claims and not view.apis.dynamic_resources:
-        return Rejection(
-            "NoDynamicResources",
-            "this cluster does not serve resource.k8s.io, which spec.resourceClaims needs: choose a profile or set "
-            "spec.gpu instead, or enable dynamic resource allocation in the cluster",
-        )
-    return choose_engine(spec, settings, view.cache.spec if view.cache is not None else None)
+    return missing_api(spec, view.apis) or choose_engine(
+        spec, settings, view.cache.spec if view.cache is not None else None
+    )
 
 
-def _companions(view: ServiceView, spec: AIServiceSpec, settings: Settings) -> tuple[Action, ...]:
+def _companions(view: ServiceView, spec: AIServiceSpec, settings: Settings, bodies: Bodies) -> tuple[Action, ...]:
     """Everything but the Deployment, each by itself: made where it is wanted, taken away where it is not."""
     meta = view.service.meta
     scale_down = may_scale_down(spec, view.deployment, view.pods)
-    optional: list[tuple[Kind, BaseModel | Json | None, Child | None]] = [
-        (Kind.NETWORK_POLICY, network_policy(meta, spec, settings), view.policy),
-        (Kind.DISRUPTION_BUDGET, disruption_budget(meta, spec), view.budget),
-        (Kind.AUTOSCALER, autoscaler(meta, spec, scale_down=scale_down), view.autoscaler),
-    ]
-    if view.apis.pod_monitors:
-        optional.append((Kind.POD_MONITOR, pod_monitor(meta, spec, settings), view.monitor))
+
+    def step(kind: Kind, live: Child | None, build: Callable[[], BaseModel | Json | None]) -> tuple[Action, ...]:
+        key = (kind, meta.uid, meta.generation, scale_down)
+        body = bodies.get(key, lambda: wire(built) if (built := build()) is not None else None)
+        return remove(live, meta) if body is None else ensure(kind, body, live, meta)
+
     return (
-        *ensure(Kind.SERVICE_ACCOUNT, wire(service_account(meta)), view.account, meta),
-        *ensure(Kind.SERVICE, wire(desired_service(meta, spec.tasks)), view.endpoint, meta),
+        *step(Kind.SERVICE_ACCOUNT, view.account, lambda: service_account(meta)),
+        *step(Kind.SERVICE, view.endpoint, lambda: desired_service(meta, spec.tasks)),
+        *step(Kind.NETWORK_POLICY, view.policy, lambda: network_policy(meta, spec, settings)),
+        *step(Kind.DISRUPTION_BUDGET, view.budget, lambda: disruption_budget(meta, spec)),
+        *step(Kind.AUTOSCALER, view.autoscaler, lambda: autoscaler(meta, spec, scale_down=scale_down)),
         *(
-            action
-            for kind, built, live in optional
-            for action in (remove(live, meta) if built is None else ensure(kind, wire(built), live, meta))
+            step(Kind.POD_MONITOR, view.monitor, lambda: pod_monitor(meta, spec, settings))
+            if view.apis.pod_monitors
+            else ()
         ),
     )
 
 
-def _plan_pods(view: ServiceView, spec: AIServiceSpec, engine: Engine, mount: Mount, now: datetime) -> ServicePlan:
+@dataclass(frozen=True, slots=True)
+class _Pods:
+    """What the Deployment of a service is built from."""
+
+    meta: Meta
+    spec: AIServiceSpec
+    engine: Engine
+    mount: Mount
+    references: str
+    bodies: Bodies
+
+    def body(self, *, surge: bool) -> Json:
+        """Returns the Deployment, without what is noted on it."""
+        return self._kept(
+            (surge,),
+            lambda: body_of(
+                workload(
+                    self.meta,
+                    self.spec,
+                    self.mount,
+                    self.engine,
+                    surge=surge,
+                    replicas=stated_replicas(self.spec),
+                    references=self.references,
+                )
+            ),
+        )
+
+    def noted(self, decision: Decision) -> Json:
+        """Returns the body to apply: the Deployment, with what was decided about it."""
+
+        def build() -> Json:
+            body = self.body(surge=decision.surge)
+            notes = {
+                names.SCALING_ANNOTATION: scaling(self.spec).value,
+                names.ROLLOUT_ANNOTATION: decision.model_dump_json(),
+            }
+            annotations = {**body["metadata"]["annotations"], **notes}
+            return wire({**body, "metadata": {**body["metadata"], "annotations": annotations}})
+
+        return self._kept((decision,), build)
+
+    def _kept(self, key: tuple[Hashable, ...], build: Callable[[], Json]) -> Json:
+        # The engine follows from the spec and the configuration, save for what fits the model.
+        origin = (self.meta.uid, self.meta.generation, self.engine.precision, self.mount, self.references)
+        return self.bodies.get((Kind.DEPLOYMENT, *origin, *key), build)
+
+
+def _references(view: ServiceView) -> str:
+    """The hash of what pods take values from; where it cannot be told, as it is on those that there are."""
+    if view.references is not None:
+        return view.references
+    return mounted_references(view.deployment) if view.deployment is not None else ""
+
+
+def _plan_pods(view: ServiceView, pods: _Pods, now: datetime) -> ServicePlan:
     """The plan for the Deployment, which needs to know how a rollout would replace pods."""
-    meta, live = view.service.meta, view.deployment
-    references = view.references
-    if references is None:  # something is missing just now: pods stay as they are
-        references = mounted_references(live) if live is not None else ""
-    build = partial(workload, meta, spec, mount, engine, replicas=stated_replicas(spec), references=references)
-    body = body_of(build(surge=True))
+    meta, spec, live = pods.meta, pods.spec, view.deployment
+    wanted = pods.body(surge=True)
     question = Question(
         spec=spec,
-        hardware=engine.hardware,
-        template=template_digest(body),
-        pod=body["spec"]["template"]["spec"],
+        hardware=pods.engine.hardware,
+        template=template_digest(wanted),
+        pod=wanted["spec"]["template"]["spec"],
         live=live,
         pods=view.pods,
         capacity=view.capacity,
-        beside=(meta.namespace, mount.cache) if mount.one_node else None,
+        beside=(meta.namespace, pods.mount.cache) if pods.mount.one_node else None,
     )
-    decision = decide(question, now)
+    decision, precision, one_node = decide(question, now), pods.engine.precision, pods.mount.one_node
     if decision is None:
-        return ServicePlan((), precision=engine.precision, one_node=mount.one_node, needs_capacity=True)
-    if not decision.surge:
-        body = body_of(build(surge=False))
-    body["metadata"]["annotations"] |= {
-        names.SCALING_ANNOTATION: scaling(spec).value,
-        names.ROLLOUT_ANNOTATION: decision.model_dump_json(),
-    }
+        return ServicePlan((), precision=precision, one_node=one_node, needs_capacity=True)
     return ServicePlan(
-        ensure(Kind.DEPLOYMENT, wire(body), live, meta, hand_over(spec, live)),
-        precision=engine.precision,
+        ensure(Kind.DEPLOYMENT, pods.noted(decision), live, meta, hand_over(spec, live)),
+        precision=precision,
         rollout=decision,
-        one_node=mount.one_node,
+        one_node=one_node,
         again_at=revised_at(decision, question),
     )
 

@@ -46,7 +46,7 @@ def _inactive(facts: ServiceFacts, scaling: Autoscaling, active: Json) -> Check:
         "metrics-server has to be installed in the cluster"
         if scaling.metric is ScalingMetric.CPU
         else "Prometheus has to read the pods' metrics, and an adapter such as prometheus-adapter to serve "
-        "aiservice_requests_in_flight in the custom metrics API, as docs/operator.md says; or set "
+        "aiservice_requests_in_flight in the custom metrics API, as docs/install.md says; or set "
         "spec.autoscaling.metric to CPU"
     )
     return no("MetricMissing", f"the number of pods stays as it is: {remedy}. {message}")

@@ -60,13 +60,12 @@ def service_facts(
 
 
 def _wanted(spec: AIServiceSpec | None, state: Rollout | None) -> int:
-    """What the spec states, and else what the autoscaler has set."""
+    """What the spec states, and else what the autoscaler has set, or will set as soon as it looks."""
     stated = stated_replicas(spec) if spec is not None else None
     if stated is not None:
         return stated
-    if state is not None:
-        return state.wanted
-    return spec.autoscaling.min if spec is not None and spec.autoscaling is not None else 1
+    least = spec.autoscaling.min if spec is not None and spec.autoscaling is not None else 1
+    return max(least, state.wanted) if state is not None else least
 
 
 def _failure(
