@@ -194,6 +194,8 @@ def lean(kind: Kind, body: Json) -> Json:
     if kind is not Kind.POD:
         unread = _TYPE | {"status"} if kind in _STATUS_UNREAD else _TYPE
         kept = {key: value for key, value in body.items() if key not in unread}
+        if kind is Kind.AUTOSCALER:  # it measures every few seconds, which concerns nobody
+            kept["status"] = {"conditions": body.get("status", {}).get("conditions", [])}
         return {**kept, "metadata": metadata}
     spec: Json = {"nodeName": body["spec"].get("nodeName", "")}
     for field in ("initContainers", "containers"):

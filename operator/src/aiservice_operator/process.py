@@ -115,6 +115,7 @@ class Operator:
             metrics=self._metrics,
             notify=self._notify,
             reporter=identity.name if identity is not None else "aiservice-operator",
+            busy=lambda: len(self._queue) > 0 or self._queue.working > _WORKERS // 2,
             clock=clocks.wall,
         )
         self._metrics.gauge("queue_depth", "Keys that wait to be reconciled.", lambda: len(self._queue))
