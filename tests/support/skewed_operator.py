@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
 
@@ -25,10 +25,10 @@ def _skew(which: int) -> float:
     return float(SKEW.read_text().split()[which])
 
 
-def _poisoned(view: ServiceView, settings: Settings) -> ServicePlan:
+def _poisoned(view: ServiceView, settings: Settings, now: datetime) -> ServicePlan:
     if view.service.meta.name.startswith("poisoned"):
         raise KeyError("poison")
-    return plan_service(view, settings)
+    return plan_service(view, settings, now)
 
 
 if __name__ == "__main__":

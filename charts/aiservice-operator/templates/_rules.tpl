@@ -5,7 +5,7 @@
   verbs: [list, watch]
 - apiGroups: [aiservice.dev]
   resources: [modelcaches]
-  verbs: [list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [aiservice.dev]
   resources: [aiservices/status, modelcaches/status]
   verbs: [patch]

@@ -15,7 +15,8 @@ from aiservice_operator.kinds import Json
 
 _REQUEST_SECONDS = 30
 _FROM_SERVER = re.compile(r"^Error from server(?: \((\w+)\))?: (.*)", re.DOTALL)
-_UNDECLARED = re.compile(r"^failed to create typed patch object \([^)]*\): \.?")
+_WHERE = re.compile(r'^error when (?:creating|replacing) "STDIN": ')
+_UNKNOWN_FIELD = re.compile(r"^.*strict decoding error: ", re.DOTALL)
 _INVALID = re.compile(r"^The \w+ \"[^\"]*\" is invalid: ?(.*)", re.DOTALL)
 
 
@@ -41,29 +42,26 @@ class Kubectl:
         found: Json = json.loads(self._run("get", "--raw", target, f"--request-timeout={_REQUEST_SECONDS}s"))
         return found
 
-    def dry_run(self, manifest: Json, namespace: str) -> Json:
-        """Returns the object as the API server would store it; nothing is stored.
+    def dry_run(self, manifest: Json, namespace: str) -> None:
+        """Lets the API server judge an object, as one that is new or takes the place of the one that is there.
+
+        An apply would be merged with the fields of the live object, and so be judged by what is in neither. Nothing is
+        stored.
 
         Raises:
             RefusedError: it would not be accepted; the message says why, field by field.
             ClusterError: the API server could not be asked.
         """
-        stored: Json = json.loads(
-            self._run(
-                "apply",
-                "--server-side",
-                "--dry-run=server",
-                # Only what it would be is asked for, not whose its fields are.
-                "--force-conflicts",
-                "--field-manager=kubectl-ais",
-                f"--namespace={namespace}",
-                f"--request-timeout={_REQUEST_SECONDS}s",
-                "--output=json",
-                "--filename=-",
-                stdin=json.dumps(manifest),
-            )
-        )
-        return stored
+        try:
+            self._judge("create", manifest, namespace)
+        except RefusedError as refused:
+            if refused.reason != "AlreadyExists":
+                raise
+            self._judge("replace", manifest, namespace)
+
+    def _judge(self, verb: str, manifest: Json, namespace: str) -> None:
+        where = [f"--namespace={namespace}", f"--request-timeout={_REQUEST_SECONDS}s", "--filename=-"]
+        self._run(verb, "--dry-run=server", "--validate=strict", *where, stdin=json.dumps(manifest))
 
     def pass_through(self, arguments: Sequence[str]) -> int:
         """Runs kubectl on the user's terminal and returns its exit code."""
@@ -94,7 +92,7 @@ def error(said: str) -> ClusterError:
     words = "\n".join(line for line in said.strip().splitlines() if not line.startswith("Warning: "))
     words = words.removeprefix("error: ")
     if found := _FROM_SERVER.match(words):
-        return RefusedError(_UNDECLARED.sub("", found[2]), found[1] or "")
+        return RefusedError(_UNKNOWN_FIELD.sub("", _WHERE.sub("", found[2])), found[1] or "")
     if found := _INVALID.match(words):
         return RefusedError(found[1], "Invalid")
     return ClusterError(f"the cluster could not be asked; kubectl says: {words}")

@@ -122,11 +122,15 @@ def room_for(pod: Json, nodes: Sequence[Node], beside: tuple[str, str] | None = 
             if node.usable
             and (not bound or node.name in bound)
             and all(node.free.get(resource, Decimal()) >= amount for resource, amount in wanted.items() if amount > 0)
-            and _chosen(pod, node)
-            and all(_tolerated(taint, pod.get("tolerations") or ()) for taint in node.taints)
+            and allows(pod, node)
         ),
         None,
     )
+
+
+def allows(pod: Json, node: Node) -> bool:
+    """Whether the labels and taints of a node let a pod onto it, be there room or not."""
+    return _chosen(pod, node) and all(_tolerated(taint, pod.get("tolerations") or ()) for taint in node.taints)
 
 
 def _chosen(pod: Json, node: Node) -> bool:

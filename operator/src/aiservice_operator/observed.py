@@ -182,6 +182,8 @@ def lean(kind: Kind, body: Json) -> Json:
     metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
     if kind is not Kind.POD:
         kept = {key: value for key, value in body.items() if key not in _TYPE}
+        if kind is Kind.AUTOSCALER:  # it measures every few seconds, which concerns nobody
+            kept["status"] = {"conditions": body.get("status", {}).get("conditions", [])}
         return {**kept, "metadata": metadata}
     spec: Json = {"nodeName": body["spec"].get("nodeName", "")}
     for field in ("initContainers", "containers"):

@@ -19,7 +19,7 @@ OPERATOR: Rights = {
         "aiservices.aiservice.dev": ("list", "watch"),
         "aiservices.aiservice.dev/status": ("patch",),
         "aiservices.aiservice.dev/finalizers": ("update",),
-        "modelcaches.aiservice.dev": ("list", "watch", "create", "patch", "delete"),
+        "modelcaches.aiservice.dev": ("get", "list", "watch", "create", "patch", "delete"),
         "modelcaches.aiservice.dev/status": ("patch",),
         "modelcaches.aiservice.dev/finalizers": ("update",),
         "jobs.batch": (*APPLIED, "delete"),

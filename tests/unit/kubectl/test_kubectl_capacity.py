@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from aiservice_kubectl.planning.capacity import Need, Node, allows, nodes, place, requested
+from aiservice_kubectl.planning.capacity import Need, Room, place, rooms
 from aiservice_kubectl.planning.cost import monthly, total
+from aiservice_operator import names
+from aiservice_operator.capacity import read_nodes
 from aiservice_operator.kinds import Json
 from aiservice_operator.settings import Price
 
@@ -30,37 +32,20 @@ def node(name: str = "a", gpus: int = 2, **fields: Any) -> Json:
 
 
 def pod(node_name: str, gpus: int = 1, phase: str = "Running") -> Json:
-    return {"spec": {"nodeName": node_name, **pod_spec(gpus)}, "status": {"phase": phase}}
+    metadata: Json = {"name": "p", "namespace": "team"}
+    return {"metadata": metadata, "spec": {"nodeName": node_name, **pod_spec(gpus)}, "status": {"phase": phase}}
+
+
+def nodes(bodies: list[Json], pods: list[Json]) -> tuple[Room, ...]:
+    return rooms(read_nodes(bodies, pods))
 
 
 def pod_spec(gpus: int = 1, **fields: Any) -> Json:
     return {"containers": [{"resources": {"limits": {GPU: str(gpus)}, "requests": {"cpu": "1"}}}], **fields}
 
 
-def need(pods: int, most: int | None = None, *, one_node: bool = False, **fields: Any) -> Need:
-    spec = pod_spec(**fields)
-    return Need(pods, pods if most is None else most, requested(spec), spec, one_node)
-
-
-def test_a_limit_is_a_request_and_sidecars_count() -> None:
-    spec = {
-        "containers": [
-            {"resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "2", "memory": "1Gi", GPU: 1}}},
-            {"resources": {"requests": {"cpu": "250m"}}},
-            {},
-        ],
-        "initContainers": [
-            {"resources": {"requests": {"cpu": "3"}}},
-            {"restartPolicy": "Always", "resources": {"requests": {"memory": "1Gi"}}},
-        ],
-        "overhead": {"memory": "64Mi"},
-    }
-    assert requested(spec) == {
-        "pods": 1,
-        "cpu": 3,
-        "memory": Decimal(2 * 1024**3 + 64 * 1024**2),
-        GPU: 1,
-    }
+def need(pods: int, most: int | None = None, beside: tuple[str, str] | None = None) -> Need:
+    return Need(pods, pods if most is None else most, pod_spec(), beside)
 
 
 def test_pods_that_have_ended_hold_nothing() -> None:
@@ -73,9 +58,11 @@ def test_pods_that_have_ended_hold_nothing() -> None:
 def test_pods_take_from_each_other() -> None:
     available = nodes([node("a", 2), node("b", 2)], [pod("a")])
     first = place(need(2), available)
-    assert (first.placed, first.matching, first.free[GPU], first.short) == (2, 2, 3, ())
+    assert (first.placed, first.matching, first.short) == (2, 2, ())
+    assert first.free[GPU] == 3
     second = place(need(2), available)
-    assert (second.placed, second.free[GPU], second.short) == (1, 1, (GPU,))
+    assert (second.placed, second.short) == (1, (GPU,))
+    assert second.free[GPU] == 1
 
 
 def test_what_an_autoscaler_may_ask_for_is_counted_and_not_taken() -> None:
@@ -87,8 +74,8 @@ def test_what_an_autoscaler_may_ask_for_is_counted_and_not_taken() -> None:
 
 def test_pods_that_share_a_volume_need_one_node() -> None:
     bodies = [node("a", 1), node("b", 2)]
-    assert place(need(3, one_node=True), nodes(bodies, [])).placed == 2
-    assert place(need(2, 5, one_node=True), nodes(bodies, [])).possible == 2
+    assert place(need(3, beside=("team", "mc-1")), nodes(bodies, [])).placed == 2
+    assert place(need(2, 5, beside=("team", "mc-1")), nodes(bodies, [])).possible == 2
     assert place(need(3), nodes(bodies, [])).placed == 3
 
 
@@ -97,7 +84,8 @@ def test_pods_that_share_a_volume_need_one_node() -> None:
 )
 def test_nodes_that_take_no_pods(bad: Json) -> None:
     found = place(need(1), nodes([node(**bad)], []))
-    assert (found.placed, found.matching, found.free[GPU]) == (0, 0, 0)
+    assert (found.placed, found.matching) == (0, 0)
+    assert found.free[GPU] == 0
 
 
 def test_more_pods_than_there_are_never_make_room() -> None:
@@ -106,64 +94,12 @@ def test_more_pods_than_there_are_never_make_room() -> None:
     assert place(need(1), overfull).free[GPU] == 0
 
 
-@pytest.mark.parametrize(
-    ("toleration", "passes"),
-    [
-        ({"operator": "Exists"}, True),
-        ({"key": GPU, "operator": "Exists"}, True),
-        ({"key": GPU, "operator": "Exists", "effect": "NoSchedule"}, True),
-        ({"key": GPU, "value": "present"}, True),
-        ({"key": GPU, "operator": "Equal", "value": "other"}, False),
-        ({"key": GPU, "operator": "Exists", "effect": "NoExecute"}, False),
-        ({"key": "other", "operator": "Exists"}, False),
-    ],
-)
-def test_tolerations(toleration: Json, passes: bool) -> None:
-    assert allows(Node("a", {}, [TAINT], usable=True), {"tolerations": [toleration]}) is passes
-
-
-def test_a_taint_that_only_prefers_stops_nothing() -> None:
-    assert allows(Node("a", {}, [{**TAINT, "effect": "PreferNoSchedule"}], usable=True), {})
-
-
-@pytest.mark.parametrize(
-    ("requirement", "passes"),
-    [
-        ({"key": "gpu", "operator": "In", "values": ["l4", "t4"]}, True),
-        ({"key": "gpu", "operator": "NotIn", "values": ["l4"]}, False),
-        ({"key": "gpu", "operator": "Exists"}, True),
-        ({"key": "gpu", "operator": "DoesNotExist"}, False),
-        ({"key": "spot", "operator": "DoesNotExist"}, True),
-        ({"key": "spot", "operator": "NotIn", "values": ["yes"]}, True),
-        ({"key": "gib", "operator": "Gt", "values": ["20"]}, True),
-        ({"key": "gib", "operator": "Lt", "values": ["20"]}, False),
-        ({"key": "gpu", "operator": "Gt", "values": ["20"]}, False),
-    ],
-)
-def test_required_affinity(requirement: Json, passes: bool) -> None:
-    term = {"matchExpressions": [requirement]}
-    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
-    found = Node("a", {"gpu": "l4", "gib": "24"}, [], usable=True)
-    assert allows(found, {"affinity": {"nodeAffinity": required}}) is passes
-
-
-def test_terms_are_alternatives_and_fields_count() -> None:
-    def term(name: str) -> Json:
-        return {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}
-
-    def allowed(*terms: Json) -> bool:
-        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": list(terms)}}
-        return allows(Node("a", {}, [], usable=True), {"affinity": {"nodeAffinity": required}})
-
-    assert allowed(term("b"), term("a"))
-    assert not allowed(term("b"))
-    assert not allowed({})
-
-
-def test_node_selectors() -> None:
-    found = Node("a", {"zone": "x"}, [], usable=True)
-    assert allows(found, {"nodeSelector": {"zone": "x"}})
-    assert not allows(found, {"nodeSelector": {"zone": "y"}})
+def test_a_volume_that_is_mounted_already_decides_the_node() -> None:
+    user = pod("b", 1)
+    user["metadata"]["labels"] = {names.CACHE_LABEL: "mc-1"}
+    available = nodes([node("a", 4), node("b", 2)], [user])
+    assert place(need(2, beside=("team", "mc-1")), available).placed == 1
+    assert place(need(2, beside=("other", "mc-1")), available).placed == 2
 
 
 def test_costs_are_summed_by_currency() -> None:

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 
 from aiservice_api.v1alpha1 import ModelCache
-from aiservice_kubectl.planning.capacity import Node, nodes
+from aiservice_kubectl.planning.capacity import Room, rooms
 from aiservice_kubectl.planning.children import Child
-from aiservice_kubectl.planning.examine import examine_cache, examine_service
+from aiservice_kubectl.planning.examine import examine_cache, examine_service, unserved
 from aiservice_kubectl.planning.manifests import Document
 from aiservice_kubectl.planning.render import render
 from aiservice_kubectl.planning.report import Report, Summary
 from aiservice_kubectl.planning.survey import Survey
 from aiservice_kubectl.text import Paint
 from aiservice_operator import names
-from aiservice_operator.kinds import Json
+from aiservice_operator.capacity import read_nodes
+from aiservice_operator.kinds import Apis, Json
 from aiservice_operator.settings import Settings
 from support.manifests import ABSENT, Change, ai_service, model_cache
 from support.operator_objects import cache, condition, service
@@ -39,7 +40,7 @@ SETTINGS = Settings.model_validate(
 )
 
 
-def gpu_node(name: str = "a", gpus: int = 2) -> Node:
+def gpu_node(name: str = "a", gpus: int = 2) -> Room:
     body = {
         "metadata": {"name": name, "labels": {"gpu": "l4"}},
         "status": {
@@ -47,7 +48,7 @@ def gpu_node(name: str = "a", gpus: int = 2) -> Node:
             "conditions": [{"type": "Ready", "status": "True"}],
         },
     }
-    return nodes([body], [])[0]
+    return rooms(read_nodes([body], []))[0]
 
 
 def document(body: Json) -> Document:
@@ -55,7 +56,7 @@ def document(body: Json) -> Document:
 
 
 def examined(*changes: Change, cluster: Survey | None = None, caches: Any = None) -> Report:
-    around = cluster or Survey(True, nodes=(gpu_node(),))
+    around = cluster or Survey(True, rooms=(gpu_node(),))
     return examine_service(document(ai_service(*changes)), SETTINGS, around, caches or {})
 
 
@@ -106,12 +107,20 @@ def test_what_matters_about_a_child(change: Change, kind: str, facts: str) -> No
 
 
 def test_what_is_not_made() -> None:
-    around = Survey(True, nodes=(gpu_node(),), pod_monitors=False)
+    around = Survey(True, rooms=(gpu_node(),), apis=Apis())
     report = examined(("spec.suspend", True), ("spec.network", {"restrict": False}), cluster=around)
     kinds = [child.kind for child in report.children]
     assert kinds == ["ModelCache", "ServiceAccount", "Service", "Deployment"]
     assert fit(report) == (True, "no pod runs")
     assert str(report.cost) == "0 USD"
+
+
+def test_devices_are_refused_where_the_cluster_does_not_serve_their_api() -> None:
+    claims = ("spec.resourceClaims", [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}])
+    refused = examined(claims, cluster=Survey(True, rooms=(), apis=Apis())).refused
+    assert len(refused) == 1
+    assert refused[0].startswith("NoDynamicResources: this cluster does not serve resource.k8s.io")
+    assert not examined(claims, cluster=Survey(True, rooms=(), apis=Apis(dynamic_resources=True))).refused
 
 
 def test_a_cache_that_is_there_is_not_downloaded_again() -> None:
@@ -120,7 +129,7 @@ def test_a_cache_that_is_there_is_not_downloaded_again() -> None:
         ModelCache.model_validate({**body, "kind": "ModelCache", "spec": body["spec"]["model"]}).spec
     )
     done = cache(name, body["spec"]["model"], status={"conditions": [condition("Ready", "True", "Cached")]})
-    around = Survey(True, services=(service("whisper"),), caches=(done,), nodes=())
+    around = Survey(True, services=(service("whisper"),), caches=(done,), rooms=())
     report = examined(cluster=around)
     assert report.exists is True
     assert report.children[0].facts.endswith("; cached")
@@ -166,22 +175,22 @@ def test_whether_it_fits_now() -> None:
         "(storage.accessMode): needs 3 x nvidia.com/gpu; free now 2 x nvidia.com/gpu on 1 matching node; short of "
         "nvidia.com/gpu"
     )
-    assert "no node that is Ready" in fit(examined(cluster=Survey(True, nodes=())))[1]
+    assert "no node that is Ready" in fit(examined(cluster=Survey(True, rooms=())))[1]
     assert fit(examined(cluster=Survey(False)))[0] is None
     claims = ("spec.resourceClaims", [{"name": "gpu", "resourceClaimName": "mine"}])
     assert fit(examined(claims))[0] is None
 
 
 def test_a_shared_volume_lets_pods_spread() -> None:
-    around = Survey(True, nodes=(gpu_node("a", 1), gpu_node("b", 2)))
+    around = Survey(True, rooms=(gpu_node("a", 1), gpu_node("b", 2)))
     assert fit(examined(("spec.replicas", 3), cluster=around))[0] is False
-    around = Survey(True, nodes=(gpu_node("a", 1), gpu_node("b", 2)))
+    around = Survey(True, rooms=(gpu_node("a", 1), gpu_node("b", 2)))
     shared = ("spec.model.storage", {"accessMode": "ReadWriteMany"})
     assert fit(examined(("spec.replicas", 3), shared, cluster=around))[0] is True
 
 
 def test_documents_share_what_is_free() -> None:
-    around = Survey(True, nodes=(gpu_node("a", 1),))
+    around = Survey(True, rooms=(gpu_node("a", 1),))
     assert fit(examined(cluster=around))[0] is True
     assert fit(examined(cluster=around))[0] is False
 
@@ -212,10 +221,20 @@ def test_costs() -> None:
     ],
 )
 def test_a_cache_of_its_own(change: Change, facts: str) -> None:
-    report = examine_cache(document(model_cache(change)), SETTINGS, Survey(True, nodes=()))
+    report = examine_cache(document(model_cache(change)), SETTINGS, Survey(True, rooms=()))
     claim, download = report.children[0].children
     assert claim.facts == facts
     assert download.facts.startswith("downloads once, with ")
+
+
+def test_what_the_operator_does_not_look_at() -> None:
+    watch = {"namespaces": ["speech"], "labels": {"tier": "gold"}}
+    narrow = Settings.model_validate({"watch": watch})
+    good = Document("m.yaml", ai_service(("metadata.labels", {"tier": "gold"})), "speech")
+    assert unserved(good, narrow) == ""
+    assert "does not serve namespace team, only speech" in unserved(document(good.body), narrow)
+    assert "add that to metadata.labels" in unserved(Document("m.yaml", ai_service(), "speech"), narrow)
+    assert unserved(document(ai_service()), SETTINGS) == ""
 
 
 def test_the_report_for_people() -> None:

@@ -84,9 +84,9 @@ def test_messages_become_sentences(text: str, expected: str) -> None:
             "\n* spec: set exactly one\n* spec.replicas: too many",
         ),
         (
-            "Error from server: failed to create typed patch object (a/b; v1, Kind=A): .spec.modl: field not declared",
-            "",
-            "spec.modl: field not declared",
+            'Error from server (BadRequest): error when creating "STDIN": strict decoding error: unknown field "a.b"',
+            "BadRequest",
+            'unknown field "a.b"',
         ),
     ],
 )

@@ -10,7 +10,7 @@ from aiservice_api.v1alpha1 import ModelCache
 from aiservice_kubectl.cluster import together
 from aiservice_kubectl.errors import ClusterError, Exit, RefusedError, UsageError
 from aiservice_kubectl.planning.configuration import Configuration, from_cluster, from_file
-from aiservice_kubectl.planning.examine import examine_cache, examine_service
+from aiservice_kubectl.planning.examine import examine_cache, examine_service, unserved
 from aiservice_kubectl.planning.manifests import Document, read_all
 from aiservice_kubectl.planning.render import render
 from aiservice_kubectl.planning.report import Report, Summary
@@ -94,8 +94,9 @@ def _examine(request: Request, documents: Sequence[Document], settings: Settings
     }
     reports = []
     for document, refused in zip(documents, refusals, strict=True):
-        if refused:
-            reports.append(Report(document.title, document.namespace, None, tuple(refused)))
+        reasons = refused or [words for words in [unserved(document, settings)] if words]
+        if reasons:
+            reports.append(Report(document.title, document.namespace, None, tuple(reasons)))
         elif document.kind == "ModelCache":
             reports.append(examine_cache(document, settings, around))
         else:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 _LOGS = "Read what the engine printed: kubectl ais logs {name} -n {namespace} --previous"
 _DOWNLOAD_LOGS = "Read what the download printed: kubectl ais logs {name} -n {namespace} --download"
 _RETRY = "To try the download again at once: kubectl delete job -n {namespace} -l app.kubernetes.io/instance={cache}"
+_PODS = "app.kubernetes.io/instance={name}"
 _EDIT = "Change the spec: kubectl edit ais {name} -n {namespace}"
 _IMAGE = (
     "Correct spec.engine.image, or make the registry's Secret in this namespace and name it in "
@@ -35,6 +36,9 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "InvalidSpec": ("Upgrade the operator to the version of the CRDs: helm upgrade",),
         "InvalidResources": (_EDIT, _PLAN),
         "DoesNotFit": (_EDIT, _PLAN),
+        "PortConflict": (_EDIT, _PLAN),
+        "MountConflict": (_EDIT, _PLAN),
+        "NoDynamicResources": (_EDIT, _PLAN),
         "CacheNotFound": ("Make the ModelCache {cache}, or correct spec.modelCacheRef", _EDIT),
         "Unschedulable": (
             "See who holds the GPUs: kubectl ais status -A",
@@ -52,6 +56,12 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "CreateContainerConfigError": (
             "Make the Secret or ConfigMap that is missing, in namespace {namespace}; the pods start by themselves",
+        ),
+        "FailedMount": ("See what the volume waits for: kubectl describe pods -n {namespace} -l " + _PODS,),
+        "FailedAttachVolume": ("See what holds the volume: kubectl get volumeattachments",),
+        "ProgressDeadlineExceeded": (
+            "Read what the engine printed: kubectl ais logs {name} -n {namespace}",
+            "Where it only needs longer raise spec.rollout.startSeconds",
         ),
         "PodsRefused": ("See the quotas: kubectl describe resourcequota,limitrange -n {namespace}",),
         "ChildRefused": ("Rename this AIService, or remove the object that is in its way",),

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from aiservice_api.v1alpha1 import AIServiceSpec, ModelCacheSpec, Storage, Surge
 from aiservice_operator import names
 from aiservice_operator.desired.autoscaler import autoscaler
+from aiservice_operator.desired.common import body_of
 from aiservice_operator.desired.container import Mount
 from aiservice_operator.desired.disruption_budget import disruption_budget
 from aiservice_operator.desired.network_policy import network_policy
@@ -46,7 +47,8 @@ class Pods:
     most: int
     spec: Json
     """Of each, as Kubernetes takes it."""
-    one_node: bool
+    beside: tuple[str, str] | None
+    """Namespace and name of their ModelCache, where its volume is mounted on one node only."""
 
 
 def pod_numbers(spec: AIServiceSpec) -> tuple[int, int]:
@@ -85,7 +87,7 @@ def of_service(
     least, most = pod_numbers(spec)
     scaled = spec.autoscaling is not None and not spec.suspend
     surge = spec.rollout.surge is Surge.ALWAYS or (spec.rollout.surge is Surge.AUTO and not engine.hardware.on_gpu)
-    deployment = _wire(
+    deployment = body_of(
         workload(owner, spec, mount, engine, surge=surge, replicas=None if scaled else least, references="")
     )
     pod: Json = deployment["spec"]["template"]["spec"]
@@ -99,11 +101,11 @@ def of_service(
         (Kind.POD_MONITOR, pod_monitor(owner, spec, settings) if pod_monitors is not False else None),
     ]
     children = [
-        Child(kind.value, name, _facts(kind, _wire(body), least, most, pod_monitors=pod_monitors))
+        Child(kind.value, name, _facts(kind, body_of(body), least, most, pod_monitors=pod_monitors))
         for kind, body in built
         if body is not None
     ]
-    return children, Pods(least, most, pod, mount.one_node)
+    return children, Pods(least, most, pod, (namespace, mount.cache) if mount.one_node else None)
 
 
 def of_cache(name: str, spec: ModelCacheSpec, settings: Settings, live: str) -> Child:
@@ -143,13 +145,6 @@ def _mount(spec: AIServiceSpec, cached: ModelCacheSpec | None) -> Mount:
         return Mount(name, "", stated.pvc.claim_name, stated.pvc.path, one_node=False)
     access = (stated.storage or Storage()).access_mode if stated is not None else ""
     return Mount(name, "", name, PUBLISHED_FOLDER, one_node=access == _ONE_NODE)
-
-
-def _wire(built: BaseModel | Json) -> Json:
-    if isinstance(built, BaseModel):
-        wire: Json = built.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return wire
-    return built
 
 
 def _facts(kind: Kind, body: Json, least: int, most: int, *, pod_monitors: bool | None) -> str:

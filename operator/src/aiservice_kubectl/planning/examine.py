@@ -8,21 +8,36 @@ from decimal import Decimal
 from aiservice_api.v1alpha1 import AIService, AIServiceSpec, ModelCache, ModelCacheSpec, Precision
 from aiservice_kubectl.lookup import progress
 from aiservice_kubectl.planning import children
-from aiservice_kubectl.planning.capacity import Need, Placed, place, requested
+from aiservice_kubectl.planning.capacity import Need, Placed, place
 from aiservice_kubectl.planning.children import Child, Pods
 from aiservice_kubectl.planning.cost import HOURS, Cost, monthly
 from aiservice_kubectl.planning.manifests import Document
 from aiservice_kubectl.planning.report import Fit, Memory, Report
 from aiservice_kubectl.planning.survey import Survey
 from aiservice_operator import names
+from aiservice_operator.capacity import requested
 from aiservice_operator.engines import Engine, choose_engine
 from aiservice_operator.hardware import GIB
 from aiservice_operator.memory import known_needs
 from aiservice_operator.quantities import parse
-from aiservice_operator.refusals import Rejection
+from aiservice_operator.refusals import Rejection, missing_api
 from aiservice_operator.settings import Settings
 
 _COMPUTE = ("pods", "cpu", "memory", "ephemeral-storage")
+
+
+def unserved(document: Document, settings: Settings) -> str:
+    """Returns why the operator would not look at a document; empty where it would."""
+    watch = settings.watch
+    if watch.namespaces and document.namespace not in watch.namespaces:
+        served = ", ".join(watch.namespaces)
+        return (
+            f"the operator does not serve namespace {document.namespace}, only {served} (chart value watch.namespaces)"
+        )
+    labels = document.body["metadata"].get("labels") or {}
+    if any(labels.get(name) != value for name, value in watch.labels.items()):
+        return f"the operator serves only what is labelled {watch.selector}: add that to metadata.labels"
+    return ""
 
 
 def examine_cache(document: Document, settings: Settings, survey: Survey) -> Report:
@@ -48,12 +63,19 @@ def examine_service(
     spec = AIService.model_validate(document.body).spec
     exists = _exists(document, survey)
     cached = _referenced(spec, document.namespace, survey, planned)
-    engine = choose_engine(spec, settings, cached)
+    missing = missing_api(spec, survey.apis) if survey.apis is not None else None
+    engine = missing or choose_engine(spec, settings, cached)
     if isinstance(engine, Rejection):
         refused = f"{engine.reason}: {engine.message}"
         return Report(document.title, document.namespace, exists, (refused,))
     made, pods = children.of_service(
-        document.name, document.namespace, spec, engine, settings, cached=cached, pod_monitors=survey.pod_monitors
+        document.name,
+        document.namespace,
+        spec,
+        engine,
+        settings,
+        cached=cached,
+        pod_monitors=survey.apis.pod_monitors if survey.apis is not None else None,
     )
     cost, words = _cost(spec, settings, pods)
     return Report(
@@ -145,14 +167,14 @@ def _smaller(precision: Precision) -> str:
 
 
 def _fit(spec: AIServiceSpec, pods: Pods, survey: Survey) -> Fit:
-    if survey.nodes is None:
+    if survey.rooms is None:
         return Fit(None, "not looked at: no nodes are known")
     if pods.most == 0:
         return Fit(True, "no pod runs")
     if spec.resource_claims:
         return Fit(None, "not looked at: devices of resourceClaims are given by the scheduler")
     amounts = requested(pods.spec)
-    found = place(Need(pods.least, pods.most, amounts, pods.spec, pods.one_node), survey.nodes)
+    found = place(Need(pods.least, pods.most, pods.spec, pods.beside), survey.rooms)
     words = _placed(found, amounts, pods)
     if found.placed == pods.least < pods.most:
         words += f"; {found.possible} of the {pods.most} that autoscaling may ask for would fit now"
@@ -172,7 +194,7 @@ def _placed(placed: Placed, amounts: Mapping[str, Decimal], pods: Pods) -> str:
         return f"does not fit: no node that is Ready has the labels and taints that its pods can run on ({lead})"
     together = (
         ", all on one node, since the volume of the cache is ReadWriteOnce (storage.accessMode)"
-        if pods.one_node and wanted > 1
+        if pods.beside is not None and wanted > 1
         else ""
     )
     short = f"; short of {', '.join(placed.short)}" if placed.short else ""

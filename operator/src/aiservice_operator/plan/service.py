@@ -28,7 +28,7 @@ from aiservice_operator.plan.actions import Action, ensure, remove
 from aiservice_operator.plan.bodies import Bodies
 from aiservice_operator.plan.scaling import hand_over, may_scale_down, scaling, stated_replicas
 from aiservice_operator.plan.surge import Decision, Question, decide, revised_at
-from aiservice_operator.refusals import Rejection
+from aiservice_operator.refusals import Rejection, missing_api
 from aiservice_operator.settings import Settings
 
 PUBLISHED_FOLDER = "model"
@@ -117,13 +117,9 @@ def plan_service(view: ServiceView, settings: Settings, now: datetime, bodies: B
 
 
 def _engine(view: ServiceView, spec: AIServiceSpec, settings: Settings) -> Engine | Rejection:
-    if spec.resource_claims and not view.apis.dynamic_resources:
-        return Rejection(
-            "NoDynamicResources",
-            "this cluster does not serve resource.k8s.io, which spec.resourceClaims needs: choose a profile or set "
-            "spec.gpu instead, or enable dynamic resource allocation in the cluster",
-        )
-    return choose_engine(spec, settings, view.cache.spec if view.cache is not None else None)
+    return missing_api(spec, view.apis) or choose_engine(
+        spec, settings, view.cache.spec if view.cache is not None else None
+    )
 
 
 def _companions(view: ServiceView, spec: AIServiceSpec, settings: Settings, bodies: Bodies) -> tuple[Action, ...]:
