@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,7 +45,7 @@ EDITS: dict[str, Edit] = {
     "ingress": (
         "NetworkPolicy",
         {"spec": {"ingress": [{}]}},
-        lambda body: body["spec"]["ingress"] != [{}],
+        lambda body: body["spec"].get("ingress") != [{}],
     ),
     "pods": (
         "NetworkPolicy",
@@ -138,6 +139,26 @@ def test_a_budget_that_blocks_every_drain_says_so(world: World) -> None:
     wait_for(lambda: not condition(world.api.get("AIService", "rigid"), "Disruptable"), "the condition is gone")
 
 
+def test_each_child_is_written_once_on_the_way_to_ready(world: World) -> None:
+    def written() -> Counter[str]:
+        _, text = world.operator.ask("/metrics")
+        found = re.findall(
+            r'^aiservice_operator_writes_total\{kind="(\w+)",verb="apply"\} ([0-9.]+)$', text, re.MULTILINE
+        )
+        return Counter({kind: int(float(count)) for kind, count in found})
+
+    before = written()
+    world.serve("frugal", autoscaling={"min": 1, "max": 3})
+    world.until_serving("frugal")
+    after = written()
+    kinds = ("Deployment", "Service", "ServiceAccount", "PersistentVolumeClaim", "Job", *KINDS)
+    assert {kind: after[kind] - before[kind] for kind in kinds} == {
+        # A claim is made, and gets the proof of what was downloaded onto it.
+        kind: 2 if kind == "PersistentVolumeClaim" else 1
+        for kind in kinds
+    }
+
+
 POD_MONITORS = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -186,26 +207,6 @@ def test_a_monitor_where_its_api_is_served(
     world.serve("monitorless")
     world.until_serving("monitorless")
     assert condition(world.api.get("AIService", complete), "Ready")["status"] == "True"
-
-
-def test_each_child_is_written_once_on_the_way_to_ready(world: World) -> None:
-    def written() -> dict[str, int]:
-        _, text = world.operator.ask("/metrics")
-        found = re.findall(
-            r'^aiservice_operator_writes_total\{kind="(\w+)",verb="apply"\} ([0-9.]+)$', text, re.MULTILINE
-        )
-        return {kind: int(float(count)) for kind, count in found}
-
-    before = written()
-    world.serve("frugal", autoscaling={"min": 1, "max": 3})
-    world.until_serving("frugal")
-    after = written()
-    kinds = ("Deployment", "Service", "ServiceAccount", "PersistentVolumeClaim", "Job", *KINDS)
-    assert {kind: after[kind] - before[kind] for kind in kinds} == {
-        # A claim is made, and gets the proof of what was downloaded onto it.
-        kind: 2 if kind == "PersistentVolumeClaim" else 1
-        for kind in kinds
-    }
 
 
 def test_without_the_right_to_monitors_everything_else_goes_on(
