@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from aiservice_operator import names
@@ -64,30 +64,31 @@ class Load:
             if (cache := metadata.get("labels", {}).get(names.CACHE_LABEL)) is not None:
                 self._caches[name].add((metadata["namespace"], cache))
 
-    def left(self, node: Json) -> Node:
-        """Returns a node with what the pods that were counted leave of it."""
-        name = node["metadata"]["name"]
-        return _node(node, self._used[name], self._caches[name])
+    def left(self, node: Node) -> Node:
+        """Returns an empty node with what the pods that were counted leave of it."""
+        used = self._used[node.name]
+        free = {resource: amount - used.get(resource, Decimal()) for resource, amount in node.free.items()}
+        return replace(node, free=free, caches=frozenset(self._caches[node.name]))
 
 
 def read_nodes(nodes: Iterable[Json], pods: Iterable[Json]) -> tuple[Node, ...]:
     """Returns the nodes, with what the pods on them leave."""
     load = Load()
     load.add(pods)
-    return tuple(load.left(node) for node in nodes)
+    return tuple(load.left(empty_node(body)) for body in nodes)
 
 
-def _node(body: Json, used: Amounts, caches: set[tuple[str, str]]) -> Node:
+def empty_node(body: Json) -> Node:
+    """Returns a node as if no pod were on it."""
     spec, status = body.get("spec", {}), body.get("status", {})
     ready = conditions(body).get("Ready", {}).get("status") == "True"
-    offered = {resource: parse(str(amount)) for resource, amount in status.get("allocatable", {}).items()}
     return Node(
         name=body["metadata"]["name"],
         labels=body["metadata"].get("labels", {}),
         taints=tuple(taint for taint in spec.get("taints") or () if taint.get("effect") in _HARD_TAINTS),
         usable=ready and not spec.get("unschedulable", False),
-        free={resource: amount - used.get(resource, Decimal()) for resource, amount in offered.items()},
-        caches=frozenset(caches),
+        free={resource: parse(str(amount)) for resource, amount in status.get("allocatable", {}).items()},
+        caches=frozenset(),
     )
 
 

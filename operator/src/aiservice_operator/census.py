@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from aiservice_operator.capacity import Capacity, Load, Node
+from aiservice_operator.capacity import Capacity, Load, Node, empty_node
 from aiservice_operator.errors import RefusedError
 from aiservice_operator.kube import Kube
 
@@ -44,10 +44,10 @@ class Census:
         """Adds up page by page: all pods of a large cluster at once would take gigabytes."""
         load, nodes = Load(), list[Node]()
         try:
+            async for page in self._kube.pages_of("/api/v1/nodes", {}):
+                nodes += map(empty_node, page.bodies)
             async for page in self._kube.pages_of("/api/v1/pods", {"fieldSelector": _RUNNING}):
                 load.add(page.bodies)
-            async for page in self._kube.pages_of("/api/v1/nodes", {}):
-                nodes += (load.left(body) for body in page.bodies)
         except RefusedError as error:
             return Capacity(refused=error.message)
-        return Capacity(tuple(nodes))
+        return Capacity(tuple(map(load.left, nodes)))

@@ -66,7 +66,7 @@ def test_an_answer_serves_all_who_ask_at_once() -> None:
         assert await census.look() is not first
 
     asyncio.run(ask())
-    assert server.asked == ["/api/v1/pods", "/api/v1/nodes"] * 2
+    assert server.asked == ["/api/v1/nodes", "/api/v1/pods"] * 2
 
 
 class Body(dict[str, Any]):
