@@ -148,7 +148,7 @@ class ModelCacheSpec(ApiModel):
         Verify,
         Field(
             description="When files are compared with their digests again, after the download: OnChange when the "
-            "annotation aiservice.dev/verify changes; Always now and every day as well. Damaged files are fetched again."
+            "annotation aiservice.dev/verify changes; Always now and every day, too. Damaged files are fetched again."
         ),
     ] = Verify.ON_CHANGE
 
