@@ -13,7 +13,7 @@ import pytest
 from support.cluster import ControlPlane
 from support.gate import Gate
 from support.kube_api import wait_for
-from support.operator_world import World, condition
+from support.operator_world import World, condition, model
 
 SOON = 10
 KINDS = ("HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy")
@@ -148,7 +148,8 @@ def test_each_child_is_written_once_on_the_way_to_ready(world: World) -> None:
         return Counter({kind: int(float(count)) for kind, count in found})
 
     before = written()
-    world.serve("frugal", autoscaling={"min": 1, "max": 3})
+    stated = {**model("frugal"), "storage": {"size": "1Gi"}}  # or one more Job would ask for the size
+    world.serve("frugal", model=stated, autoscaling={"min": 1, "max": 3})
     world.until_serving("frugal")
     after = written()
     kinds = ("Deployment", "Service", "ServiceAccount", "PersistentVolumeClaim", "Job", *KINDS)
