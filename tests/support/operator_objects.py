@@ -19,6 +19,12 @@ SETTINGS = Settings.model_validate(
     {
         "images": {"speech-recognition": "example.test/speech:1", "diffusion": "example.test/diffusion:1"},
         "imagePullSecrets": ["registry"],
+        "network": {
+            "allowFrom": [
+                {"podLabels": {"app.kubernetes.io/name": name}}
+                for name in ("aiservice-gateway", "aiservice-operator", "prometheus")
+            ]
+        },
         "profiles": {
             "cpu": {"resources": {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "8Gi"}}},
             "nvidia-l4": {
@@ -120,7 +126,9 @@ def container_status(container: str = "engine", **state: Any) -> Json:
     """The status of a pod whose container is in a state: `waiting`, `running` or `terminated`, `last` before that."""
     last = state.pop("last", None)
     is_ready = state.pop("ready", False)
-    kubelet = {"name": container, "image": "example.test/speech:1", "ready": is_ready, "state": state}
+    started = state.pop("started", is_ready)
+    image = "example.test/speech:1"
+    kubelet = {"name": container, "image": image, "started": started, "ready": is_ready, "state": state}
     if last is not None:
         kubelet["lastState"] = {"terminated": last}
     phase = "Running" if "waiting" not in state or last is not None else "Pending"
