@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from aiservice_operator import __main__, process
 from aiservice_operator.plan import ServicePlan, ServiceView, plan_service
 from aiservice_operator.reconcile import wall_clock
-from aiservice_operator.settings import Settings
 
 SKEW = Path(sys.argv[-1]).parent / "skew"
 
@@ -25,10 +25,10 @@ def _skew(which: int) -> float:
     return float(SKEW.read_text().split()[which])
 
 
-def _poisoned(view: ServiceView, settings: Settings, now: datetime) -> ServicePlan:
+def _poisoned(view: ServiceView, *others: Any) -> ServicePlan:
     if view.service.meta.name.startswith("poisoned"):
         raise KeyError("poison")
-    return plan_service(view, settings, now)
+    return plan_service(view, *others)
 
 
 if __name__ == "__main__":
