@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import marshal
 from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
@@ -192,6 +192,11 @@ class Store:
         """Returns a ModelCache."""
         observed = self.get(key)
         return observed if isinstance(observed, Cache) else None
+
+    def cache_claims(self, namespace: str, claims: Iterable[str]) -> frozenset[str]:
+        """Returns those of some claims that are ModelCaches' own."""
+        found = {name: self.cache(Key(Kind.MODEL_CACHE, namespace, name)) for name in claims}
+        return frozenset(name for name, cache in found.items() if cache is not None and cache.has_own_claim)
 
     def child(self, identity: ObjectId) -> Child | None:
         """Returns one child."""

@@ -115,6 +115,18 @@ def test_what_is_not_made() -> None:
     assert str(report.cost) == "0 USD"
 
 
+def test_the_claim_of_a_cache_that_is_there_is_not_mounted_writable() -> None:
+    around = Survey(True, caches=(cache("lora"), cache("provided", {"pvc": {"claimName": "disk"}})))
+
+    def refused(claim: str) -> bool:
+        volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]
+        return any(
+            "MountConflict" in text for text in examined(("spec.pod", {"volumes": volumes}), cluster=around).refused
+        )
+
+    assert [refused(claim) for claim in ("lora", "provided", "disk")] == [True, False, False]
+
+
 def test_a_cache_that_is_there_is_not_downloaded_again() -> None:
     body = ai_service()
     name = names.cache_name(
