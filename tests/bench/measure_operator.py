@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,21 @@ from bench.operator_scene import (
     say,
     spread,
 )
-from bench.operator_steps import Brought, Quiet, Restart, bring_up, change, restart, stay_quiet, survive_an_outage
+from bench.operator_steps import (
+    Brought,
+    Quiet,
+    Restart,
+    bring_up,
+    change,
+    restart,
+    stay_quiet,
+    survive_a_restart,
+    survive_an_outage,
+)
 from bench.report import machine, publish, table
 from support.cluster import REPOSITORY, ControlPlane
-from support.kube_api import KubeApi
+from support.gate import Gate
+from support.kube_api import KubeApi, wait_for
 from support.operator import OperatorProcess
 
 CHANGES = 50
@@ -48,10 +59,12 @@ METHOD = (
     "create to the last being Ready. Writes are the operator's own count once it has nothing left to do. Then nothing "
     "is changed for {quiet:g} s. Then spec.replicas of {changes} AIServices is changed one after the other while "
     "another one is scaled every 0.2 s; the latency runs from sending the change to a watch of Deployments telling of "
-    "it. Then the operator is stopped and started; then the API server is killed and started, and a Service deleted "
-    "before the watches are back. Floor: with the operator stopped, a bare client with as many connections writes, in "
-    "a fresh namespace of the same API server, the AIServices, the same children by server-side apply, and as many "
-    "statuses for each as the operator wrote (rounded up); `available` waits for the Deployments, too."
+    "it. Then the operator is stopped and started; then the API server is killed and started, and a Service deleted as "
+    "soon as it answers; then the operator's way to the API server is cut, a Service deleted meanwhile. Floor: with "
+    "the operator stopped, a bare client with as many connections writes, in a fresh namespace of the same API server, "
+    "the AIServices, the same children by server-side apply, and as many "
+    "statuses for each as the operator wrote (rounded up); `available` waits for the Deployments, too; its changes are "
+    "patches of AIService and Deployment, with the same churn."
 )
 
 
@@ -71,7 +84,10 @@ class Afterwards:
     quiet: Quiet
     changes: list[float]
     restart: Restart
-    outage_seconds: float
+    server_restart_seconds: float
+    """From the deletion of a child, right after a restart of the API server, until it was back."""
+    outage_seconds: float = 0.0
+    """From the end of an outage in which a child was deleted until it was back."""
 
 
 def run_scene(
@@ -90,9 +106,12 @@ def run_scene(
             after = None
             if quiet_seconds is not None:
                 after = go_on(plane, api, operator, kinds, count=count, quiet_seconds=quiet_seconds)
+        if after is not None:
+            after = replace(after, outage_seconds=cut_off(plane, api, folder, count - 2))
         say(f"{count} AIServices: the floor")
         statuses = -(-brought.writes.get("AIService apply-status", 0) // count)
-        floor = measure_floor(plane, count, made, status, statuses)
+        tries = CHANGES if quiet_seconds is not None else 0
+        floor = measure_floor(plane, count, made, status, statuses=statuses, changes=tries)
     say(f"{count} AIServices: the floor took {floor.written:.1f} s, {floor.available:.1f} s until all was available")
     return Scene(count, brought, floor), after
 
@@ -115,12 +134,23 @@ def go_on(
     say(f"nothing happens for {quiet_seconds:g} s")
     quiet = stay_quiet(api, operator, kinds, quiet_seconds)
     say("changes")
-    changes = change(plane, api, count, CHANGES)
+    changes = change(plane, api, count, CHANGES, "AIService")
     say("a restart of the operator")
     restarted = restart(operator, count)
     say("a restart of the API server")
-    outage = survive_an_outage(plane, api, count - 1)
-    return Afterwards(quiet, changes, restarted, outage)
+    server_restart = survive_a_restart(plane, api, count - 1)
+    return Afterwards(quiet, changes, restarted, server_restart)
+
+
+def cut_off(plane: ControlPlane, api: KubeApi, folder: Path, number: int) -> float:
+    """A child is deleted while an operator cannot reach the API server."""
+    say("an outage of the way to the API server")
+    with (
+        Gate(plane.kubeconfig, folder) as gate,
+        OperatorProcess(gate.kubeconfig, folder, {"leaderElection": ELECTION}, namespace=LEASE_NAMESPACE) as late,
+    ):
+        wait_for(lambda: late.metric("aiservice_operator_leader") == 1, "it leads", 60)
+        return survive_an_outage(gate, late, api, number)
 
 
 def run(count: int, quiet_seconds: float, *, scale: bool, default_qps: bool, output: Path | None) -> None:
@@ -143,7 +173,7 @@ def run(count: int, quiet_seconds: float, *, scale: bool, default_qps: bool, out
         PICTURE.write_text(picture(scenes))
     tables = [
         scene_table([*scenes, *([slow] if slow else [])]),
-        after_table(after),
+        after_table(after, main_scene.floor),
         writes_table(main_scene),
     ]
     document: dict[str, Any] = {
@@ -153,6 +183,7 @@ def run(count: int, quiet_seconds: float, *, scale: bool, default_qps: bool, out
         "quiet": vars(after.quiet),
         "change_seconds": after.changes,
         "restart": vars(after.restart),
+        "server_restart_seconds": after.server_restart_seconds,
         "outage_seconds": after.outage_seconds,
     }
     method = METHOD.format(qps=500, quiet=quiet_seconds, changes=min(CHANGES, count))
@@ -183,17 +214,21 @@ def scene_table(scenes: Sequence[Scene]) -> str:
     return table(header, [[label, *cells] for label, cells in rows])
 
 
-def after_table(after: Afterwards) -> str:
+def after_table(after: Afterwards, floor: Floor) -> str:
     median, late, last = spread(after.changes)
+    bare_median, bare_late, _ = spread(floor.changes)
     rows = [
         ["ms, a change to its Deployment, median", f"{median * 1000:.0f}"],
         [f"- p99 of {len(after.changes)}", f"{late * 1000:.0f}"],
         ["- the slowest", f"{last * 1000:.0f}"],
+        ["- floor, median", f"{bare_median * 1000:.0f}"],
+        ["- floor, p99", f"{bare_late * 1000:.0f}"],
         ["s, restart: store filled", f"{after.restart.synced:.1f}"],
         ["s, restart: all looked at", f"{after.restart.settled:.1f}"],
         ["- writes", str(sum(after.restart.writes.values()))],
         ["- CPU s", f"{after.restart.cpu_seconds:.1f}"],
-        ["s, child deleted in an outage is back", f"{after.outage_seconds:.1f}"],
+        ["s, child deleted after a restart of the API server is back", f"{after.server_restart_seconds:.1f}"],
+        ["s, child deleted in an outage is back after its end", f"{after.outage_seconds:.1f}"],
         [f"writes in {after.quiet.seconds:g} quiet s, without the Lease", str(sum(after.quiet.writes.values()))],
         ["- objects that anyone changed", str(len(after.quiet.changed_objects))],
         ["- writes of the Lease", str(after.quiet.lease_writes)],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.operator_scene import Eyes, prepared_namespace, service, side_by_side
+from bench.operator_steps import change
 from support.cluster import ControlPlane
 from support.kube_api import KubeApi
 
@@ -24,6 +25,8 @@ class Floor:
     """Until everything was written."""
     available: float
     """Until every Deployment was available, too."""
+    changes: list[float]
+    """From a change to its Deployment having it; empty where that was not measured."""
 
 
 def bare(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,9 +44,15 @@ def made_for(api: KubeApi, name: str, kinds: Sequence[str]) -> list[dict[str, An
 
 
 def measure_floor(
-    plane: ControlPlane, count: int, made: Sequence[Mapping[str, Any]], status: Mapping[str, Any], statuses: int
+    plane: ControlPlane,
+    count: int,
+    made: Sequence[Mapping[str, Any]],
+    status: Mapping[str, Any],
+    *,
+    statuses: int,
+    changes: int,
 ) -> Floor:
-    """Writes `count` AIServices, for each the children `made`, and its status so many times."""
+    """Writes `count` AIServices, for each the children `made`, and its status so many times; then changes some."""
     with (
         prepared_namespace(plane) as api,
         Eyes(plane, api.namespace, "Deployment", _available) as deployments,
@@ -65,7 +74,8 @@ def measure_floor(
         side_by_side(plane, api.namespace, count, write)
         written = time.perf_counter() - begin
         available = deployments.until_all(count, _TIMEOUT_SECONDS)[count - 1] - begin
-        return Floor(written, max(written, available))
+        changed = change(plane, api, count, changes, "AIService", "Deployment") if changes else []
+        return Floor(written, max(written, available), changed)
 
 
 def _renamed(body: Mapping[str, Any], name: str) -> Any:

@@ -27,11 +27,12 @@ from bench.report import cpu_seconds, memory_mib, peak_memory_mib
 from localcluster.layout import Layout
 from localcluster.processes import kill
 from support.cluster import ControlPlane, cluster_command
+from support.gate import Gate
 from support.kube_api import ApiError, KubeApi, wait_for
 from support.operator import OperatorProcess
 
 _TIMEOUT_SECONDS = 900.0
-_SETTLE_SECONDS = 30.0
+_SETTLE_SECONDS = 120.0
 _CHURN_PAUSE_SECONDS = 0.2
 
 
@@ -147,8 +148,15 @@ def _versions(api: KubeApi, kinds: Sequence[str]) -> dict[str, str]:
     }
 
 
-def change(plane: ControlPlane, api: KubeApi, count: int, tries: int) -> list[float]:
+def change(plane: ControlPlane, api: KubeApi, count: int, tries: int, *kinds: str) -> list[float]:
     """Sets spec.replicas of some AIServices, one after the other, while others change all the time.
+
+    Args:
+        plane: The cluster.
+        api: Makes the changes.
+        count: How many AIServices there are.
+        tries: How many are changed.
+        kinds: What is changed: the AIServices, or for the floor their Deployments, too.
 
     Returns:
         Seconds from sending each change to its Deployment having it.
@@ -158,25 +166,27 @@ def change(plane: ControlPlane, api: KubeApi, count: int, tries: int) -> list[fl
     found = []
     with (
         Eyes(plane, api.namespace, "Deployment", lambda body: body["spec"]["replicas"] == 2) as deployments,
-        _churning(plane, api.namespace, others),
+        _churning(plane, api.namespace, others, kinds),
     ):
         for number in chosen:
             name, begin = name_of(number), time.perf_counter()
-            api.patch("AIService", name, {"spec": {"replicas": 2}})
-            found.append(deployments.until_one(name, 30) - begin)
+            for kind in kinds:
+                api.patch(kind, name, {"spec": {"replicas": 2}})
+            found.append(deployments.until_one(name, 60) - begin)
     return found
 
 
 @contextlib.contextmanager
-def _churning(plane: ControlPlane, namespace: str, numbers: Sequence[int]) -> Iterator[None]:
+def _churning(plane: ControlPlane, namespace: str, numbers: Sequence[int], kinds: Sequence[str]) -> Iterator[None]:
     """Changes the scale of one of these after the other."""
     stop, chance = threading.Event(), random.Random(11)
 
     def churn() -> None:
         with contextlib.closing(KubeApi(plane.kubeconfig, namespace)) as api:
             while not stop.wait(_CHURN_PAUSE_SECONDS):
-                change_to = {"spec": {"replicas": chance.choice([0, 1, 3])}}
-                api.patch("AIService", name_of(chance.choice(numbers)), change_to)
+                name, replicas = name_of(chance.choice(numbers)), chance.choice([0, 1, 3])
+                for kind in kinds:
+                    api.patch(kind, name, {"spec": {"replicas": replicas}})
 
     thread = threading.Thread(target=churn, name="churn")
     thread.start()
@@ -188,7 +198,8 @@ def _churning(plane: ControlPlane, namespace: str, numbers: Sequence[int]) -> It
 
 
 def restart(operator: OperatorProcess, count: int) -> Restart:
-    """Stops the operator and starts it again."""
+    """Stops the operator, when it has nothing left to do, and starts it again."""
+    settle(operator)
     operator.stop()
     begin = time.perf_counter()
     operator.start()
@@ -204,8 +215,25 @@ def restart(operator: OperatorProcess, count: int) -> Restart:
     return Restart(synced, settled, dict(writes(operator)), cpu_seconds(operator.pid))
 
 
-def survive_an_outage(plane: ControlPlane, api: KubeApi, number: int) -> float:
-    """Kills the API server, starts it, and deletes a child at once, before the watches are back.
+def survive_an_outage(gate: Gate, operator: OperatorProcess, api: KubeApi, number: int) -> float:
+    """Cuts the operator off, deletes a child, and lets the operator through again.
+
+    Returns:
+        Seconds from then until the child was there again.
+    """
+    name = name_of(number)
+    uid = api.get("Service", name)["metadata"]["uid"]
+    gate.close()
+    api.delete("Service", name)
+    wait_for(lambda: operator.metric("aiservice_operator_watch_lost_seconds") > 2, "the loss is noticed", 60)
+    gate.open()
+    begin = time.perf_counter()
+    wait_for(lambda: _uid(api, name) not in {None, uid}, "the child is back", 120)
+    return time.perf_counter() - begin
+
+
+def survive_a_restart(plane: ControlPlane, api: KubeApi, number: int) -> float:
+    """Kills the API server, starts it, and deletes a child as soon as it answers.
 
     Returns:
         Seconds from the deletion until the child was there again.
@@ -224,7 +252,7 @@ def survive_an_outage(plane: ControlPlane, api: KubeApi, number: int) -> float:
 
     wait_for(deleted, "the child is deleted", 60)
     begin = time.perf_counter()
-    wait_for(lambda: _uid(api, name) not in {None, uid}, "the child is back", 60)
+    wait_for(lambda: _uid(api, name) not in {None, uid}, "the child is back", 120)
     return time.perf_counter() - begin
 
 

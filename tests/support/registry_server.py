@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import signal
 import subprocess
 import tarfile
 from base64 import b64encode, urlsafe_b64encode
@@ -166,7 +167,7 @@ def registry_serving(folder: Path, auth: str = "", port: int | None = None) -> I
     try:
         yield RegistryServer(port)
     finally:
-        server.stop()
+        server.stop(signal.SIGTERM)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ def s3_serving(folder: Path) -> Iterator[S3Server]:
     try:
         yield S3Server(port, data, _client(port))
     finally:
-        server.stop()
+        server.stop(signal.SIGTERM)
 
 
 def _client(port: int) -> Any:

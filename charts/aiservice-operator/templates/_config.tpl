@@ -31,6 +31,14 @@ network:
         {{- include "aiservice-operator.selectorLabels" . | nindent 8 }}
       namespaceLabels:
         kubernetes.io/metadata.name: {{ .Release.Namespace }}
+    - podLabels:
+        app.kubernetes.io/name: aiservice-gateway
+      namespaceLabels:
+        kubernetes.io/metadata.name: {{ default .Release.Namespace .Values.network.gatewayNamespace }}
+    - podLabels:
+        app.kubernetes.io/name: prometheus
+      namespaceLabels:
+        kubernetes.io/metadata.name: {{ .Values.network.prometheusNamespace }}
     {{- with .Values.network.allowFrom }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

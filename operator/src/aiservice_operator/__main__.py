@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 from aiservice_operator import __version__, handlers, logs, process, release
+from aiservice_operator.desired.preload import preload
 from aiservice_operator.errors import ConfigurationError, OperatorError
 from aiservice_operator.settings import identity, load
 
@@ -82,6 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "release":
             log.info("%d ModelCaches released", uvloop.run(release.run(settings, who, options.patience)))
         else:
+            preload()
+            gc.freeze()  # what was imported stays: the collector need not walk through it again and again
             while uvloop.run(process.run(settings, who)):
                 log.info("beginning anew")
     except ConfigurationError as error:

@@ -163,7 +163,8 @@ def _ended(pod: Child, container: Json) -> Failure | None:
         return _failure(
             pod, "OOMKilled", f"container {name} was killed for using {limited}: raise the memory limit", when
         )
-    said = str(ended.get("message", "")).strip()
+    # Only the last line: the rest of a log may hold what not everybody may read who may read a status.
+    said = str(ended.get("message", "")).strip().rpartition("\n")[2].strip()
     last_words = said or f"it left no message; `kubectl logs {pod.meta.name} --previous` shows what it printed"
     code = ended.get("exitCode")
     return _failure(pod, "CrashLoopBackOff", f"container {name} exited with code {code}: {last_words}", when)

@@ -168,6 +168,8 @@ class _Stated(NamedTuple):
 
 _TYPE = frozenset({"apiVersion", "kind"})
 """Left out by lists, sent by watches: what is kept must not depend on who told of it."""
+_STATUS_UNREAD = frozenset({Kind.SERVICE, Kind.DISRUPTION_BUDGET, Kind.NETWORK_POLICY})
+"""Kinds whose status decides nothing: a budget's changes with every pod."""
 
 
 @lru_cache(maxsize=1024)
@@ -186,7 +188,10 @@ def lean(kind: Kind, body: Json) -> Json:
     """Leaves out what nobody reads and what would double the memory of the store."""
     metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
     if kind is not Kind.POD:
-        kept = {key: value for key, value in body.items() if key not in _TYPE}
+        unread = _TYPE | {"status"} if kind in _STATUS_UNREAD else _TYPE
+        kept = {key: value for key, value in body.items() if key not in unread}
+        if kind is Kind.AUTOSCALER:  # it measures every few seconds, which concerns nobody
+            kept["status"] = {"conditions": body.get("status", {}).get("conditions", [])}
         return {**kept, "metadata": metadata}
     spec: Json = {"nodeName": body["spec"].get("nodeName", "")}
     for field in ("initContainers", "containers"):

@@ -37,8 +37,9 @@ _LOOK_SECONDS = 60.0
 """After which a key that waits for a moment in time is looked at anyhow: wall clocks jump."""
 _DISCOVERY_SECONDS = 30.0
 _CONFIRM_SECONDS = 3.0
-_SETTLE_SECONDS = 0.1
-"""How long the status of children may change before it is looked at: controllers write it several times in a row."""
+_SETTLE_SECONDS = 0.2
+"""How long pods and the status of children may change before they are looked at: controllers write several times in a
+row."""
 _GATHER_SECONDS = 0.5
 """How long users of a ModelCache that exists are gathered: it is written once for all of them."""
 
@@ -108,6 +109,7 @@ class Operator:
             metrics=self._metrics,
             notify=self._notify,
             reporter=identity.name if identity is not None else "aiservice-operator",
+            busy=lambda: len(self._queue) > 0 or self._queue.working > _WORKERS // 2,
             clock=clocks.wall,
         )
         self._metrics.gauge("queue_depth", "Keys that wait to be reconciled.", lambda: len(self._queue))
@@ -253,7 +255,7 @@ class Operator:
             caches = frozenset(key for key in concerned if key.kind is Kind.MODEL_CACHE and self._store.cache(key))
             self._notify(caches, _GATHER_SECONDS)
             self._notify(concerned - caches)
-        elif kind is Kind.MODEL_CACHE or before != metadata.get("generation", 0):
+        elif kind is Kind.MODEL_CACHE or (kind is not Kind.POD and before != metadata.get("generation", 0)):
             self._notify(concerned)
         else:
             self._notify(concerned, _SETTLE_SECONDS)

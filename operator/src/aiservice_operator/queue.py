@@ -115,6 +115,11 @@ class Queue(Generic[_Item]):
     def __len__(self) -> int:
         return len(self._ready)
 
+    @property
+    def working(self) -> int:
+        """How many items are being worked on."""
+        return len(self._busy)
+
     def age(self) -> float:
         """Returns how long the item at the head has waited, in seconds."""
         return self._clock() - next(iter(self._ready.values())) if self._ready else 0.0

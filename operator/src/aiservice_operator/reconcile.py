@@ -56,6 +56,9 @@ _INTERIM_SECONDS = {Kind.AISERVICE: (1.0, 5.0), Kind.MODEL_CACHE: (0.5, 2.0)}
 """How long a status in progress waits for a better one, so that a quick start costs no extra writes: the first, and
 each after another. A download's progress is looked at sooner than a start's."""
 
+_GIVE_WAY_SECONDS = 30.0
+"""How long a status in progress gives way, beyond that, while there is much to do for others."""
+
 
 def wall_clock() -> datetime:
     """Returns the time in UTC and whole seconds, as Kubernetes keeps it."""
@@ -123,6 +126,7 @@ class Reconciler:
         metrics: Where counts go.
         notify: Takes the keys that a write concerns.
         reporter: Name of this process, for Events.
+        busy: Whether there is much to do for other keys.
         clock: The time.
     """
 
@@ -136,6 +140,7 @@ class Reconciler:
         metrics: Metrics,
         notify: Callable[[frozenset[Key]], None],
         reporter: str,
+        busy: Callable[[], bool] = lambda: False,
         clock: Callable[[], datetime] = wall_clock,
     ) -> None:
         self._store = store
@@ -145,6 +150,7 @@ class Reconciler:
         self._metrics = metrics
         self._notify = notify
         self._reporter = reporter
+        self._busy = busy
         self._clock = clock
         self._executor = Executor(store, kube, notify)
         self._references = References(kube, enabled=settings.roll_on_config_change)
@@ -310,6 +316,8 @@ class Reconciler:
             due = self._interim_due.setdefault(key, now + first)
             if now < due:
                 return due - now
+            if self._busy() and now < due + _GIVE_WAY_SECONDS:
+                return _INTERIM_SECONDS[key.kind][1]
             self._interim_due[key] = now + next_one
         meta = of.meta
         metadata = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aiservice_api.tasks import PORTS
 from aiservice_api.v1alpha1 import AIServiceSpec, ModelCacheSpec, PodOverrides
+from aiservice_operator.kinds import Apis
 
 MODEL_DIR = "/models"
 """Where the engine finds the model; read-only, so nothing can be mounted below it."""
@@ -23,6 +24,17 @@ class Rejection:
 
     reason: str
     message: str
+
+
+def missing_api(spec: AIServiceSpec, apis: Apis) -> Rejection | None:
+    """Returns which API that a spec needs the cluster lacks; None where it has all."""
+    if not spec.resource_claims or apis.dynamic_resources:
+        return None
+    return Rejection(
+        "NoDynamicResources",
+        "this cluster does not serve resource.k8s.io, which spec.resourceClaims needs: choose a profile or set "
+        "spec.gpu instead, or enable dynamic resource allocation in the cluster",
+    )
 
 
 def contradiction(

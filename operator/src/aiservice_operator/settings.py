@@ -135,17 +135,14 @@ class Peer(_Section):
     pod_labels: Annotated[dict[str, str], Field(min_length=1)]
 
 
-def _app(name: str) -> Peer:
-    return Peer(pod_labels={"app.kubernetes.io/name": name})
-
-
 class Network(_Section):
     """The NetworkPolicies of serving pods."""
 
     enabled: bool = True
     """Whether there are any; where not, `spec.network` does nothing and a condition says so."""
-    allow_from: list[Peer] = [_app("aiservice-gateway"), _app("aiservice-operator"), _app("prometheus")]
-    """Who may reach every service: the gateway, the operator and Prometheus."""
+    allow_from: list[Peer] = []
+    """Who may reach every service: the chart states the gateway, the operator and Prometheus, each in its namespace.
+    Empty: nobody but whom `spec.network` names."""
 
 
 class Monitoring(_Section):

@@ -163,9 +163,13 @@ def test_a_region_that_is_not_the_buckets_is_corrected(job: Job, s3: S3Server, b
 
 
 def test_an_endpoint_that_is_no_s3_is_told(job: Job, server: Any) -> None:
-    server.add("/models", b"Welcome")
+    server.add("/models", b"<html>Welcome</html>")
     outcome = job.run(source_of(server.port, "models"))
-    assert outcome.failure == (2, "BadSource", False)
+    assert outcome.failure == (2, "NotFound", False)
+    assert "holds 0 objects" in outcome.message["message"]
+    assert "correct endpoint" in outcome.message["message"]
+    server.files["/models"] = b"Welcome"  # no XML: the library takes it for a fault of the server
+    assert "answered 500" in first_note(job, source_of(server.port, "models"))
 
 
 def test_nobody_at_the_endpoint(job: Job) -> None:

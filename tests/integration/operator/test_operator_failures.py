@@ -157,7 +157,8 @@ def test_a_sidecar_that_crashes(world: World) -> None:
 
     def behave(pod: Mapping[str, Any]) -> dict[str, Any]:
         status, failed = ready(pod), crashing("no route to the gateway")(pod)
-        assert failed is not None
+        if failed is None or len(pod["spec"]["containers"]) == 1:
+            return status  # of another service
         engine, proxy = status["containerStatuses"][0], failed["containerStatuses"][1]
         return {**status, "containerStatuses": [engine, proxy], "conditions": failed["conditions"]}
 

@@ -42,10 +42,10 @@ def test_the_operator_reads_the_default_configuration(tmp_path: Path) -> None:
     assert read.watch.labels == {}
     assert read.monitoring == settings.Monitoring()
     assert read.network.enabled
-    assert [peer.pod_labels["app.kubernetes.io/name"] for peer in read.network.allow_from] == [
-        "aiservice-operator",
-        "aiservice-gateway",
-        "prometheus",
+    assert [places(peer) for peer in read.network.allow_from] == [
+        ("aiservice-operator", charts.NAMESPACE),
+        ("aiservice-gateway", charts.NAMESPACE),
+        ("prometheus", "monitoring"),
     ]
     assert read.leader_election == settings.LeaderElection()
     assert read.probes.port == 8080
@@ -86,11 +86,14 @@ def test_the_operator_reads_every_value(tmp_path: Path) -> None:
     assert read.download.allowed_hosts == ["minio.storage.svc", "*.corp.example", "10.1.0.0/16"]
     assert read.watch.labels == {"example.com/tier": "production"}
     assert read.roll_on_config_change is False
-    operator, gateway = read.network.allow_from
+    operator = read.network.allow_from[0]
     assert operator.pod_labels == {"app.kubernetes.io/name": "operator", "app.kubernetes.io/instance": DEFAULT.chart}
-    assert operator.namespace_labels == {"kubernetes.io/metadata.name": charts.NAMESPACE}
-    assert gateway.pod_labels == {"app.kubernetes.io/name": "gateway"}
-    assert gateway.namespace_labels == {"kubernetes.io/metadata.name": "aiservice-system"}
+    assert [places(peer) for peer in read.network.allow_from] == [
+        ("operator", charts.NAMESPACE),
+        ("aiservice-gateway", "gateways"),
+        ("prometheus", "observability"),
+        ("client", "shop"),
+    ]
     assert read.monitoring == settings.Monitoring(labels={"release": "prometheus"}, interval="15s")
     assert read.leader_election.name == "aiservice-operator"
     assert read.log.level == "DEBUG"
@@ -143,6 +146,10 @@ def test_every_profile_of_the_examples_is_in_the_chart(tmp_path: Path) -> None:
     named = {document["spec"]["profile"] for document in documents if "profile" in document["spec"]}
     assert named
     assert named <= set(configuration(tmp_path).profiles)
+
+
+def places(peer: settings.Peer) -> tuple[str, str]:
+    return peer.pod_labels["app.kubernetes.io/name"], peer.namespace_labels["kubernetes.io/metadata.name"]
 
 
 def test_the_gateways_pods_may_reach_every_service(tmp_path: Path) -> None:

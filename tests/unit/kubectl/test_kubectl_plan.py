@@ -17,7 +17,7 @@ from aiservice_kubectl.planning.survey import Survey
 from aiservice_kubectl.text import Paint
 from aiservice_operator import names
 from aiservice_operator.capacity import read_nodes
-from aiservice_operator.kinds import Json
+from aiservice_operator.kinds import Apis, Json
 from aiservice_operator.settings import Settings
 from support.manifests import ABSENT, Change, ai_service, model_cache
 from support.operator_objects import cache, condition, service
@@ -107,7 +107,7 @@ def test_what_matters_about_a_child(change: Change, kind: str, facts: str) -> No
 
 
 def test_what_is_not_made() -> None:
-    around = Survey(True, rooms=(gpu_node(),), pod_monitors=False)
+    around = Survey(True, rooms=(gpu_node(),), apis=Apis())
     report = examined(("spec.suspend", True), ("spec.network", {"restrict": False}), cluster=around)
     kinds = [child.kind for child in report.children]
     assert kinds == ["ModelCache", "ServiceAccount", "Service", "Deployment"]
@@ -125,6 +125,14 @@ def test_the_claim_of_a_cache_that_is_there_is_not_mounted_writable() -> None:
         )
 
     assert [refused(claim) for claim in ("lora", "provided", "disk")] == [True, False, False]
+
+
+def test_devices_are_refused_where_the_cluster_does_not_serve_their_api() -> None:
+    claims = ("spec.resourceClaims", [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}])
+    refused = examined(claims, cluster=Survey(True, rooms=(), apis=Apis())).refused
+    assert len(refused) == 1
+    assert refused[0].startswith("NoDynamicResources: this cluster does not serve resource.k8s.io")
+    assert not examined(claims, cluster=Survey(True, rooms=(), apis=Apis(dynamic_resources=True))).refused
 
 
 def test_a_cache_that_is_there_is_not_downloaded_again() -> None:

@@ -136,6 +136,14 @@ def test_without_a_ready_pod_there_is_no_metric_yet() -> None:
     assert found[:2] == ("Unknown", "Starting")
 
 
+def test_more_pods_of_the_same_are_no_rollout() -> None:
+    known = serving(service(spec={"replicas": 3}), 1, cache=READY)
+    ready = told(status_of(known), "Ready")
+    assert ready is not None
+    assert ready[:2] == ("Unknown", "Starting")
+    assert ready[2].startswith("1 of 3 pods ready")
+
+
 def test_suspended() -> None:
     spec: Json = {**AUTO, "suspend": True}
     status = status_of(serving(service(spec=spec), 0, cache=READY))
@@ -201,6 +209,12 @@ def test_a_monitor_that_is_refused_keeps_nothing_from_serving() -> None:
     assert told(status, "Monitored") == ("False", "ChildRefused", "PodMonitor whisper: forbidden")
     other = told(status_of(serving(service(), cache=READY), refusals=refused(Kind.AUTOSCALER)), "Ready")
     assert other == ("False", "ChildRefused", "HorizontalPodAutoscaler whisper: forbidden. Meanwhile 1 pod as before.")
+
+
+def test_an_autoscaler_that_is_refused_is_not_waited_for() -> None:
+    known = serving(service(spec=AUTO), cache=READY)
+    found = told(status_of(replace(known, autoscaler=None), refusals=refused(Kind.AUTOSCALER)), "Autoscaling")
+    assert found == ("False", "ChildRefused", "forbidden")
 
 
 def test_no_more_conditions_than_fit() -> None:

@@ -225,7 +225,7 @@ class S3Source(ApiModel):
     region: Annotated[
         str | None,
         Field(
-            description="Region of the bucket. Unset: us-east-1.",
+            description="Region of the bucket. Unset: us-east-1, or the bucket's own where the server tells it.",
             max_length=64,
             json_schema_extra=matching("^[a-z0-9-]+$", "write the region by its code, for example eu-central-1"),
         ),

@@ -17,6 +17,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as UnreachableError
+from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
 from aiservice_downloader.digests import Digest
@@ -60,7 +61,7 @@ def plan_bucket(source: S3Source, *, keys: S3Keys | None, patience: Patience, gu
         raise DownloadError(
             Reason.NOT_FOUND,
             f"{bucket.where} holds {len(listed)} objects, and none is wanted by include {list(source.include)} and "
-            f"exclude {list(source.exclude)}: correct prefix or globs in the model's spec.",
+            f"exclude {list(source.exclude)}: correct endpoint, prefix or globs in the model's spec.",
         )
     try:
         check_distinct(check_relative_path(item.path) for item in chosen)
@@ -160,7 +161,7 @@ class _Bucket:
                 if (ours := download_error_in(error)) is not None:
                     raise ours from error
                 raise TransientError(f"The connection for {self.where} failed: {str(error).rstrip('.')}") from error
-            except BotoCoreError as error:
+            except (BotoCoreError, ResponseParserError) as error:
                 raise DownloadError(Reason.BAD_SOURCE, f"{self.where} cannot be asked for: {error}") from error
 
         return self._patience.run(attempt)

@@ -20,7 +20,7 @@ from aiservice_operator.engines import Engine, choose_engine
 from aiservice_operator.hardware import GIB
 from aiservice_operator.memory import known_needs
 from aiservice_operator.quantities import parse
-from aiservice_operator.refusals import Rejection
+from aiservice_operator.refusals import Rejection, missing_api
 from aiservice_operator.settings import Settings
 
 _COMPUTE = ("pods", "cpu", "memory", "ephemeral-storage")
@@ -65,12 +65,19 @@ def examine_service(
     cached = _referenced(spec, document.namespace, survey, planned)
     there = [item for item in survey.caches if item.meta.namespace == document.namespace]
     claims = [item.meta.name for item in there if item.has_own_claim]
-    engine = choose_engine(spec, settings, cached, cache_claims=claims)
+    missing = missing_api(spec, survey.apis) if survey.apis is not None else None
+    engine = missing or choose_engine(spec, settings, cached, cache_claims=claims)
     if isinstance(engine, Rejection):
         refused = f"{engine.reason}: {engine.message}"
         return Report(document.title, document.namespace, exists, (refused,))
     made, pods = children.of_service(
-        document.name, document.namespace, spec, engine, settings, cached=cached, pod_monitors=survey.pod_monitors
+        document.name,
+        document.namespace,
+        spec,
+        engine,
+        settings,
+        cached=cached,
+        pod_monitors=survey.apis.pod_monitors if survey.apis is not None else None,
     )
     cost, words = _cost(spec, settings, pods)
     return Report(

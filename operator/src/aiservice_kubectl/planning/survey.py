@@ -10,7 +10,7 @@ from aiservice_kubectl.errors import RefusedError
 from aiservice_kubectl.planning.capacity import Room, rooms
 from aiservice_operator import names
 from aiservice_operator.capacity import read_nodes
-from aiservice_operator.kinds import RESOURCES, Json, Kind
+from aiservice_operator.kinds import DYNAMIC_RESOURCES, RESOURCES, Apis, Json, Kind
 from aiservice_operator.observed import Cache, Service
 
 
@@ -23,7 +23,8 @@ class Survey:
     caches: tuple[Cache, ...] = ()
     rooms: tuple[Room, ...] | None = None
     """None: not known."""
-    pod_monitors: bool | None = None
+    apis: Apis | None = None
+    """None: not known."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -38,7 +39,7 @@ def survey(cluster: Cluster, planned: set[tuple[str, str]]) -> Survey:
     namespaces = sorted({namespace for namespace, _ in planned})
     services = [item for space in namespaces for item in if_allowed(_services(cluster, space), notes)]
     caches = [item for space in namespaces for item in if_allowed(_caches(cluster, space), notes)]
-    return Survey(True, tuple(services), tuple(caches), _rooms(cluster, planned, notes), _monitors(cluster), notes)
+    return Survey(True, tuple(services), tuple(caches), _rooms(cluster, planned, notes), _apis(cluster), notes)
 
 
 def _services(cluster: Cluster, namespace: str) -> Callable[[], list[Service]]:
@@ -72,10 +73,18 @@ def _replaced(pod: Json, planned: set[tuple[str, str]]) -> bool:
     )
 
 
-def _monitors(cluster: Cluster) -> bool:
-    resource = RESOURCES[Kind.POD_MONITOR]
+def _apis(cluster: Cluster) -> Apis:
+    return Apis(
+        pod_monitors=_served(cluster, RESOURCES[Kind.POD_MONITOR].api_version, RESOURCES[Kind.POD_MONITOR].plural),
+        dynamic_resources=any(
+            group["name"] == DYNAMIC_RESOURCES for group in cluster.kubectl.get("/apis").get("groups", [])
+        ),
+    )
+
+
+def _served(cluster: Cluster, api_version: str, plural: str) -> bool:
     try:
-        found = cluster.kubectl.get(f"/apis/{resource.group}/{resource.version}")
+        found = cluster.kubectl.get(f"/apis/{api_version}")
     except RefusedError:
         return False
-    return any(item["name"] == resource.plural for item in found.get("resources", []))
+    return any(item["name"] == plural for item in found.get("resources", []))

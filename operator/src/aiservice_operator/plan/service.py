@@ -29,7 +29,7 @@ from aiservice_operator.plan.followed import Followed, followed
 from aiservice_operator.plan.mount import choose_mount, is_of
 from aiservice_operator.plan.scaling import hand_over, may_scale_down, resized, scaling, stated_replicas
 from aiservice_operator.plan.surge import Decision, Question, decide, revised_at
-from aiservice_operator.refusals import Rejection
+from aiservice_operator.refusals import Rejection, missing_api
 from aiservice_operator.settings import Settings
 
 
@@ -128,13 +128,7 @@ def _plan_serving(view: ServiceView, pods: _Pods, settings: Settings, now: datet
 
 
 def _engine(view: ServiceView, spec: AIServiceSpec, settings: Settings) -> Engine | Rejection:
-    if spec.resource_claims and not view.apis.dynamic_resources:
-        return Rejection(
-            "NoDynamicResources",
-            "this cluster does not serve resource.k8s.io, which spec.resourceClaims needs: choose a profile or set "
-            "spec.gpu instead, or enable dynamic resource allocation in the cluster",
-        )
-    return choose_engine(
+    return missing_api(spec, view.apis) or choose_engine(
         spec, settings, view.cache.spec if view.cache is not None else None, cache_claims=view.cache_claims
     )
 

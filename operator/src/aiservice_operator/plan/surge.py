@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aiservice_api.v1alpha1 import AIServiceSpec, Surge
 from aiservice_operator import names
@@ -35,7 +36,8 @@ class Decision(BaseModel):
     mode: Surge
     """What the spec asked for."""
     surge: bool
-    reason: str
+    reason: Annotated[str, Field(max_length=1024)]
+    """Bounded as in the status: anybody can edit the annotation that it is read from."""
 
 
 @dataclass(frozen=True, slots=True)

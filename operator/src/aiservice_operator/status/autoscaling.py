@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aiservice_api.v1alpha1 import AIServiceSpec, Autoscaling, ScalingMetric
-from aiservice_operator.kinds import Json
+from aiservice_operator.kinds import Json, Kind
 from aiservice_operator.states import conditions
 from aiservice_operator.status.conditions import Check, no, pending, yes
 from aiservice_operator.status.service_facts import ServiceFacts, pods
@@ -16,9 +18,16 @@ def autoscaling(facts: ServiceFacts, spec: AIServiceSpec) -> Check | None:
     scaling, live = spec.autoscaling, facts.view.autoscaler
     if scaling is None or spec.suspend:
         return None
+    refused = next((item for item in facts.refusals if item.identity.kind is Kind.AUTOSCALER), None)
+    if refused is not None:
+        return no("ChildRefused", refused.message)
     if live is None:
         return pending("WaitingForModel", "the autoscaler is created when the model is cached")
-    state = conditions(live.body)
+    return _told(facts, scaling, conditions(live.body))
+
+
+def _told(facts: ServiceFacts, scaling: Autoscaling, state: Mapping[str, Json]) -> Check:
+    """What the autoscaler's own conditions tell."""
     able, active = state.get("AbleToScale", {}), state.get("ScalingActive", {})
     if able.get("status") == "False":
         return no(able["reason"], f"the autoscaler cannot scale: {able.get('message', '')}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiservice_api.v1alpha1 import AIServiceSpec
 from aiservice_operator.plan.mount import cache_ready
+from aiservice_operator.states import pod_ended
 from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
 from aiservice_operator.status.service_facts import ServiceFacts, pods
 
@@ -48,13 +49,14 @@ def scheduled(facts: ServiceFacts) -> Check:
     waiting = without_pods(facts)
     if waiting is not None:
         return waiting
-    there = [pod for pod in facts.view.pods if not pod.meta.deleting]
+    there = [pod for pod in facts.view.pods if not pod.meta.deleting and not pod_ended(pod)]
     if facts.failure is not None and facts.failure.reason == "Unschedulable":
         return no("Unschedulable", facts.failure.message)
-    placed = sum(bool(pod.body["spec"]["nodeName"]) for pod in there)
-    if placed < facts.wanted:
-        return pending("Scheduling", f"{placed} of {facts.wanted} pods have a node")
-    return yes("Scheduled", f"{pods(facts.wanted)} on {len({pod.body['spec']['nodeName'] for pod in there})} node(s)")
+    nodes = [pod.body["spec"]["nodeName"] for pod in there if pod.body["spec"]["nodeName"]]
+    asked = max(facts.wanted, len(there))
+    if len(nodes) < asked:
+        return pending("Scheduling", f"{len(nodes)} of {asked} pods have a node")
+    return yes("Scheduled", f"{pods(len(nodes))} on {len(set(nodes))} node(s)")
 
 
 def available(facts: ServiceFacts) -> Check:

@@ -68,7 +68,8 @@ def _starting(facts: ServiceFacts) -> Check | None:
     state = facts.rollout
     if state is None:
         return pending("Starting", "the Deployment is being created")
-    if not (state.current and state.updated >= facts.wanted and _mounts_wanted(facts.view)):
+    replaced = state.updated >= facts.wanted or state.updated == state.existing
+    if not (state.current and replaced and _mounts_wanted(facts.view)):
         return None
     return pending("Starting", f"{state.ready} of {pods(facts.wanted)} ready; loading a large model takes minutes")
 
