@@ -45,15 +45,17 @@ def _running(pod: Mapping[str, Any], *, is_ready: bool) -> Status:
     return {"phase": "Running", "startTime": _now(), **_conditions(is_ready), **_containers(pod, container)}
 
 
-def downloaded(size: int = 6_900_000_000, files: int = 12, revision: str | None = None) -> Behaviour:
-    """The download ends well."""
-    message = json.dumps({"status": "ok", "bytes": size, "files": files, "revision": revision})
+def downloaded(
+    size: int | None = 6_900_000_000, files: int = 12, revision: str | None = None, **words: Any
+) -> Behaviour:
+    """The download, or another Job of a cache, ends well."""
+    message = json.dumps({"status": "ok", "bytes": size, "files": files, "revision": revision, **words})
     return lambda pod: _ended(pod, 0, "Completed", message)
 
 
-def download_failed(reason: str, message: str, *, retryable: bool) -> Behaviour:
+def download_failed(reason: str, message: str, *, retryable: bool, **more: Any) -> Behaviour:
     """The download ends badly, as the downloader says it."""
-    words = json.dumps({"status": "failed", "reason": reason, "message": message, "retryable": retryable})
+    words = json.dumps({"status": "failed", "reason": reason, "message": message, "retryable": retryable, **more})
     return lambda pod: _ended(pod, 1 if retryable else 2, "Error", words)
 
 
@@ -133,8 +135,12 @@ class FakeKubelet:
     def __init__(self, kubeconfig: Path, namespace: str, hands: int = 1) -> None:
         self._namespace = namespace
         self._download: Behaviour = downloaded()
+        self._measure: Behaviour = downloaded()
+        self._verify: Behaviour = downloaded()
         self._serve: Behaviour = ready
         self._provision = True
+        self.classes: set[str] = set()
+        """StorageClasses that it provides volumes of; of claims without a class it always does."""
         self._objects: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._work: queue.Queue[str | None] = queue.Queue()
         self._done: dict[str, Behaviour] = {}
@@ -179,6 +185,26 @@ class FakeKubelet:
         self._look_again()
 
     @property
+    def measure(self) -> Behaviour:
+        """What becomes of pods that ask a source for its size."""
+        return self._measure
+
+    @measure.setter
+    def measure(self, behaviour: Behaviour) -> None:
+        self._measure = behaviour
+        self._look_again()
+
+    @property
+    def verify(self) -> Behaviour:
+        """What becomes of pods that compare files with their digests."""
+        return self._verify
+
+    @verify.setter
+    def verify(self, behaviour: Behaviour) -> None:
+        self._verify = behaviour
+        self._look_again()
+
+    @property
     def serve(self) -> Behaviour:
         """What becomes of other pods."""
         return self._serve
@@ -200,7 +226,8 @@ class FakeKubelet:
 
     def reset(self) -> None:
         """Everything goes well again."""
-        self._download, self._serve, self._provision = downloaded(), ready, True
+        self._download, self._measure, self._verify = downloaded(), downloaded(), downloaded()
+        self._serve, self._provision = ready, True
         self._look_again()
 
     def _look_again(self) -> None:
@@ -226,13 +253,21 @@ class FakeKubelet:
         kind, body = self._objects.get(uid, ("", {}))
         if kind == "PersistentVolumeClaim" and self._provision:
             self._bind(api, body)
+            self._expand(api, body)
         elif kind == "Pod" and "deletionTimestamp" in body["metadata"]:
-            api.delete("Pod", body["metadata"]["name"], gracePeriodSeconds=0)
+            self._end(api, body)
         elif kind == "Pod" and body["spec"].get("nodeName") and body["status"]["phase"] not in ("Succeeded", "Failed"):
             self._behave(api, uid, body)
 
+    def _end(self, api: KubeApi, pod: Mapping[str, Any]) -> None:
+        """Stops a pod that is being deleted: it has failed then, if it has not ended before."""
+        name = pod["metadata"]["name"]
+        if pod["status"]["phase"] not in ("Succeeded", "Failed"):
+            api.patch("Pod", name, {"status": {"phase": "Failed"}}, "status")
+        api.delete("Pod", name, gracePeriodSeconds=0)
+
     def _behave(self, api: KubeApi, uid: str, pod: Mapping[str, Any]) -> None:
-        behaviour = self._download if "batch.kubernetes.io/job-name" in pod["metadata"]["labels"] else self._serve
+        behaviour = self._of(pod)
         if self._done.get(uid) is behaviour:
             return
         status = behaviour(pod)
@@ -243,10 +278,25 @@ class FakeKubelet:
             api.patch("Pod", pod["metadata"]["name"], change, "status")
         self._done[uid] = behaviour
 
+    def _of(self, pod: Mapping[str, Any]) -> Behaviour:
+        modes = {"measure": self._measure, "download": self._download, "verify": self._verify}
+        variables = [variable for container in pod["spec"]["containers"] for variable in container.get("env", ())]
+        mode = next((item.get("value") for item in variables if item["name"] == "AISERVICE_MODE"), "")
+        return modes.get(str(mode), self._serve)
+
+    def _expand(self, api: KubeApi, claim: Mapping[str, Any]) -> None:
+        """Makes a volume as large as its claim has become."""
+        spec, status, name = claim["spec"], claim["status"], claim["metadata"]["name"]
+        wanted = spec["resources"]["requests"]
+        if status["phase"] == "Bound" and status.get("capacity", wanted) != wanted:
+            api.patch("PersistentVolume", spec["volumeName"], {"spec": {"capacity": wanted}})
+            api.patch("PersistentVolumeClaim", name, {"status": {"capacity": wanted}}, "status")
+
     def _bind(self, api: KubeApi, claim: Mapping[str, Any]) -> None:
         """Makes the volume that a claim of the default class asks for; the controller manager binds them."""
         spec, name = claim["spec"], claim["metadata"]["name"]
-        if spec.get("volumeName") or claim["status"]["phase"] != "Pending" or spec.get("storageClassName"):
+        storage_class = spec.get("storageClassName") or ""
+        if spec.get("volumeName") or claim["status"]["phase"] != "Pending" or storage_class not in {"", *self.classes}:
             return
         volume = f"pv-{claim['metadata']['uid']}"
         if volume in self._volumes:
@@ -258,6 +308,7 @@ class FakeKubelet:
                 "spec": {
                     "capacity": spec["resources"]["requests"],
                     "accessModes": spec["accessModes"],
+                    "storageClassName": storage_class,
                     "hostPath": {"path": f"/nowhere/{uuid.uuid4()}"},
                     "persistentVolumeReclaimPolicy": "Retain",
                     "claimRef": {

@@ -19,6 +19,12 @@ SETTINGS = Settings.model_validate(
     {
         "images": {"speech-recognition": "example.test/speech:1", "diffusion": "example.test/diffusion:1"},
         "imagePullSecrets": ["registry"],
+        "network": {
+            "allowFrom": [
+                {"podLabels": {"app.kubernetes.io/name": name}}
+                for name in ("aiservice-gateway", "aiservice-operator", "prometheus")
+            ]
+        },
         "profiles": {
             "cpu": {"resources": {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "8Gi"}}},
             "nvidia-l4": {

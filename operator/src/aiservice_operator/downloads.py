@@ -1,9 +1,10 @@
-"""What the downloader says and what is remembered of it: progress lines, its last words, and the proof on the claim."""
+"""What the downloader says, in progress lines and last words, and what claims remember of it in annotations."""
 
 from __future__ import annotations
 
 import json
-from typing import Literal
+from datetime import datetime
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -27,25 +28,58 @@ class Progress(_Message):
 
 
 class Success(_Message):
-    """Last words of a download that is complete and verified."""
+    """Last words of a Job that did what it was for."""
 
     status: Literal["ok"]
-    bytes: int | None = None
+    bytes: int | None = Field(default=None, ge=0)
+    """Of all files; None: a source that is measured does not tell."""
     files: int | None = None
     revision: str | None = None
+    download_bytes: int | None = Field(default=None, ge=0)
+    """To fetch, of a source that is measured: less than is in the files, where those are packed."""
+    repaired: tuple[str, ...] = ()
+    """Files that were damaged and are as they should be again; of many, the first."""
+    repaired_files: int = 0
+    """How many those are in all."""
 
 
 class Failure(_Message):
-    """Last words of a download that is not."""
+    """Last words of a Job that did not."""
 
     status: Literal["failed"]
     reason: str = Field(pattern=r"^[A-Z][A-Za-z]{0,63}$")
     message: str
     retryable: bool
+    required_bytes: int | None = Field(default=None, ge=0)
+    """With OutOfSpace: what the volume must hold in all."""
+    revision: str | None = None
+    """What the source's revision was resolved to, where it came so far."""
 
 
-class Proof(_Message):
-    """What a claim's annotation says of the verified download on it."""
+class _Kept(_Message):
+    """What a claim's annotation remembers."""
+
+    def to_json(self) -> str:
+        """Returns the annotation's value."""
+        kept = self.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+class Measurement(_Kept):
+    """How large a source said to be."""
+
+    source: str
+    """Digest of what was measured."""
+    bytes: int | None = None
+    """None: it does not tell."""
+    packed: int | None = None
+    """Bytes of what its files are packed in, where it tells only that."""
+    revision: str | None = None
+    """What its revision was resolved to, which is what is downloaded then."""
+
+
+class Proof(_Kept):
+    """The verified download on a claim."""
 
     source: str
     """Digest of what was downloaded."""
@@ -53,13 +87,25 @@ class Proof(_Message):
     files: int | None = None
     revision: str | None = None
 
-    def to_json(self) -> str:
-        """Returns the annotation's value."""
-        return json.dumps(self.model_dump(exclude_none=True), sort_keys=True, separators=(",", ":"))
-
     def size(self) -> str:
         """Returns how much it is, for people; empty where the downloader's word was lost."""
         return human_bytes(self.bytes) if self.bytes is not None else ""
+
+
+class Verification(_Kept):
+    """When and how the files on a claim were last compared with their digests."""
+
+    at: datetime
+    request: str = ""
+    """The newest wish, as an annotation of the ModelCache, that this answered."""
+    always: bool = False
+    """Whether the spec asked for it at all times then."""
+    repaired: tuple[str, ...] = ()
+    """Files that were damaged and were fetched again; of many, the first."""
+    repaired_files: int = 0
+    """How many those are in all."""
+    damage: str = ""
+    """What was found damaged since and could not be repaired, in the downloader's words."""
 
 
 def parse_progress(line: str) -> Progress | None:
@@ -86,10 +132,13 @@ def parse_failure(message: str) -> Failure | None:
         return None
 
 
-def parse_proof(annotation: str) -> Proof | None:
+_KeptModel = TypeVar("_KeptModel", Measurement, Proof, Verification)
+
+
+def parse_kept(model: type[_KeptModel], annotation: str) -> _KeptModel | None:
     """Parses a claim's annotation; None where there is none, or one that nobody can read."""
     try:
-        return Proof.model_validate_json(annotation)
+        return model.model_validate_json(annotation)
     except ValidationError:
         return None
 

@@ -57,10 +57,22 @@ def _cache_turns(before: Sequence[Condition], after: Sequence[Condition]) -> lis
         found.append(Turn(False, "ModelCached", done.message))
     if (failed := _became(FALSE, "Downloaded", before, after)) is not None:
         found.append(Turn(True, "DownloadFailed", f"{failed.reason}: {failed.message}"))
+    found += _files_turned(before, after)
     held, was = find(after, "Ready"), find(before, "Ready")
     if held is not None and held.reason == "InUse" and (was is None or was.reason != "InUse"):
         found.append(Turn(True, "DeletionWaits", held.message))
     return found
+
+
+def _files_turned(before: Sequence[Condition], after: Sequence[Condition]) -> list[Turn]:
+    """What a verification of files that were there already has found."""
+    downloaded, verified, was = find(after, "Downloaded"), find(after, "Verified"), find(before, "Verified")
+    if downloaded is None or downloaded.status is not TRUE or verified is None:
+        return []
+    if (damaged := _became(FALSE, "Verified", before, after)) is not None:
+        return [Turn(True, "FilesDamaged", damaged.message)]
+    repaired = verified.reason == "Repaired" and (was is None or was.message != verified.message)
+    return [Turn(True, "FilesRepaired", verified.message)] if repaired else []
 
 
 def _became(status: str, name: str, before: Sequence[Condition], after: Sequence[Condition]) -> Condition | None:

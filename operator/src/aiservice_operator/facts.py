@@ -2,32 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 from aiservice_operator import names
+from aiservice_operator.desired.credentials import credentials_of
 from aiservice_operator.downloads import Progress, parse_progress
-from aiservice_operator.kinds import Json, Kind, ObjectId
+from aiservice_operator.kinds import Json, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
+from aiservice_operator.names import Mode
 from aiservice_operator.observed import Cache, Child, parse
-from aiservice_operator.plan.download import CachePlan, CacheView, pods_of
+from aiservice_operator.plan.download import CachePlan, CacheView
+from aiservice_operator.plan.mount import cache_ready
+from aiservice_operator.plan.tries import pods_of
+from aiservice_operator.references import LOOK_SECONDS, References
 from aiservice_operator.states import pod_running, unbound
 from aiservice_operator.status.storage import CacheFacts, ClaimEvent
 
+_YOUNG = timedelta(seconds=30)
+_LOOK_SECONDS = (2.0, 15.0)
+"""How often a claim that no watch tells of is looked at: while it is young, and afterwards."""
 
-async def gather(kube: Kube, view: CacheView, cache: Cache, plan: CachePlan) -> CacheFacts:
-    """Asks the API server for what the status of a cache needs beyond the store."""
-    if cache.spec is not None and cache.spec.pvc is not None:
-        identity = ObjectId(Kind.CLAIM, cache.meta.namespace, cache.spec.pvc.claim_name)
-        body = await kube.get(identity)
-        found = parse(Kind.CLAIM, body) if body is not None else None
-        source = found if isinstance(found, Child) else None
-        return CacheFacts(source_claim=source, claim_event=await _claim_event(kube, source))
-    return CacheFacts(claim_event=await _claim_event(kube, view.claim), progress=await _progress(kube, view, plan))
+
+class CacheQuestions:
+    """What has to be asked for about ModelCaches.
+
+    Args:
+        kube: The API server.
+        references: Reads Secrets.
+        progress_seconds: How long what a download has printed is not asked for again.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, kube: Kube, references: References, progress_seconds: float, clock: Callable[[], float]) -> None:
+        self._kube = kube
+        self._references = references
+        self._progress_seconds = progress_seconds
+        self._clock = clock
+        self._told: dict[Key, tuple[float, Progress | None]] = {}
+
+    async def secret(self, cache: Cache | None) -> str:
+        """Returns the digest of the credentials that a cache's source names; empty where none are read."""
+        credentials = credentials_of(cache.spec) if cache is not None and cache.spec is not None else None
+        if cache is None or credentials is None:
+            return ""
+        # A Secret is looked at as a whole where some keys need not be there.
+        keys = None if credentials.optional else sorted(credentials.keys.values())
+        return await self._references.digest(cache.meta.namespace, "Secret", credentials.secret, keys)
+
+    def again_after(
+        self, view: CacheView, cache: Cache, plan: CachePlan, found: CacheFacts, now: datetime
+    ) -> float | None:
+        """Returns the seconds after which to ask again for what no event announces; None: there is nothing such."""
+        if running_pod(view, plan) is not None:
+            return self._progress_seconds
+        if cache.spec is not None and cache.spec.pvc is not None:
+            young = now - (found.source_claim or cache).meta.created < _YOUNG
+            return _LOOK_SECONDS[0 if young and not cache_ready(cache) else 1]
+        if view.claim is not None and unbound(view.claim):
+            return _LOOK_SECONDS[0 if now - view.claim.meta.created < _YOUNG else 1]
+        waits = cache.spec is not None and credentials_of(cache.spec) is not None and not cache_ready(cache)
+        return LOOK_SECONDS if waits else None
+
+    async def answers(self, view: CacheView, cache: Cache, plan: CachePlan) -> CacheFacts:
+        """Asks for what the status of a cache needs beyond the store."""
+        if cache.spec is not None and cache.spec.pvc is not None:
+            identity = ObjectId(Kind.CLAIM, cache.meta.namespace, cache.spec.pvc.claim_name)
+            body = await self._kube.get(identity)
+            found = parse(Kind.CLAIM, body) if body is not None else None
+            source = found if isinstance(found, Child) else None
+            return CacheFacts(source_claim=source, claim_event=await _claim_event(self._kube, source))
+        event = await _claim_event(self._kube, view.claim)
+        return CacheFacts(claim_event=event, progress=await self._progress(view, plan))
+
+    def forget(self, key: Key) -> None:
+        """Drops what is remembered of a cache that is gone."""
+        self._told.pop(key, None)
+
+    async def _progress(self, view: CacheView, plan: CachePlan) -> Progress | None:
+        pod, now = running_pod(view, plan), self._clock()
+        if pod is None:
+            self.forget(view.key)
+            return None
+        asked_at, told = self._told.get(view.key, (None, None))
+        if asked_at is None or now >= asked_at + self._progress_seconds:
+            line = await self._kube.last_log_line(pod.meta.namespace, pod.meta.name, names.DOWNLOAD_CONTAINER)
+            told = parse_progress(line)
+            self._told[view.key] = (now, told)
+        return told
 
 
 def running_pod(view: CacheView, plan: CachePlan) -> Child | None:
     """Returns the pod that downloads now."""
-    if plan.job is None or plan.proof is not None:
+    if plan.job is None or plan.job.mode is Mode.MEASURE or plan.proof is not None:
         return None
     return next((pod for pod in pods_of(plan.job, view.pods) if pod_running(pod)), None)
 
@@ -57,10 +124,3 @@ def _seen(event: Json) -> str:
         or event.get("eventTime")
         or event["metadata"]["creationTimestamp"]
     )
-
-
-async def _progress(kube: Kube, view: CacheView, plan: CachePlan) -> Progress | None:
-    pod = running_pod(view, plan)
-    if pod is None:
-        return None
-    return parse_progress(await kube.last_log_line(pod.meta.namespace, pod.meta.name, names.DOWNLOAD_CONTAINER))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from enum import StrEnum
 
 from aiservice_api.v1alpha1 import GROUP, ModelCacheSpec
 from aiservice_operator.kinds import Json
@@ -52,15 +53,32 @@ ROLLOUT_ANNOTATION = f"{GROUP}/rollout"
 """On a Deployment: what was decided, in JSON, when the rollout of its present pods began."""
 APPLIED_ANNOTATION = f"{GROUP}/applied"
 """On every child: hash of what the operator applied, so that a field which it no longer wants is noticed."""
+VERIFY_ANNOTATION = f"{GROUP}/verify"
+"""On a ModelCache, set by people: any new value has its files compared with their digests again."""
+MEASURED_ANNOTATION = f"{GROUP}/measured"
+"""On a claim: how large its source said to be, in JSON, so that it is asked once."""
 DOWNLOAD_ANNOTATION = f"{GROUP}/download"
 """On a claim: proof, in JSON, of the verified download that it holds."""
+VERIFIED_ANNOTATION = f"{GROUP}/verified"
+"""On a claim: when and how the files were last compared with their digests, in JSON."""
+MODE_ANNOTATION = f"{GROUP}/mode"
+REVISION_ANNOTATION = f"{GROUP}/revision"
+REQUEST_ANNOTATION = f"{GROUP}/verify-request"
 SOURCE_ANNOTATION = f"{GROUP}/source-digest"
 CLAIM_UID_ANNOTATION = f"{GROUP}/claim-uid"
 TEMPLATE_ANNOTATION = f"{GROUP}/template-digest"
 ATTEMPT_ANNOTATION = f"{GROUP}/attempt"
 EARLIER_PODS_ANNOTATION = f"{GROUP}/earlier-pods"
-"""On a download Job: what it downloads, onto which claim, by which template, which try it is, and how many pods
-tried before it."""
+"""On a Job of a ModelCache: what it does, at which pinned revision, which wish for verification it answers, for which
+source, on which claim, by which template, which try it is, and how many pods tried before it."""
+
+
+class Mode(StrEnum):
+    """What a Job of a ModelCache does, as the downloader takes it."""
+
+    MEASURE = "measure"
+    DOWNLOAD = "download"
+    VERIFY = "verify"
 
 
 _SECRETS = {"huggingFace": "tokenSecretRef", "s3": "credentialsSecretRef", "oci": "pullSecretRef"}
@@ -103,7 +121,7 @@ def _content(wire: Json) -> Json:
 
 
 def job_name(cache: str, identity: list[str | int]) -> str:
-    """Returns the name of a download Job: the cache's, and a suffix from what tells it from the cache's other Jobs."""
+    """Returns the name of a cache's Job: the cache's, and a suffix from what tells it from the cache's other Jobs."""
     return f"{cache}-{digest(identity, 6)}"
 
 

@@ -1,8 +1,9 @@
-"""Kubernetes quantities (`500m`, `8Gi`): parsing and comparing, since the API server rewrites how they are spelt."""
+"""Quantities (`500m`, `8Gi`), whose spelling the API server rewrites, and durations (`30m`): parsing and comparing."""
 
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from decimal import Decimal
 
 _SUFFIXES: dict[str, Decimal] = {
@@ -40,6 +41,14 @@ def same(one: object, other: object) -> bool:
 def larger(one: str, other: str) -> str:
     """Returns the larger of two quantities, in its own spelling."""
     return one if parse(one) >= parse(other) else other
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(text: str) -> timedelta:
+    """Returns the time that a number and a unit stand for: `90s`, `30m`, `24h`, `7d`."""
+    return timedelta(seconds=int(text[:-1]) * _SECONDS[text[-1]])
 
 
 def human_bytes(count: int) -> str:

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from aiservice_api.v1alpha1 import AIServiceStatus, Condition, ConditionStatus, ModelCacheStatus
-from aiservice_operator import facts
 from aiservice_operator.census import Census
 from aiservice_operator.errors import KubeError
 from aiservice_operator.events import Turn, event, turns
 from aiservice_operator.execute import Executor
+from aiservice_operator.facts import CacheQuestions
 from aiservice_operator.failures import late_after, settles_after, starts_late
 from aiservice_operator.kinds import Apis, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
@@ -35,12 +35,10 @@ from aiservice_operator.plan import (
     plan_cache,
     plan_service,
 )
-from aiservice_operator.plan.mount import cache_ready
 from aiservice_operator.references import LOOK_SECONDS, References, named
 from aiservice_operator.refusals import writable_claims
 from aiservice_operator.settings import Settings
-from aiservice_operator.states import unbound
-from aiservice_operator.status import CacheFacts, cache_status, service_status
+from aiservice_operator.status import cache_status, service_status
 from aiservice_operator.status.conditions import find
 from aiservice_operator.store import Store
 from aiservice_operator.words import LOOK_AGAIN_SECONDS, gather_words
@@ -49,9 +47,6 @@ log = logging.getLogger(__name__)
 
 _ROUNDS = 6
 """Plans in one reconcile: a cache, its claim and its Job follow each other, each from the answer to the one before."""
-_YOUNG_SECONDS = 30.0
-_LOOK_SECONDS = (2.0, 15.0)
-"""How often a claim that no watch tells of is looked at: while it is young, and afterwards."""
 _INTERIM_SECONDS = {Kind.AISERVICE: (1.0, 5.0), Kind.MODEL_CACHE: (0.5, 2.0)}
 """How long a status in progress waits for a better one, so that a quick start costs no extra writes: the first, and
 each after another. A download's progress is looked at sooner than a start's."""
@@ -155,6 +150,10 @@ class Reconciler:
         self._executor = Executor(store, kube, notify)
         self._references = References(kube, enabled=settings.roll_on_config_change)
         self._census = Census(kube)
+        self._questions = CacheQuestions(
+            kube, self._references, settings.download.progress_interval_seconds, asyncio.get_running_loop().time
+        )
+        self._refused_caches: dict[Key, str] = {}
         self._bodies = Bodies()
         self._interim_due: dict[Key, float] = {}
 
@@ -232,6 +231,7 @@ class Reconciler:
         return ServiceView(
             service=service,
             cache=self._cache(namespace, service.cache_name),
+            cache_refused=self._refused_caches.get(Key(Kind.MODEL_CACHE, namespace, service.cache_name or ""), ""),
             mounted=self._cache(namespace, mounted_cache(deployment) if deployment is not None else None),
             deployment=deployment,
             endpoint=self._store.child(ObjectId(Kind.SERVICE, namespace, name)),
@@ -250,27 +250,40 @@ class Reconciler:
         return self._store.cache(Key(Kind.MODEL_CACHE, namespace, name)) if name is not None else None
 
     async def _reconcile_cache(self, key: Key) -> Outcome:
+        secret = await self._questions.secret(self._store.cache(key))
+
         async def decide() -> tuple[CacheView, CachePlan]:
-            view = self._cache_view(key)
+            view = self._cache_view(key, secret)
             return view, plan_cache(view, self._settings, self._clock())
 
         settled = await self._settle(key, decide)
         if settled is None:
             return Outcome()
         view, plan = settled.decision
+        self._note_refusal(view, settled.refusals)
         cache = view.cache
-        if cache is None or (not view.users and (cache.meta.deleting or cache.meta.inline_cache)):
+        if cache is None or plan.ends:
             self._interim_due.pop(key, None)
+            self._questions.forget(key)
             return Outcome(unsettled=settled.unsettled)
         now = self._clock()
-        found = await facts.gather(self._kube, view, cache, plan)
+        found = await self._questions.answers(view, cache, plan)
         status = cache_status(view, cache, plan, facts=found, refusals=settled.refusals, now=now)
         written = await self._write_status(key, cache, cache.status, status)
-        retry = max((plan.retry_at - now).total_seconds(), 0.0) if plan.retry_at is not None else None
-        look = self._next_look(view, cache, plan, found)
-        return Outcome(_first(written, retry, look, settles_after(view.pods, now)), settled.unsettled)
+        due = [max((at - now).total_seconds(), 0.0) for at in (plan.again_at, plan.ends_at) if at is not None]
+        look = self._questions.again_after(view, cache, plan, found, now)
+        return Outcome(_first(written, look, settles_after(view.pods, now), *due), settled.unsettled)
 
-    def _cache_view(self, key: Key) -> CacheView:
+    def _note_refusal(self, view: CacheView, refusals: Sequence[Refusal]) -> None:
+        """A ModelCache that the API server does not let exist cannot say so itself: its users do."""
+        said = next((refusal.message for refusal in refusals if refusal.identity == view.key), "")
+        if view.cache is not None or not said:
+            self._refused_caches.pop(view.key, None)
+        elif self._refused_caches.get(view.key) != said:
+            self._refused_caches[view.key] = said
+            self._notify(frozenset(user.id for user in view.users))
+
+    def _cache_view(self, key: Key, secret: str) -> CacheView:
         return CacheView(
             key=key,
             cache=self._store.cache(key),
@@ -278,19 +291,8 @@ class Reconciler:
             claim=self._store.child(ObjectId(Kind.CLAIM, key.namespace, key.name)),
             jobs=self._store.children(key, Kind.JOB),
             pods=self._store.children(key, Kind.POD),
+            secret=secret,
         )
-
-    def _next_look(self, view: CacheView, cache: Cache, plan: CachePlan, found: CacheFacts) -> float | None:
-        """When to look for what no event announces."""
-        if facts.running_pod(view, plan) is not None:
-            return self._settings.download.progress_interval_seconds
-        provided = cache.spec is not None and cache.spec.pvc is not None
-        child = found.source_claim if provided else view.claim
-        if not provided and not unbound(child):
-            return None
-        age = (self._clock() - (child or cache).meta.created).total_seconds()
-        settled = provided and cache_ready(cache)
-        return _LOOK_SECONDS[0] if age < _YOUNG_SECONDS and not settled else _LOOK_SECONDS[1]
 
     async def _write_status(
         self,

@@ -7,7 +7,9 @@ from datetime import datetime
 
 from aiservice_operator import names
 from aiservice_operator.kinds import Json
+from aiservice_operator.names import Mode
 from aiservice_operator.observed import Child, parse_time
+from aiservice_operator.quantities import parse
 
 _NOT_BEGUN = frozenset({"ContainerCreating", "PodInitializing"})
 """Why containers wait of which none has been started yet."""
@@ -72,21 +74,43 @@ class Claim:
     created: datetime
     deleting: bool
     requested: str
-    proof: str
-    """The annotation that tells which verified download it holds; empty where it holds none."""
+    capacity: str
+    """Size of its volume; empty until it is bound."""
+    access_mode: str
+    """The mode that lets most nodes use it; empty where it has none."""
+    mounted_to_grow: bool
+    """Whether its volume has grown already and the file system grows as soon as a pod mounts it."""
+    growth_fault: str
+    """Why its volume does not grow, in the resizer's words; empty while it may."""
+    annotations: dict[str, str]
+
+    @property
+    def growing(self) -> bool:
+        """Whether a pod that started now would still find the old size."""
+        bound = self.phase == "Bound" and bool(self.capacity)
+        return bound and not self.mounted_to_grow and parse(self.capacity) < parse(self.requested)
+
+
+_WIDEST_FIRST = ("ReadWriteMany", "ReadOnlyMany", "ReadWriteOnce", "ReadWriteOncePod")
 
 
 def claim(child: Child) -> Claim:
     """Reads the state of a claim."""
-    spec = child.body.get("spec", {})
+    spec, status, state = child.body.get("spec", {}), child.body.get("status", {}), conditions(child.body)
+    modes = spec.get("accessModes") or ()
+    errors = (state.get(name, {}) for name in ("ControllerResizeError", "NodeResizeError"))
     return Claim(
         name=child.meta.name,
         uid=child.meta.uid,
-        phase=child.body.get("status", {}).get("phase", "Pending"),
+        phase=status.get("phase", "Pending"),
         created=child.meta.created,
         deleting=child.meta.deleting,
         requested=str(spec.get("resources", {}).get("requests", {}).get("storage", "0")),
-        proof=child.meta.annotations.get(names.DOWNLOAD_ANNOTATION, ""),
+        capacity=str(status.get("capacity", {}).get("storage", "")),
+        access_mode=next((mode for mode in _WIDEST_FIRST if mode in modes), ""),
+        mounted_to_grow=state.get("FileSystemResizePending", {}).get("status") == "True",
+        growth_fault=next((str(error["message"]) for error in errors if error.get("message")), ""),
+        annotations=child.meta.annotations,
     )
 
 
@@ -96,46 +120,63 @@ def unbound(child: Child | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class DownloadJob:
-    """State of a download Job."""
+class CacheJob:
+    """State of a Job of a ModelCache: it measures, downloads or verifies."""
 
     child: Child
+    mode: Mode
     source: str
     claim_uid: str
+    """Of the claim that it works on; empty where it measures."""
     template: str
+    revision: str
+    """Which commit or digest it was told to take; empty: what the source names when it runs."""
+    request: str
+    """Which wish for verification it answers."""
     attempt: int
     earlier_pods: int
     pods: int
     """Pods of this Job that ran, run or failed."""
-    succeeded: bool
+    completed_at: datetime | None
     failed_at: datetime | None
     failed_reason: str
     failed_message: str
 
     @property
-    def finished(self) -> bool:
-        """Whether no pod will run any more."""
-        return self.succeeded or self.failed_at is not None
+    def succeeded(self) -> bool:
+        """Whether it did what it was for."""
+        return self.completed_at is not None
 
 
-def download_job(child: Child) -> DownloadJob:
-    """Reads the state of a download Job."""
+_MODES = frozenset(Mode)
+
+
+def cache_job(child: Child) -> CacheJob:
+    """Reads the state of a cache's Job."""
     annotations, status, state = child.meta.annotations, child.body.get("status", {}), conditions(child.body)
-    failed = state.get("Failed", {})
-    is_failed = failed.get("status") == "True"
-    return DownloadJob(
+    completed, failed = state.get("Complete", {}), state.get("Failed", {})
+    mode = annotations.get(names.MODE_ANNOTATION, "")
+    return CacheJob(
         child=child,
+        mode=Mode(mode) if mode in _MODES else Mode.DOWNLOAD,
         source=annotations.get(names.SOURCE_ANNOTATION, ""),
         claim_uid=annotations.get(names.CLAIM_UID_ANNOTATION, ""),
         template=annotations.get(names.TEMPLATE_ANNOTATION, ""),
+        revision=annotations.get(names.REVISION_ANNOTATION, ""),
+        request=annotations.get(names.REQUEST_ANNOTATION, ""),
         attempt=_number(annotations.get(names.ATTEMPT_ANNOTATION), 1),
         earlier_pods=_number(annotations.get(names.EARLIER_PODS_ANNOTATION), 0),
         pods=sum(status.get(field, 0) for field in ("active", "succeeded", "failed")),
-        succeeded=state.get("Complete", {}).get("status") == "True",
-        failed_at=parse_time(failed["lastTransitionTime"]) if is_failed else None,
+        completed_at=_since(completed),
+        failed_at=_since(failed),
         failed_reason=failed.get("reason", ""),
         failed_message=failed.get("message", ""),
     )
+
+
+def _since(condition: Json) -> datetime | None:
+    """When a condition became true; None where it is not."""
+    return parse_time(condition["lastTransitionTime"]) if condition.get("status") == "True" else None
 
 
 def _number(text: str | None, default: int) -> int:

@@ -26,6 +26,7 @@ GPU = "nvidia.com/gpu"
 SETTINGS = Settings.model_validate(
     {
         "images": {"speech-recognition": "example.test/speech:1", "vision": "example.test/vision:1"},
+        "network": {"allowFrom": [{"podLabels": {"app": name}} for name in ("gateway", "operator", "prometheus")]},
         "profiles": {
             "cpu": {"resources": {"requests": {"cpu": "2", "memory": "4Gi"}}, "price": {"hourly": "0.10"}},
             "nvidia-l4": {

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
+from kubernetes.aio.client import V1NodeSelectorRequirement, V1NodeSelectorTerm
 from pydantic import BaseModel
 
 from aiservice_api.v1alpha1 import AIServiceSpec, ModelCacheSpec
@@ -18,17 +20,18 @@ from aiservice_operator.desired.cache import hold, inline_cache
 from aiservice_operator.desired.common import wire
 from aiservice_operator.desired.container import Mount
 from aiservice_operator.desired.disruption_budget import disruption_budget
-from aiservice_operator.desired.job import Attempt, Placement, job
+from aiservice_operator.desired.job import Attempt, Placement, Task, job
 from aiservice_operator.desired.network_policy import network_policy
 from aiservice_operator.desired.pod_monitor import pod_monitor
-from aiservice_operator.desired.pvc import pvc
+from aiservice_operator.desired.pvc import Memory, pvc
 from aiservice_operator.desired.service import endpoints
 from aiservice_operator.desired.service import service as build_service
 from aiservice_operator.desired.service_account import service_account
 from aiservice_operator.desired.workload import template_digest, workload
-from aiservice_operator.downloads import Proof
+from aiservice_operator.downloads import Measurement, Proof, Verification
 from aiservice_operator.engines import Engine, choose_engine
 from aiservice_operator.kinds import Json, Kind
+from aiservice_operator.names import Mode
 from aiservice_operator.observed import Service
 from aiservice_operator.settings import Monitoring, Toleration
 from aiservice_operator.states import claim
@@ -118,21 +121,46 @@ def by_cpu() -> Service:
     return service(spec={"autoscaling": {"max": 3, "metric": "CPU", "targetCpuUtilization": 60}})
 
 
+def job_of(spec: Json, task: Task, placement: Placement, attempt: Attempt) -> Json:
+    owner, stated = cache("mine", spec).meta, ModelCacheSpec.model_validate(spec)
+    settings = SETTINGS.model_copy(
+        update={
+            "download": SETTINGS.download.model_copy(update={"allowed_hosts": ["minio.storage.svc", "10.1.0.0/16"]})
+        }
+    )
+    return wire(job(owner, stated, task, placement=placement, attempt=attempt, settings=settings))
+
+
 def download_job() -> Json:
-    owner = cache("mine", GATED).meta
     tolerations = [Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")]
-    placement = Placement({"zone": "a"}, tolerations)
-    spec = ModelCacheSpec.model_validate(GATED)
-    return wire(job(owner, spec, CLAIM, placement=placement, attempt=Attempt(2, 6), settings=SETTINGS))
+    in_zone = [V1NodeSelectorRequirement(key="zone", operator="In", values=["a", "b"])]
+    placement = Placement({"disk": "ssd"}, tolerations, [V1NodeSelectorTerm(match_expressions=in_zone)], one_node=True)
+    return job_of(GATED, Task(Mode.DOWNLOAD, CLAIM, "secret"), placement, Attempt(2, 6, "c" * 40))
+
+
+def measuring_job() -> Json:
+    source: Json = {"s3": {"bucket": "models", "prefix": "whisper", "credentialsSecretRef": {"name": "minio"}}}
+    return job_of(source, Task(Mode.MEASURE, secret="s"), Placement(one_node=True), Attempt(1, 0))
+
+
+def verifying_job() -> Json:
+    source: Json = {"oci": {"image": "registry.test/models/sdxl:1", "pullSecretRef": {"name": "registry"}}}
+    task = Task(Mode.VERIFY, CLAIM, request="r1", since="2026-11-23T12:00:00Z")
+    return job_of(source, task, Placement(one_node=True), Attempt(1, 0, f"sha256:{'d' * 64}"))
 
 
 def claim_before() -> Json:
-    return wire(pvc(cache().meta, ModelCacheSpec.model_validate(MODEL), "", None))
+    measured = Memory(Measurement(source="s1", bytes=6_900_000_000))
+    return wire(pvc(cache().meta, ModelCacheSpec.model_validate(MODEL), measured))
 
 
 def claim_after() -> Json:
-    proof = Proof(source="s1", bytes=10, files=1, revision="c0ffee").to_json()
-    return wire(pvc(cache("mine", GATED).meta, ModelCacheSpec.model_validate(GATED), proof, CLAIM))
+    at = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+    known = Memory(
+        proof=Proof(source="s1", bytes=10, files=1, revision="c0ffee"),
+        verification=Verification(at=at, request="r1", always=True, repaired=("a.bin",)),
+    )
+    return wire(pvc(cache("mine", GATED).meta, ModelCacheSpec.model_validate(GATED), known, CLAIM))
 
 
 def shared_cache() -> Json:
@@ -152,6 +180,8 @@ BUILT: dict[str, Callable[[], Json]] = {
     "service": lambda: wire(build_service(service().meta, spec_of(service()).tasks)),
     "service-account": lambda: wire(service_account(service().meta)),
     "job": download_job,
+    "job-measure": measuring_job,
+    "job-verify": verifying_job,
     "claim-before-download": claim_before,
     "claim-after-download": claim_after,
     "model-cache-inline": shared_cache,
@@ -189,7 +219,7 @@ def test_a_deployment_of_before_has_no_digest_of_its_pods() -> None:
 
 def test_a_volume_never_shrinks() -> None:
     spec = ModelCacheSpec.model_validate({**MODEL, "storage": {"size": "10Gi"}})
-    body = wire(pvc(cache().meta, spec, "", CLAIM))
+    body = wire(pvc(cache().meta, spec, Memory(), CLAIM))
     assert body["spec"]["resources"]["requests"]["storage"] == "40Gi"
 
 
@@ -200,12 +230,12 @@ def test_jobs_of_different_downloads_have_different_names() -> None:
     def name(**changes: object) -> str:
         values: dict[str, object] = {
             "spec": spec,
-            "claim": CLAIM,
+            "task": Task(Mode.DOWNLOAD, CLAIM),
             "attempt": Attempt(1, 0),
             "settings": SETTINGS,
             **changes,
         }
-        body = wire(job(owner, values.pop("spec"), values.pop("claim"), placement=placement, **values))  # type: ignore[arg-type] # by name
+        body = wire(job(owner, placement=placement, **values))  # type: ignore[arg-type] # by name
         return str(body["metadata"]["name"])
 
     other_image = SETTINGS.model_copy(update={"download": SETTINGS.download.model_copy(update={"image": "other:2"})})
@@ -213,10 +243,14 @@ def test_jobs_of_different_downloads_have_different_names() -> None:
         name(),
         name(attempt=Attempt(2, 0)),
         name(settings=other_image),
-        name(claim=replace(CLAIM, uid="uid-2")),
+        name(task=Task(Mode.DOWNLOAD, replace(CLAIM, uid="uid-2"))),
+        name(task=Task(Mode.DOWNLOAD, CLAIM, secret="other")),
+        name(task=Task(Mode.VERIFY, CLAIM)),
+        name(task=Task(Mode.VERIFY, CLAIM, request="r1")),
+        name(task=Task(Mode.VERIFY, CLAIM, request="r1", since="yesterday")),
         name(spec=ModelCacheSpec.model_validate(GATED)),
     }
-    assert len(named) == 5
+    assert len(named) == 9
     assert name() == name(attempt=Attempt(1, 9)), "how many pods tried before is no other download"
 
 

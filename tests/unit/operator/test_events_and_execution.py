@@ -43,6 +43,10 @@ def conditions(**said: tuple[str, str]) -> list[Condition]:
     return [Condition.model_validate(condition(name, *words)) for name, words in said.items()]
 
 
+DOWNLOADED = {"Downloaded": ("True", "Downloaded")}
+REPAIRED = {**DOWNLOADED, "Verified": ("True", "Repaired")}
+
+
 @pytest.mark.parametrize(
     ("kind", "before", "after", "expected"),
     [
@@ -67,6 +71,16 @@ def conditions(**said: tuple[str, str]) -> list[Condition]:
         (Kind.MODEL_CACHE, {}, {"Downloaded": ("True", "NotNeeded")}, []),
         (Kind.MODEL_CACHE, {}, {"StorageBound": ("False", "ProvisioningFailed")}, ["StorageNotBound"]),
         (Kind.MODEL_CACHE, {"Downloaded": ("Unknown", "x")}, {"Downloaded": ("False", "NotFound")}, ["DownloadFailed"]),
+        (Kind.MODEL_CACHE, DOWNLOADED, {**DOWNLOADED, "Verified": ("False", "ChecksumMismatch")}, ["FilesDamaged"]),
+        (Kind.MODEL_CACHE, DOWNLOADED, {**DOWNLOADED, "Verified": ("True", "Repaired")}, ["FilesRepaired"]),
+        (Kind.MODEL_CACHE, REPAIRED, REPAIRED, []),
+        (Kind.MODEL_CACHE, REPAIRED, {**DOWNLOADED, "Verified": ("True", "Verified")}, []),
+        (
+            Kind.MODEL_CACHE,
+            {},
+            {"Downloaded": ("False", "ChecksumMismatch"), "Verified": ("False", "ChecksumMismatch")},
+            ["DownloadFailed"],
+        ),
         (Kind.MODEL_CACHE, {"Ready": ("True", "Cached")}, {"Ready": ("True", "InUse")}, ["DeletionWaits"]),
         (Kind.MODEL_CACHE, {"Ready": ("True", "InUse")}, {"Ready": ("True", "InUse")}, []),
     ],

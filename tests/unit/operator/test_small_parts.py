@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ from aiservice_operator.compare import differs, ousted
 from aiservice_operator.downloads import (
     Progress,
     Proof,
+    Verification,
     parse_failure,
+    parse_kept,
     parse_progress,
-    parse_proof,
     parse_success,
     progress_status,
 )
 from aiservice_operator.errors import ConfigurationError
 from aiservice_operator.kinds import Json
-from aiservice_operator.quantities import human_bytes, larger, parse, same
+from aiservice_operator.quantities import duration, human_bytes, larger, parse, same
 from aiservice_operator.settings import Settings, identity, load
 from support.operator_objects import MODEL
 
@@ -247,18 +249,29 @@ def test_last_words_of_a_download() -> None:
     assert (success.bytes, success.files, success.revision) == (5, 2, "c0ffee")
     failure = parse_failure('{"status":"failed","reason":"NotFound","message":"gone","retryable":false}')
     assert failure is not None
-    assert (failure.reason, failure.retryable) == ("NotFound", False)
+    assert (failure.reason, failure.retryable, failure.required_bytes) == ("NotFound", False, None)
     for words in ("", "killed", '{"status":"failed","reason":"no word","message":"","retryable":true}'):
         assert parse_success(words) is None
         assert parse_failure(words) is None
 
 
+def test_a_verification_is_read_as_it_was_written() -> None:
+    record = Verification(at=datetime(2026, 11, 23, 12, tzinfo=UTC), request="r", repaired=("ä", "b"), damage="c")
+    assert parse_kept(Verification, record.to_json()) == record
+    assert Verification(at=record.at).to_json() == '{"at":"2026-11-23T12:00:00Z"}'
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("24h", 86400), ("7d", 604800)])
+def test_durations(text: str, seconds: int) -> None:
+    assert duration(text) == timedelta(seconds=seconds)
+
+
 def test_a_proof_is_read_as_it_was_written() -> None:
     proof = Proof(source="s", bytes=6_900_000_000, files=3)
-    assert parse_proof(proof.to_json()) == proof
+    assert parse_kept(Proof, proof.to_json()) == proof
     assert proof.size() == "6.9 GB"
-    assert parse_proof("") is None
-    assert parse_proof("true") is None
+    assert parse_kept(Proof, "") is None
+    assert parse_kept(Proof, "true") is None
 
 
 @pytest.mark.parametrize(

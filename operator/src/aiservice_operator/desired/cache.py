@@ -19,7 +19,9 @@ def inline_cache(
     users: Sequence[Meta],
     labels: Mapping[str, str] = MappingProxyType({}),
 ) -> Json:
-    """Builds the ModelCache that all AIServices which state this model share, owned by all of them.
+    """Builds the ModelCache that all AIServices which state this model share.
+
+    It is owned by all of them, so that it goes with the last; one that is to outlive them is owned by nobody.
 
     Args:
         namespace: Of all of them.
@@ -28,13 +30,14 @@ def inline_cache(
         users: The AIServices.
         labels: Without which the operator would not see what it has made.
     """
-    owners = [used_by(user).model_dump(mode="json", by_alias=True, exclude_none=True) for user in users]
+    owners = [] if spec.retention is not None else users
+    references = [used_by(user).model_dump(mode="json", by_alias=True, exclude_none=True) for user in owners]
     return {
         "metadata": {
             "name": name,
             "namespace": namespace,
             "labels": {**labels, **names.cache_labels(name)},
-            "ownerReferences": owners,
+            "ownerReferences": references,
             "finalizers": [names.FINALIZER] if users else [],
         },
         "spec": spec.to_wire(),

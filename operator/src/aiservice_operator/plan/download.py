@@ -1,34 +1,34 @@
-"""What to do for a ModelCache that is downloaded: its claim, the download Job and the next try."""
+"""What to do for a ModelCache that is downloaded: its size, its claim, and the Jobs that work on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from aiservice_api.v1alpha1 import ModelCacheSpec, Storage
 from aiservice_operator import names
 from aiservice_operator.desired.common import wire
-from aiservice_operator.desired.job import Attempt, Placement, job
-from aiservice_operator.desired.pvc import pvc
-from aiservice_operator.downloads import Proof, parse_failure, parse_proof, parse_success
-from aiservice_operator.failures import Failure, of_pod
-from aiservice_operator.kinds import Json, Key, Kind
-from aiservice_operator.observed import Cache, Child, Meta, Service
-from aiservice_operator.plan.actions import Action, Delete, belongs, ensure
-from aiservice_operator.settings import Settings, Toleration
-from aiservice_operator.states import (
-    Claim,
-    DownloadJob,
-    claim,
-    download_job,
-    pod_controller,
-    pod_running,
-    termination_message,
+from aiservice_operator.desired.job import Placement, Task
+from aiservice_operator.desired.pvc import Memory, pvc
+from aiservice_operator.downloads import Measurement, Proof, Verification, parse_kept
+from aiservice_operator.kinds import Key, Kind
+from aiservice_operator.names import Mode
+from aiservice_operator.observed import Cache, Child, Service
+from aiservice_operator.plan.actions import Action, belongs, ensure
+from aiservice_operator.plan.placement import place
+from aiservice_operator.plan.tries import (
+    FailedTry,
+    Recipe,
+    Step,
+    delete,
+    failed_for_good,
+    last_words,
+    next_step,
 )
-
-FIRST_RETRY = timedelta(minutes=1)
-LAST_RETRY = timedelta(hours=1)
+from aiservice_operator.plan.verification import always, answered, due_at, first_record, updated_record, wish
+from aiservice_operator.settings import Settings
+from aiservice_operator.states import CacheJob, Claim, cache_job, claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,8 @@ class CacheView:
     claim: Child | None
     jobs: tuple[Child, ...]
     pods: tuple[Child, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FailedDownload:
-    """Why a download failed."""
-
-    failure: Failure
-    retryable: bool
+    secret: str = ""
+    """Digest of the credentials that its source names; empty where it names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,165 +50,217 @@ class CachePlan:
     """What to do, and what was found and decided on the way."""
 
     actions: tuple[Action, ...] = ()
-    proof: Proof | None = None
-    """Of the verified download; None while there is none."""
-    job: DownloadJob | None = None
-    """The newest Job for the present source and claim."""
-    failed: FailedDownload | None = None
+    ends: bool = False
+    """Whether the cache is about to go, or is not there."""
+    unused_since: datetime | None = None
+    claim: Claim | None = None
+    """The claim, where there is one and it is this cache's."""
+    memory: Memory = field(default_factory=Memory)
+    """What the claim is to remember."""
+    job: CacheJob | None = None
+    """The newest Job that measures or downloads for the present source and claim."""
+    failed: FailedTry | None = None
     """Why that Job has failed for good."""
-    retry_at: datetime | None = None
-    """When the next Job is due."""
+    check: CacheJob | None = None
+    """The newest Job that verifies, as long as what it finds is not remembered."""
+    check_failed: FailedTry | None = None
+    """Why that Job has failed for good."""
+    again_at: datetime | None = None
+    """When the next try or the next verification is due."""
+    ends_at: datetime | None = None
+    """When the cache goes, should nobody use it until then."""
     conflict: str = ""
     """Why no node can hold a volume that all users can mount; empty where one can."""
 
+    @property
+    def proof(self) -> Proof | None:
+        """Of the verified download; None while there is none."""
+        return self.memory.proof
+
+    @property
+    def verification(self) -> Verification | None:
+        """What is known of the last comparison of the files with their digests."""
+        return self.memory.verification
+
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What every Job for a cache is built from."""
+class _Context:
+    """What all steps look at."""
 
-    owner: Meta
+    view: CacheView
+    cache: Cache
     spec: ModelCacheSpec
-    claim: Claim
-    placement: Placement
     settings: Settings
+    now: datetime
+    source: str
+    placement: Placement | str
+    jobs: tuple[CacheJob, ...]
 
-    def body(self, attempt: Attempt) -> Json:
-        built = job(
-            self.owner, self.spec, self.claim, placement=self.placement, attempt=attempt, settings=self.settings
-        )
-        return wire(built)
+    def recipe(self, placement: Placement, task: Task, revision: str | None = None) -> Recipe:
+        # Other sources have no revisions.
+        pinned = revision if self.spec.hugging_face is not None or self.spec.oci is not None else None
+        return Recipe(self.cache.meta, self.spec, task, placement, self.settings, pinned or "")
 
-    def differs(self, live: DownloadJob) -> bool:
-        """Whether a Job runs by another template than one that was made now."""
-        template: str = self.body(Attempt(live.attempt, 0))["metadata"]["annotations"][names.TEMPLATE_ANNOTATION]
-        return template != live.template
+    def newest(self, mode: Mode, claim_uid: str = "") -> CacheJob | None:
+        """The newest Job of a kind for the present source and claim."""
+        mine = [job for job in self.jobs if (job.mode, job.source, job.claim_uid) == (mode, self.source, claim_uid)]
+        return max(mine, key=lambda job: (job.child.meta.created, job.attempt), default=None)
+
+    def others(self, *kept: CacheJob | None) -> tuple[Action, ...]:
+        """The end of all Jobs but these."""
+        return tuple(delete(job.child, "another Job takes its place") for job in self.jobs if job not in kept)
 
 
 def plan_download(view: CacheView, cache: Cache, spec: ModelCacheSpec, settings: Settings, now: datetime) -> CachePlan:
-    """Decides what to do for the claim and the download."""
-    owner = cache.meta
-    known = view.claim if view.claim is not None and belongs(view.claim.meta, owner) else None
+    """Decides what to do for the claim and the Jobs."""
+    context = _Context(
+        view=view,
+        cache=cache,
+        spec=spec,
+        settings=settings,
+        now=now,
+        source=names.source_digest(spec),
+        placement=place(view.users, spec, settings),
+        jobs=tuple(cache_job(child) for child in view.jobs if not child.meta.deleting),
+    )
+    known = view.claim if view.claim is not None and belongs(view.claim.meta, cache.meta) else None
+    if known is None and (spec.storage or Storage()).size is None:
+        return _measure(context)
+    return _keep(context, known)
+
+
+def _measure(context: _Context) -> CachePlan:
+    """Asks the source how large it is; then the claim is made."""
+    newest = context.newest(Mode.MEASURE)
+    others = context.others(newest)
+    if newest is not None and newest.succeeded:
+        words = last_words(newest, context.view.pods)
+        measurement = Measurement(source=context.source)
+        if words is not None:
+            packed = words.download_bytes if words.bytes is None else None
+            measurement = Measurement(source=context.source, bytes=words.bytes, packed=packed, revision=words.revision)
+        memory = Memory(measurement)
+        body = wire(pvc(context.cache.meta, context.spec, memory))
+        return CachePlan((*others, *ensure(Kind.CLAIM, body, None, context.cache.meta)), memory=memory, job=newest)
+    failed = failed_for_good(newest, context.view.pods)
+    plan = CachePlan(others, job=newest, failed=failed)
+    if isinstance(context.placement, str):
+        return replace(plan, conflict=context.placement)
+    recipe = context.recipe(context.placement, Task(Mode.MEASURE, secret=context.view.secret))
+    return _with(plan, next_step(recipe, newest, failed, context.now, context.view.pods))
+
+
+def _keep(context: _Context, known: Child | None) -> CachePlan:
+    """Keeps a claim, the download on it, and that download's files as they should be."""
+    owner, pods = context.cache.meta, context.view.pods
     live = claim(known) if known is not None else None
-    source = names.source_digest(spec)
-    jobs = [download_job(child) for child in view.jobs if not child.meta.deleting]
-    current = [item for item in jobs if live is not None and item.source == source and item.claim_uid == live.uid]
-    newest = max(current, key=lambda item: item.attempt, default=None)
-    proof = _proof(live, newest, source, view.pods)
-    failed = _failed(newest, view.pods)
-    placement = place(view.users, spec, settings)
-    actions = (
-        *ensure(Kind.CLAIM, wire(pvc(owner, spec, proof.to_json() if proof else "", live)), known, owner),
-        *(_delete(item.child, "another download takes its place") for item in jobs if item is not newest),
+    uid = live.uid if live is not None else ""
+    newest = context.newest(Mode.DOWNLOAD, uid) if live is not None else None
+    check = context.newest(Mode.VERIFY, uid) if live is not None else None
+    memory = _memory(context, live, newest, check)
+    failed = failed_for_good(newest, pods) if memory.proof is None else None
+    unanswered = None if check is None or memory.verification is None or answered(memory.verification, check) else check
+    check_failed = failed_for_good(unanswered, pods)
+    required = next((item.required_bytes for item in (failed, check_failed) if item is not None), None)
+    plan = CachePlan(
+        (
+            *ensure(Kind.CLAIM, wire(pvc(owner, context.spec, memory, live, required)), known, owner),
+            *context.others(newest, check),
+        ),
+        claim=live,
+        memory=memory,
+        job=newest,
+        failed=failed,
+        check=unanswered,
+        check_failed=check_failed,
     )
-    if isinstance(placement, str):
-        return CachePlan(actions, proof, newest, failed, None, placement)
-    if live is None or proof is not None:
-        return CachePlan(actions, proof, newest, failed)
-    if live.deleting:
-        # A pod that has the claim would keep it, and it must go before a new one can come.
-        going = (_delete(newest.child, "its claim is being deleted"),) if newest is not None else ()
-        return CachePlan((*actions, *going), None, newest, failed)
-    wanted = _Wanted(owner, spec, live, placement, settings)
-    step, retry_at = _next_step(wanted, newest, failed, now, view.pods)
-    return CachePlan((*actions, *step), None, newest, failed, retry_at)
-
-
-def _proof(live: Claim | None, newest: DownloadJob | None, source: str, pods: Sequence[Child]) -> Proof | None:
-    """What shows that the claim holds the download: its annotation, or a Job that has just succeeded on it."""
+    if isinstance(context.placement, str):
+        return replace(plan, conflict=context.placement)
     if live is None:
-        return None
-    remembered = parse_proof(live.proof)
-    if remembered is not None and remembered.source == source:
-        return remembered
-    if newest is None or not newest.succeeded:
-        return None
-    words = (parse_success(termination_message(pod)) for pod in pods_of(newest, pods))
-    success = next((word for word in words if word is not None), None)
-    if success is None:
-        return Proof(source=source)
-    return Proof(source=source, bytes=success.bytes, files=success.files, revision=success.revision)
+        return plan
+    if live.deleting:
+        return replace(plan, actions=(*plan.actions, *_leave(plan)))
+    if memory.proof is None:
+        return _with(plan, _download(context, context.placement, live, plan))
+    return _with(plan, _verify(context, context.placement, live, plan))
 
 
-def _next_step(
-    wanted: _Wanted, newest: DownloadJob | None, failed: FailedDownload | None, now: datetime, pods: Sequence[Child]
-) -> tuple[tuple[Action, ...], datetime | None]:
-    """The step towards a finished download, and when to look again."""
-    if newest is None:
-        return ensure(Kind.JOB, wanted.body(Attempt(1, 0)), None, wanted.owner), None
-    if wanted.differs(newest):
-        # A download that runs is left to finish: a new image or another node is no reason to lose what it has.
-        running = any(pod_running(pod) for pod in pods_of(newest, pods))
-        return (() if running else (_delete(newest.child, "it would be made otherwise now"),)), None
-    if failed is None or newest.failed_at is None:
-        return ensure(
-            Kind.JOB, wanted.body(Attempt(newest.attempt, newest.earlier_pods)), newest.child, wanted.owner
-        ), None
-    if not failed.retryable:
-        return (), None
-    retry_at = newest.failed_at + min(FIRST_RETRY * 2 ** min(newest.attempt - 1, 20), LAST_RETRY)
-    if now < retry_at:
-        return (), retry_at
-    again = Attempt(newest.attempt + 1, newest.earlier_pods + newest.pods)
-    return (
-        *ensure(Kind.JOB, wanted.body(again), None, wanted.owner),
-        _delete(newest.child, "it failed, and the next try begins"),
-    ), None
+def _with(plan: CachePlan, step: Step) -> CachePlan:
+    return replace(plan, actions=(*plan.actions, *step.actions), again_at=step.again_at)
 
 
-def _failed(newest: DownloadJob | None, pods: Sequence[Child]) -> FailedDownload | None:
-    if newest is None or newest.failed_at is None:
-        return None
-    failure = last_failure(newest, pods)
-    if failure is not None:
-        return failure
-    # Its pods are gone, and their words with them.
-    lost = Failure(
-        newest.failed_reason or "Failed", newest.failed_message, f"Job/{newest.child.meta.name}", newest.failed_at
-    )
-    return FailedDownload(lost, retryable=newest.failed_reason != "PodFailurePolicy")
+def _leave(plan: CachePlan) -> tuple[Action, ...]:
+    """A pod that has the claim would keep it, and it must go before a new one can come."""
+    working = (plan.check, plan.job if plan.proof is None else None)
+    return tuple(delete(job.child, "its claim is being deleted") for job in working if job is not None)
 
 
-def last_failure(newest: DownloadJob, pods: Sequence[Child]) -> FailedDownload | None:
-    """Returns why the newest of a Job's pods that failed did so, in the downloader's words where it left some."""
-    for pod in reversed(pods_of(newest, pods)):
-        failure = of_pod(pod)
-        if failure is None:
-            continue
-        said = parse_failure(termination_message(pod))
-        if said is not None:
-            return FailedDownload(Failure(said.reason, said.message, failure.object, failure.time), said.retryable)
-        return FailedDownload(failure, retryable=failure.reason != "OOMKilled")
-    return None
+def _memory(context: _Context, live: Claim | None, newest: CacheJob | None, check: CacheJob | None) -> Memory:
+    """What is known of the files on a claim: what it remembers, and what Jobs have found since."""
+    if live is None:
+        return Memory()
+    pods, cache, spec = context.view.pods, context.cache.meta, context.spec
+    measurement = _of_source(parse_kept(Measurement, live.annotations.get(names.MEASURED_ANNOTATION, "")), context)
+    proof = _of_source(parse_kept(Proof, live.annotations.get(names.DOWNLOAD_ANNOTATION, "")), context)
+    if proof is not None:
+        remembered = parse_kept(Verification, live.annotations.get(names.VERIFIED_ANNOTATION, ""))
+        # Without a memory of it, it is not known to have been verified since the claim was there.
+        record = updated_record(remembered or Verification(at=live.created), spec, check, pods)
+        return Memory(measurement, proof, record)
+    if newest is None or newest.completed_at is None:
+        return Memory(measurement)
+    words = last_words(newest, pods)
+    proof = Proof(source=context.source)
+    if words is not None:
+        proof = Proof(source=context.source, bytes=words.bytes, files=words.files, revision=words.revision)
+    return Memory(measurement, proof, first_record(cache, spec, newest.completed_at))
 
 
-def pods_of(newest: DownloadJob, pods: Sequence[Child]) -> list[Child]:
-    """Returns a Job's pods, oldest first."""
-    mine = [pod for pod in pods if pod_controller(pod) == newest.child.meta.uid]
-    return sorted(mine, key=lambda pod: pod.meta.created)
+_Sourced = TypeVar("_Sourced", Measurement, Proof)
 
 
-def _delete(child: Child, reason: str) -> Delete:
-    return Delete(child.id, child.meta.uid, reason)
+def _of_source(kept: _Sourced | None, context: _Context) -> _Sourced | None:
+    """What was found of another source says nothing of this one."""
+    return kept if kept is not None and kept.source == context.source else None
 
 
-def place(users: Sequence[Service], spec: ModelCacheSpec, settings: Settings) -> Placement | str:
-    """Returns where a download's volume is one that all users' pods can mount, or why there is no such place."""
-    selector: dict[str, str] = {}
-    chosen_by: dict[str, str] = {}
-    tolerations: list[Toleration] = []
-    on_one_node = (spec.storage or Storage()).access_mode == "ReadWriteOnce"
-    for user in users:
-        profile = settings.profiles.get(user.spec.profile or "") if user.spec is not None else None
-        if profile is None:
-            continue
-        tolerations += [item for item in profile.tolerations if item not in tolerations]
-        for label, value in profile.node_selector.items() if on_one_node else ():
-            if selector.setdefault(label, value) != value:
-                return (
-                    f"AIService {chosen_by[label]} runs on nodes with {label}={selector[label]} and AIService "
-                    f"{user.meta.name} on nodes with {label}={value}, but a ReadWriteOnce volume can be on one node "
-                    "only: use a StorageClass with storage.accessMode ReadWriteMany, or give one of them a cache of "
-                    "its own"
-                )
-            chosen_by.setdefault(label, user.meta.name)
-    return Placement(selector, tolerations)
+def _download(context: _Context, placement: Placement, live: Claim, plan: CachePlan) -> Step:
+    if waits_to_grow(live, plan.failed):
+        return Step()
+    measured = plan.memory.measurement
+    task = Task(Mode.DOWNLOAD, live, context.view.secret)
+    recipe = context.recipe(placement, task, measured.revision if measured is not None else None)
+    return next_step(recipe, plan.job, plan.failed, context.now, context.view.pods)
+
+
+def waits_to_grow(live: Claim, failed: FailedTry | None) -> bool:
+    """Whether what did not fit waits for its volume to grow."""
+    return live.growing and failed is not None and failed.failure.reason == "OutOfSpace"
+
+
+def _verify(context: _Context, placement: Placement, live: Claim, plan: CachePlan) -> Step:
+    """Compares the files with their digests when it is time, while they go on being used."""
+    record, proof, now = plan.memory.verification, plan.memory.proof, context.now
+    if record is None or proof is None:
+        return Step()
+    interval = timedelta(hours=context.settings.download.verify_interval_hours)
+    due = due_at(record, context.cache.meta, context.spec, interval, now)
+    if due is None or now < due:
+        return Step((), due)
+    if waits_to_grow(live, plan.check_failed):
+        return Step()
+    task = Task(Mode.VERIFY, live, context.view.secret, wish(context.cache.meta), record.at.isoformat())
+    recipe = context.recipe(placement, task, proof.revision)
+    step = next_step(recipe, plan.check, plan.check_failed, now, context.view.pods)
+    return _another_day(step, plan, interval, now) if always(context.spec) else step
+
+
+def _another_day(step: Step, plan: CachePlan, interval: timedelta, now: datetime) -> Step:
+    """What another try would not mend now is tried again when files are next verified anyway."""
+    check, failed = plan.check, plan.check_failed
+    if step != Step() or check is None or check.failed_at is None or failed is None or failed.retryable:
+        return step
+    again_at = check.failed_at + interval
+    if now < again_at:
+        return Step((), again_at)
+    return Step((delete(check.child, "its files are verified anew"),))

@@ -49,6 +49,8 @@ class ServiceView:
     pods: tuple[Child, ...]
     rivals: tuple[Service, ...]
     """AIServices that want to be the default of their tasks, this one among them."""
+    cache_refused: str = ""
+    """Why the API server does not take the ModelCache that it asks for; empty where it does."""
     apis: Apis = field(default_factory=Apis)
     """What the cluster serves."""
     autoscaler: Child | None = None

@@ -41,6 +41,8 @@ def _without_cache(facts: ServiceFacts, spec: AIServiceSpec, name: str) -> Check
         )
     if facts.plan.rejection is not None:
         return pending("NotAccepted", "nothing is downloaded while the spec is not accepted")
+    if facts.view.cache_refused:
+        return no("CacheRefused", f"ModelCache {name} cannot be created: {facts.view.cache_refused}")
     return pending("Creating", f"ModelCache {name} is being created")
 
 

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from aiservice_api.v1alpha1 import ModelCacheSpec, Storage
 from aiservice_operator.downloads import Progress
 from aiservice_operator.failures import of_pods
 from aiservice_operator.kinds import Kind
+from aiservice_operator.names import Mode
 from aiservice_operator.observed import Child
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.download import CachePlan, CacheView
+from aiservice_operator.plan.tries import pods_of
 from aiservice_operator.states import Claim, claim
 from aiservice_operator.status.conditions import Check, no, pending, yes
 
@@ -68,22 +71,52 @@ def provided_claim(name: str, namespace: str, facts: CacheFacts, now: datetime) 
 
 
 def own_claim(
-    view: CacheView, plan: CachePlan, facts: CacheFacts, *, refusals: Sequence[Refusal], now: datetime
+    spec: ModelCacheSpec,
+    view: CacheView,
+    plan: CachePlan,
+    facts: CacheFacts,
+    *,
+    refusals: Sequence[Refusal],
+    now: datetime,
 ) -> Check:
     """Checks the claim that the operator made for a download."""
-    refused = next((refusal.message for refusal in refusals if refusal.identity.kind is Kind.CLAIM), "")
+    refused = claim_refusal(refusals)
     if plan.conflict:
         return no("PlacementConflict", plan.conflict)
-    if view.claim is None or refused:
-        return no("ClaimRefused", refused) if refused else pending("Creating", "the claim is being created")
-    state = claim(view.claim)
+    if plan.claim is None:
+        return no("ClaimRefused", refused) if refused else _before_the_claim(plan)
+    state = plan.claim
     if state.deleting:
         return no(
             "ClaimTerminating",
             f"PersistentVolumeClaim {state.name} is being deleted and goes when no pod uses it; then the model is "
             "downloaded anew",
         )
-    return _settled(state) or _refused(state, facts, now) or _unscheduled(view, facts, now) or _waiting(state, facts)
+    if state.phase == "Bound":
+        return yes("Bound", _bound(spec, plan, state, refused))
+    return (
+        _settled(state) or _refused(state, facts, now) or _unscheduled(view, plan, facts, now) or _waiting(state, facts)
+    )
+
+
+def claim_refusal(refusals: Sequence[Refusal]) -> str:
+    """Returns why the API server does not take the claim as it should be; empty where it does."""
+    return next((refusal.message for refusal in refusals if refusal.identity.kind is Kind.CLAIM), "")
+
+
+def _before_the_claim(plan: CachePlan) -> Check:
+    if plan.job is not None and plan.job.mode is Mode.MEASURE:
+        return pending("Measuring", "the source is asked how large it is; then a claim of that size is made")
+    return pending("Creating", "the claim is being created")
+
+
+def _bound(spec: ModelCacheSpec, plan: CachePlan, state: Claim, refused: str) -> str:
+    """What there is, why it is as large, and why it is not larger."""
+    words = f"PersistentVolumeClaim {state.name} is bound"
+    measured = plan.memory.measurement
+    if measured is not None and measured.bytes is None and (spec.storage or Storage()).size is None:
+        words += f" with {state.requested}, since its source does not tell how large it is"
+    return f"{words}; it stays as it is: {refused}" if refused else words
 
 
 def _settled(state: Claim) -> Check | None:
@@ -98,11 +131,11 @@ def _settled(state: Claim) -> Check | None:
     return None
 
 
-def _unscheduled(view: CacheView, facts: CacheFacts, now: datetime) -> Check | None:
+def _unscheduled(view: CacheView, plan: CachePlan, facts: CacheFacts, now: datetime) -> Check | None:
     """A claim that is bound where its pod runs, and no node takes the pod."""
     if facts.claim_event is None or not facts.claim_event.waits_for_pod:
         return None  # the pod waits for the claim, not the claim for the pod
-    stuck = of_pods(view.pods, now)
+    stuck = of_pods(pods_of(plan.job, view.pods), now) if plan.job is not None else None
     if stuck is None or stuck.reason != "Unschedulable":
         return None
     return no("Unschedulable", f"its volume is bound where the download runs, but {stuck.message}")
@@ -113,10 +146,15 @@ def _refused(state: Claim, facts: CacheFacts, now: datetime) -> Check | None:
     event = facts.claim_event
     if event is None or not (event.problem or (event.no_volume and now >= state.created + _NO_VOLUME)):
         return None
+    shared = (
+        ". Where nodes cannot share a volume, a ModelCache with storage.accessMode ReadWriteOnce keeps all its pods on "
+        "one node"
+    )
     return no(
         "ProvisioningFailed",
         f"PersistentVolumeClaim {state.name} cannot be bound: {event.message}: provide that StorageClass "
-        "or a volume, or choose another with storage.storageClassName",
+        "or a volume, or choose another with storage.storageClassName"
+        f"{shared if state.access_mode == 'ReadWriteMany' else ''}",
     )
 
 

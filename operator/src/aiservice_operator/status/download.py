@@ -1,0 +1,160 @@
+"""How far a download is, and what is wrong with it: the `Downloaded` check and `status.download`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from aiservice_api.v1alpha1 import DownloadStatus, ModelCacheSpec, ModelCacheStatus, Storage
+from aiservice_operator.desired.credentials import credentials_of
+from aiservice_operator.desired.pvc import volume_size
+from aiservice_operator.downloads import progress_status
+from aiservice_operator.failures import of_pods
+from aiservice_operator.kinds import Kind
+from aiservice_operator.names import Mode
+from aiservice_operator.plan.actions import Refusal
+from aiservice_operator.plan.download import CachePlan, CacheView, waits_to_grow
+from aiservice_operator.plan.tries import FailedTry, failed_last, pods_of
+from aiservice_operator.quantities import human_bytes
+from aiservice_operator.states import CacheJob, pod_running, unbound
+from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
+from aiservice_operator.status.storage import CacheFacts, claim_refusal
+
+_WAITING = frozenset({"Unschedulable", "ImagePullBackOff", "CreateContainerConfigError"})
+"""Failures of a pod that goes on as soon as they are mended."""
+_SECRET_FIELDS = {
+    "hugging_face": "huggingFace.tokenSecretRef",
+    "s3": "s3.credentialsSecretRef",
+    "oci": "oci.pullSecretRef",
+}
+
+
+def problem_of(view: CacheView, job: CacheJob | None, failed: FailedTry | None, now: datetime) -> FailedTry | None:
+    """Returns what is wrong with a Job now; None where it runs, is done, or has not had the time to fail."""
+    if job is None or job.succeeded:
+        return None
+    if failed is not None:
+        return failed
+    pods = pods_of(job, view.pods)
+    if any(pod_running(pod) for pod in pods):
+        return None
+    waiting = [pod for pod in pods if pod.body.get("status", {}).get("phase") == "Pending"]
+    stuck = of_pods(waiting, now)
+    if stuck is not None and stuck.reason == "Unschedulable" and unbound(view.claim):
+        return None  # what keeps the claim keeps the pod: StorageBound says what it is
+    return FailedTry(stuck, retryable=True) if stuck is not None else failed_last(job, pods)
+
+
+def downloaded(
+    spec: ModelCacheSpec,
+    view: CacheView,
+    plan: CachePlan,
+    problem: FailedTry | None,
+    refusals: Sequence[Refusal],
+) -> Check:
+    """Checks that the files are there."""
+    if plan.proof is not None:
+        size = plan.proof.size()
+        files = f" in {plan.proof.files} files" if plan.proof.files is not None else ""
+        return yes("Downloaded", f"{size}{files} on {view.key.name}" if size else f"on {view.key.name}")
+    if problem is not None and problem.failure.reason == "OutOfSpace":
+        return _out_of_space(spec, plan, problem, claim_refusal(refusals))
+    if problem is not None:
+        found = problem.failure
+        return no(found.reason, f"{found.message.rstrip('.')}. {what_next(spec, plan, plan.job, problem)}".strip())
+    refused = next((refusal.message for refusal in refusals if refusal.identity.kind is Kind.JOB), "")
+    if refused:
+        return no("JobRefused", f"the download Job cannot be created: {refused}")
+    if plan.job is None or plan.job.succeeded:
+        return pending("WaitingForClaim", "the download begins when there is a claim for it")
+    return _under_way(view, plan.job)
+
+
+def _under_way(view: CacheView, job: CacheJob) -> Check:
+    if job.mode is Mode.MEASURE:
+        return pending("Measuring", "the source is asked how large it is")
+    if any(pod_running(pod) for pod in pods_of(job, view.pods)):
+        return pending("Downloading", "the download is running; status.download shows how far it is")
+    return pending("Starting", "the download is being started")
+
+
+def _out_of_space(spec: ModelCacheSpec, plan: CachePlan, problem: FailedTry, refused: str) -> Check:
+    """A model that is larger than its volume: the volume grows, or somebody has to make it."""
+    state, said = plan.claim, problem.failure.message.rstrip(".")
+    needed = volume_size(problem.required_bytes) if problem.required_bytes is not None else "more"
+    if state is None:
+        return no("OutOfSpace", f"{said}. Set storage.size to {needed}.")
+    if state.growing and state.growth_fault:
+        return no(
+            "ExpansionFailed",
+            f"{said}. PersistentVolumeClaim {state.name} does not grow to {state.requested}: {state.growth_fault}",
+        )
+    if waits_to_grow(state, problem):
+        return pending("Expanding", f"PersistentVolumeClaim {state.name} grows to {state.requested}, then it goes on")
+    if refused:
+        return no(
+            "OutOfSpace",
+            f"{said}. PersistentVolumeClaim {state.name} cannot grow to {needed}: {refused}. Let its StorageClass "
+            f"expand volumes (allowVolumeExpansion: true), or set storage.size to {needed} and delete the claim: it is "
+            "made anew with that size",
+        )
+    if (spec.storage or Storage()).size is None:
+        return no("OutOfSpace", f"{said}. {state.requested} should do, and do not: set storage.size to more.")
+    return no("OutOfSpace", f"{said}. Set storage.size to {needed}: the download then starts again.")
+
+
+def what_next(spec: ModelCacheSpec, plan: CachePlan, job: CacheJob | None, problem: FailedTry) -> str:
+    """Returns when it is tried again, and what to do about it."""
+    if job is None or problem.failure.reason in _WAITING:
+        return ""
+    name = job.child.meta.name
+    if plan.again_at is not None and problem.retryable and job.failed_at is not None:
+        return f"The next try is at {plan.again_at:%H:%M:%S} UTC; delete Job {name} to try at once."
+    if problem.retryable:
+        return "It is being tried again."
+    if problem.failure.reason == "Unauthorized" and (advice := _secret_advice(spec)):
+        return advice
+    if problem.failure.reason == "ForbiddenAddress":
+        return "It is tried again when the operator's download.allowedHosts has changed."
+    return f"Another try would not help: mend it, then delete Job {name} to try again."
+
+
+def _secret_advice(spec: ModelCacheSpec) -> str:
+    """Empty for sources that no Secret opens."""
+    credentials = credentials_of(spec)
+    if credentials is not None:
+        return f"Correct Secret {credentials.secret}, or name another: then it is tried again within a minute."
+    field = next((path for source, path in _SECRET_FIELDS.items() if getattr(spec, source) is not None), "")
+    return f"Name a Secret with credentials in {field}: then it is tried again." if field else ""
+
+
+def progress(view: CacheView, plan: CachePlan, facts: CacheFacts, previous: ModelCacheStatus) -> DownloadStatus | None:
+    """Returns the numbers of a download."""
+    known = _known(plan, previous)
+    if plan.job is not None and plan.job.mode is Mode.MEASURE:
+        return None
+    # The Job counts its pods a moment after they appear, and remembers them when they are gone.
+    pods = max(plan.job.pods, len(pods_of(plan.job, view.pods))) if plan.job is not None else 0
+    attempts = pods + plan.job.earlier_pods if plan.job is not None else 0
+    if plan.proof is not None:
+        size = plan.proof.bytes
+        return DownloadStatus(
+            bytes_done=size or 0,
+            bytes_total=size,
+            progress=f"100% of {human_bytes(size)}" if size is not None else "100%",
+            attempts=max(attempts, known.attempts),
+        )
+    if facts.progress is not None:
+        return progress_status(facts.progress, attempts)
+    if plan.job is None:
+        return None
+    # Between two tries nothing moves: how fast it was is no longer so.
+    return known.model_copy(update={"bytes_per_second": None, "eta_seconds": None, "attempts": attempts})
+
+
+def _known(plan: CachePlan, previous: ModelCacheStatus) -> DownloadStatus:
+    """What was said before; of a download that is no longer there, nothing."""
+    done = find(previous.conditions, "Downloaded")
+    if plan.proof is None and done is not None and done.status is TRUE:
+        return DownloadStatus()
+    return previous.download or DownloadStatus()

@@ -1,0 +1,67 @@
+"""Whether the files are what they should be: the `Verified` check."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from aiservice_api.v1alpha1 import ModelCacheSpec
+from aiservice_operator import names
+from aiservice_operator.downloads import Verification
+from aiservice_operator.plan.download import CachePlan
+from aiservice_operator.plan.tries import FailedTry
+from aiservice_operator.plan.verification import DAMAGED
+from aiservice_operator.status.conditions import Check, no, pending, yes
+from aiservice_operator.status.download import what_next
+
+
+def verified(
+    spec: ModelCacheSpec, plan: CachePlan, download_problem: FailedTry | None, check_problem: FailedTry | None
+) -> Check:
+    """Checks that every file has its size and digest."""
+    record = plan.verification
+    if plan.proof is None or record is None:
+        return _not_downloaded(download_problem)
+    if record.damage:
+        return no(DAMAGED, f"{record.damage.rstrip('.')}. {_repair(plan, check_problem)}")
+    if check_problem is not None:
+        found = check_problem.failure
+        words = f"{_sound(record)}; comparing them again failed: {found.message.rstrip('.')}."
+        return pending(found.reason, f"{words} {what_next(spec, plan, plan.check, check_problem)}".strip())
+    if plan.check is not None:
+        return yes("Verifying", f"{_sound(record)}; they are being compared with their digests again")
+    return yes("Repaired", _repaired(record)) if record.repaired else yes("Verified", _sound(record))
+
+
+def _not_downloaded(problem: FailedTry | None) -> Check:
+    if problem is not None and problem.failure.reason == DAMAGED:
+        return no(DAMAGED, problem.failure.message)
+    return pending("NotDownloaded", "files are verified while they are downloaded")
+
+
+def _sound(record: Verification) -> str:
+    return f"every file had its size and digest at {_moment(record.at)}"
+
+
+def _repaired(record: Verification) -> str:
+    more = record.repaired_files - len(record.repaired)
+    names_of = ", ".join(record.repaired) + (f" and {more} more" if more > 0 else "")
+    return (
+        f"at {_moment(record.at)} these files were damaged and were fetched again: {names_of}. Pods "
+        "that started before may have loaded what was damaged: restart them"
+    )
+
+
+def _repair(plan: CachePlan, problem: FailedTry | None) -> str:
+    """What to do about files that could not be repaired."""
+    claim = plan.claim.name if plan.claim is not None else ""
+    anew = f"or delete PersistentVolumeClaim {claim}, and the model is downloaded anew when no pod uses it"
+    if problem is not None and not problem.retryable:
+        return (
+            f"Mend the source, then give annotation {names.VERIFY_ANNOTATION} of the ModelCache a new value to try "
+            f"again, {anew}"
+        )
+    return f"Fetching them again is tried later; mend the source, {anew}"
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,167 @@
+"""Where a download runs: where its volume is one that all users can mount."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aiservice_api.v1alpha1 import ModelCacheSpec
+from aiservice_operator.desired.job import Placement
+from aiservice_operator.kinds import Json
+from aiservice_operator.observed import Service
+from aiservice_operator.plan.placement import place
+from support.operator_objects import MODEL, SETTINGS, service
+
+ONE = ModelCacheSpec.model_validate(MODEL)
+MANY = ModelCacheSpec.model_validate({**MODEL, "storage": {"accessMode": "ReadWriteMany"}})
+
+
+def user(name: str = "a", profile: str = "cpu", **pod: Any) -> Service:
+    return service(name, {"profile": profile, "pod": pod or None})
+
+
+def term(key: str, operator: str, *values: str) -> Json:
+    return {"matchExpressions": [{"key": key, "operator": operator, **({"values": list(values)} if values else {})}]}
+
+
+def near(*terms: Json) -> Json:
+    """The affinity of pods to nodes."""
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": list(terms)}}}
+
+
+def placed(*users: Service, spec: ModelCacheSpec = ONE) -> Placement:
+    found = place(users, spec, SETTINGS)
+    assert isinstance(found, Placement), found
+    return found
+
+
+def conflict(*users: Service) -> str:
+    found = place(users, ONE, SETTINGS)
+    assert isinstance(found, str), found
+    assert "use a StorageClass with storage.accessMode ReadWriteMany" in found
+    return found
+
+
+def terms(found: Placement) -> list[Any]:
+    return [item.model_dump(by_alias=True, exclude_none=True) for item in found.node_terms]
+
+
+def test_without_users_it_runs_anywhere() -> None:
+    assert placed() == Placement(one_node=True)
+
+
+def test_node_selectors_of_profile_and_pod_add_up_and_the_pods_wins() -> None:
+    found = placed(user(profile="nvidia-l4", nodeSelector={"zone": "a"}), user("b", nodeSelector={"disk": "ssd"}))
+    assert found.node_selector == {"nvidia.com/gpu.product": "NVIDIA-L4", "zone": "a", "disk": "ssd"}
+    found = placed(user(profile="nvidia-l4", nodeSelector={"nvidia.com/gpu.product": "NVIDIA-L40S"}))
+    assert found.node_selector == {"nvidia.com/gpu.product": "NVIDIA-L40S"}
+
+
+def test_selectors_that_exclude_each_other_are_told_with_their_services() -> None:
+    found = conflict(user("a", nodeSelector={"zone": "a"}), user("b", nodeSelector={"zone": "b"}))
+    assert "AIService a runs on nodes with zone=a and AIService b on nodes with zone=b" in found
+
+
+def test_one_that_is_not_accepted_runs_nowhere() -> None:
+    found = placed(user("a", nodeSelector={"zone": "a"}), user("b", "no-such", nodeSelector={"zone": "b"}))
+    assert found.node_selector == {"zone": "a"}
+
+
+GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+SPOT = {"key": "spot", "value": "yes", "effect": "NoSchedule"}
+ALL = {"operator": "Exists"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ([GPU], [GPU], [GPU]),
+        ([GPU], [], []),
+        ([GPU, SPOT], [SPOT], [SPOT]),
+        ([ALL], [SPOT], [SPOT]),
+        ([{"key": "spot", "operator": "Exists"}], [SPOT], [SPOT]),
+        ([{**SPOT, "value": "no"}], [SPOT], []),
+        ([{**SPOT, "effect": "NoExecute"}], [SPOT], []),
+    ],
+)
+def test_only_what_all_users_tolerate_is_tolerated(one: list[Json], other: list[Json], shared: list[Json]) -> None:
+    """A volume on a node that one of them is kept from would be of no use to it."""
+    found = placed(user("a", tolerations=one), user("b", tolerations=other))
+    assert [item.model_dump(exclude_none=True) for item in found.tolerations] == shared
+
+
+def test_what_many_nodes_can_mount_has_no_place() -> None:
+    users = user("a", nodeSelector={"zone": "a"}, tolerations=[GPU]), user("b", nodeSelector={"zone": "b"})
+    found = placed(*users, spec=MANY)
+    assert (found.node_selector, found.node_terms, found.one_node) == ({}, [], False)
+    assert [item.key for item in found.tolerations] == ["nvidia.com/gpu"]
+
+
+def test_affinities_are_met_together() -> None:
+    found = placed(
+        user("a", affinity=near(term("zone", "In", "a", "b"), term("zone", "In", "c"))),
+        user("b", affinity=near(term("disk", "Exists"))),
+        user("c"),
+    )
+    assert terms(found) == [
+        {
+            "matchExpressions": [
+                *term("zone", "In", "a", "b")["matchExpressions"],
+                *term("disk", "Exists")["matchExpressions"],
+            ]
+        },
+        {
+            "matchExpressions": [
+                *term("zone", "In", "c")["matchExpressions"],
+                *term("disk", "Exists")["matchExpressions"],
+            ]
+        },
+    ]
+
+
+def test_the_same_affinity_of_many_is_stated_once() -> None:
+    same = near(term("zone", "In", "a"), term("zone", "In", "b"))
+    assert len(placed(*(user(name, affinity=same) for name in "abcdefgh")).node_terms) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (term("zone", "In", "a"), term("zone", "In", "b")),
+        (term("zone", "In", "a"), term("zone", "NotIn", "a")),
+        (term("zone", "Exists"), term("zone", "DoesNotExist")),
+        (term("zone", "Gt", "3"), term("zone", "DoesNotExist")),
+    ],
+)
+def test_affinities_that_exclude_each_other_are_told_with_their_services(one: Json, other: Json) -> None:
+    found = conflict(user("a", affinity=near(one)), user("b", affinity=near(other)))
+    assert "no node meets the node selectors and affinities of AIService a, b together" in found
+
+
+def test_an_affinity_that_a_selector_excludes_is_told() -> None:
+    assert "AIService b, a" in conflict(
+        user("a", nodeSelector={"zone": "a"}), user("b", affinity=near(term("zone", "In", "b")))
+    )
+
+
+def test_alternatives_that_cannot_be_met_are_left_out() -> None:
+    found = placed(
+        user("a", nodeSelector={"zone": "a"}),
+        user("b", affinity=near(term("zone", "In", "a"), term("zone", "In", "b"), {})),
+    )
+    assert terms(found) == [term("zone", "In", "a")]
+
+
+def test_nodes_by_name() -> None:
+    named = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
+    assert terms(placed(user(affinity=near(named)))) == [named]
+    other = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}
+    conflict(user("a", affinity=near(named)), user("b", affinity=near(other)))
+
+
+def test_too_many_alternatives_are_told_instead_of_left_out() -> None:
+    users = [
+        user(name, affinity=near(*(term(f"{name}{number}", "Exists") for number in range(9)))) for name in ("a", "b")
+    ]
+    assert "more than 64 alternatives" in conflict(*users)
