@@ -41,7 +41,8 @@ def loading(pod: Mapping[str, Any]) -> Status:
 
 
 def _running(pod: Mapping[str, Any], *, is_ready: bool) -> Status:
-    container = {"state": {"running": {"startedAt": _now()}}, "ready": is_ready, "restartCount": 0}
+    state = {"running": {"startedAt": _now()}}
+    container = {"state": state, "started": is_ready, "ready": is_ready, "restartCount": 0}
     return {"phase": "Running", "startTime": _now(), **_conditions(is_ready), **_containers(pod, container)}
 
 

@@ -126,7 +126,9 @@ def container_status(container: str = "engine", **state: Any) -> Json:
     """The status of a pod whose container is in a state: `waiting`, `running` or `terminated`, `last` before that."""
     last = state.pop("last", None)
     is_ready = state.pop("ready", False)
-    kubelet = {"name": container, "image": "example.test/speech:1", "ready": is_ready, "state": state}
+    started = state.pop("started", is_ready)
+    image = "example.test/speech:1"
+    kubelet = {"name": container, "image": image, "started": started, "ready": is_ready, "state": state}
     if last is not None:
         kubelet["lastState"] = {"terminated": last}
     phase = "Running" if "waiting" not in state or last is not None else "Pending"

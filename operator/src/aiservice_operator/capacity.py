@@ -46,19 +46,35 @@ class Capacity:
     """Why nothing was seen, in the API server's words; empty where it was."""
 
 
+class Load:
+    """What pods take of nodes. Sums by node: the pods themselves, which may be very many, are not kept."""
+
+    def __init__(self) -> None:
+        self._used: defaultdict[str, defaultdict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
+        self._caches: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+
+    def add(self, pods: Iterable[Json]) -> None:
+        """Counts some pods; those without a node, and those that have ended, take nothing."""
+        for pod in pods:
+            name, metadata = pod["spec"].get("nodeName"), pod["metadata"]
+            if not name or pod.get("status", {}).get("phase") in _ENDED:
+                continue
+            for resource, amount in requested(pod["spec"]).items():
+                self._used[name][resource] += amount
+            if (cache := metadata.get("labels", {}).get(names.CACHE_LABEL)) is not None:
+                self._caches[name].add((metadata["namespace"], cache))
+
+    def left(self, node: Json) -> Node:
+        """Returns a node with what the pods that were counted leave of it."""
+        name = node["metadata"]["name"]
+        return _node(node, self._used[name], self._caches[name])
+
+
 def read_nodes(nodes: Iterable[Json], pods: Iterable[Json]) -> tuple[Node, ...]:
     """Returns the nodes, with what the pods on them leave."""
-    used: defaultdict[str, defaultdict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
-    caches: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
-    for pod in pods:
-        name, metadata = pod["spec"].get("nodeName"), pod["metadata"]
-        if not name or pod.get("status", {}).get("phase") in _ENDED:
-            continue
-        for resource, amount in requested(pod["spec"]).items():
-            used[name][resource] += amount
-        if (cache := metadata.get("labels", {}).get(names.CACHE_LABEL)) is not None:
-            caches[name].add((metadata["namespace"], cache))
-    return tuple(_node(body, used[body["metadata"]["name"]], caches[body["metadata"]["name"]]) for body in nodes)
+    load = Load()
+    load.add(pods)
+    return tuple(load.left(node) for node in nodes)
 
 
 def _node(body: Json, used: Amounts, caches: set[tuple[str, str]]) -> Node:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from aiservice_operator.capacity import Capacity, read_nodes
+from aiservice_operator.capacity import Capacity, Load, Node
 from aiservice_operator.errors import RefusedError
 from aiservice_operator.kube import Kube
 
@@ -41,9 +41,13 @@ class Census:
             return self._seen[1]
 
     async def _count(self) -> Capacity:
+        """Adds up page by page: all pods of a large cluster at once would take gigabytes."""
+        load, nodes = Load(), list[Node]()
         try:
-            nodes = await self._kube.collect("/api/v1/nodes", {})
-            pods = await self._kube.collect("/api/v1/pods", {"fieldSelector": _RUNNING})
+            async for page in self._kube.pages_of("/api/v1/pods", {"fieldSelector": _RUNNING}):
+                load.add(page.bodies)
+            async for page in self._kube.pages_of("/api/v1/nodes", {}):
+                nodes += (load.left(body) for body in page.bodies)
         except RefusedError as error:
             return Capacity(refused=error.message)
-        return Capacity(read_nodes(nodes, pods))
+        return Capacity(tuple(nodes))

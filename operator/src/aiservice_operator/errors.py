@@ -8,7 +8,8 @@ OperatorError
     ├── ConflictError     409: someone else changed or holds the object; look again
     ├── RefusedError      400, 403, 413, 422: the same request will be refused again until someone changes something
     ├── ThrottledError    429: come back after `retry_after` seconds
-    └── UnavailableError  5xx, timeouts, broken connections: try again
+    └── UnavailableError  5xx: try again
+        └── UnreachableError  timeouts, broken connections: the API server itself does not answer
 """
 
 from __future__ import annotations
@@ -56,3 +57,7 @@ class ThrottledError(KubeError):
 
 class UnavailableError(KubeError):
     """The API server cannot be reached or cannot answer now."""
+
+
+class UnreachableError(UnavailableError):
+    """No answer of the API server: this says nothing about the object that was asked for."""

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiservice_operator import names
 from aiservice_operator.compare import differs, ousted
-from aiservice_operator.errors import ConflictError, NotFoundError, RefusedError
+from aiservice_operator.errors import (
+    ConflictError,
+    KubeError,
+    NotFoundError,
+    RefusedError,
+    ThrottledError,
+    UnreachableError,
+)
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.observed import Meta, parse_meta
@@ -17,6 +25,9 @@ from aiservice_operator.plan.actions import Action, Apply, Delete, Refusal, Scal
 from aiservice_operator.store import Store
 
 log = logging.getLogger(__name__)
+
+_BLIP_SECONDS = 3.0
+"""So long, and once at least, a failure may pass by itself before anybody is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +45,27 @@ class Executor:
         store: Learns what every write answered.
         kube: The API server.
         notify: Takes the keys that a write concerns.
+        clock: Seconds that only grow.
     """
 
-    def __init__(self, store: Store, kube: Kube, notify: Callable[[frozenset[Key]], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        kube: Kube,
+        notify: Callable[[frozenset[Key]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._kube = kube
         self._notify = notify
+        self._clock = clock
         self._contested: dict[ObjectId, tuple[str, int]] = {}
+        self._failing: dict[Key, dict[ObjectId, float]] = {}
+        """Since when what is written for a key has failed at each try."""
+
+    def forget(self, key: Key) -> None:
+        """Notes that a key went well, or is no more: its next failure is a first one."""
+        self._failing.pop(key, None)
 
     async def run(self, key: Key, actions: Sequence[Action]) -> Executed:
         """Carries out the actions of one plan, side by side.
@@ -50,7 +75,7 @@ class Executor:
             actions: What to do.
 
         Raises:
-            KubeError: one failed in a way that another try may mend.
+            KubeError: one failed in a way that another try may mend, and has not failed for long.
         """
         results = await asyncio.gather(*(self._one(key, action) for action in actions), return_exceptions=True)
         for result in results:
@@ -64,21 +89,39 @@ class Executor:
 
     async def _one(self, key: Key, action: Action) -> bool | Refusal:
         """Returns whether something changed, or why it was refused."""
+        began = self._clock()
         try:
             keys = await self._carry_out(action)
+            self._failing.get(key, {}).pop(action.identity, None)
         except RefusedError as error:
             log.warning("%s: %s is refused: %s", key, action.identity, error.message)
             return Refusal(action.identity, error.message)
         except NotFoundError as error:
             if action.identity.kind is not Kind.POD_MONITOR:
-                raise
+                return self._failed(key, action.identity, error, began)
             # Its API was there when the process looked, and is no more. Nothing else depends on it.
             log.info("%s: %s is not written: %s", key, action.identity, error.message)
             return False
+        except (UnreachableError, ThrottledError):
+            raise  # about the API server, not about this object
+        except KubeError as error:
+            return self._failed(key, action.identity, error, began)
         if keys is None:
             return False
         self._notify(keys - {key})
         return True
+
+    def _failed(self, key: Key, identity: ObjectId, error: KubeError, began: float) -> Refusal:
+        """What fails for long is told like a refusal: it must not hide what there is to say of everything else.
+
+        Raises:
+            KubeError: the error, where it may pass in a moment.
+        """
+        since = self._failing.setdefault(key, {}).setdefault(identity, began)
+        if since == began or self._clock() - since < _BLIP_SECONDS:
+            raise error
+        log.warning("%s: %s still fails: %s", key, identity, error.message)
+        return Refusal(identity, error.message)
 
     async def _carry_out(self, action: Action) -> frozenset[Key] | None:
         if isinstance(action, Delete):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -78,6 +78,8 @@ class Apis:
 
     pod_monitors: bool = False
     dynamic_resources: bool = False
+    refused: str = field(default="", compare=False)
+    """Why PodMonitors are left alone although they are served, for the log; empty where nothing is refused."""
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -33,6 +33,7 @@ from aiservice_operator.errors import (
     RefusedError,
     ThrottledError,
     UnavailableError,
+    UnreachableError,
 )
 from aiservice_operator.kinds import DYNAMIC_RESOURCES, RESOURCES, Apis, Json, Kind, ObjectId
 
@@ -139,29 +140,39 @@ class Kube:
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
         return headers
 
-    async def apis(self) -> Apis:
-        """Asks which of the optional APIs are served."""
+    async def apis(self, namespaces: Sequence[str]) -> Apis:
+        """Asks which of the optional APIs are served. One that may not be listed counts as one that is not.
+
+        Args:
+            namespaces: Where; empty: in all.
+        """
+        refused = ""
+        try:
+            pod_monitors = await self._lists_pod_monitors(namespaces)
+        except RefusedError as error:
+            pod_monitors, refused = False, error.message
+        groups = await self._read("/apis")
+        dynamic = any(group["name"] == DYNAMIC_RESOURCES for group in groups["groups"])
+        return Apis(pod_monitors=pod_monitors, dynamic_resources=dynamic, refused=refused)
+
+    async def _lists_pod_monitors(self, namespaces: Sequence[str]) -> bool:
         monitors = RESOURCES[Kind.POD_MONITOR]
         try:
             served = await self._read(f"/apis/{monitors.api_version}")
-            pod_monitors = any(resource["name"] == monitors.plural for resource in served["resources"])
+            if not any(resource["name"] == monitors.plural for resource in served["resources"]):
+                return False
+            for namespace in namespaces or (None,):
+                await self._read(monitors.path(namespace), {"limit": "1", "labelSelector": names.SELECTOR})
         except NotFoundError:
-            pod_monitors = False
-        groups = await self._read("/apis")
-        dynamic = any(group["name"] == DYNAMIC_RESOURCES for group in groups["groups"])
-        return Apis(pod_monitors=pod_monitors, dynamic_resources=dynamic)
+            return False
+        return True
 
     async def pages(self, kind: Kind, namespace: str | None) -> AsyncIterator[Page]:
-        """Lists a kind, in one namespace or in all, page by page, so that no more than one is in memory."""
-        resource, query = RESOURCES[kind], {"limit": str(_PAGE)}
-        if selector := self.selector(kind):
-            query["labelSelector"] = selector
-        while True:
-            page = await self._read(resource.path(namespace), query)
-            yield Page(page["items"], int(page["metadata"]["resourceVersion"]))
-            if not (more := page["metadata"].get("continue")):
-                return
-            query["continue"] = more
+        """Lists a kind, in one namespace or in all, page by page."""
+        selector = self.selector(kind)
+        query = {"labelSelector": selector} if selector else {}
+        async for page in self.pages_of(RESOURCES[kind].path(namespace), query):
+            yield page
 
     async def get(self, identity: ObjectId) -> Json | None:
         """Returns an object, or None where there is none."""
@@ -174,15 +185,14 @@ class Kube:
         except NotFoundError:
             return None
 
-    async def collect(self, path: str, query: Mapping[str, str]) -> list[Json]:
-        """Returns all objects of a collection of any kind, by its path."""
-        bodies: list[Json] = []
+    async def pages_of(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Page]:
+        """Lists a collection of any kind, by its path, page by page, so that no more than one is in memory."""
         asked = {**query, "limit": str(_PAGE)}
         while True:
             page = await self._read(path, asked)
-            bodies += page["items"]
+            yield Page(page["items"], int(page["metadata"]["resourceVersion"]))
             if not (more := page["metadata"].get("continue")):
-                return bodies
+                return
             asked["continue"] = more
 
     async def apply(self, identity: ObjectId, body: Json, subresource: str | None = None) -> Json:
@@ -339,7 +349,7 @@ class Kube:
                 response = await self._rest.request(request.method, url, headers=headers, body=request.body)
                 content: bytes = await response.read()
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            raise UnavailableError(f"{what}: {error!r}") from error
+            raise UnreachableError(f"{what}: {error!r}") from error
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise _error(response.status, response.headers, content, what)
         return content

@@ -81,6 +81,10 @@ class Child:
         return ObjectId(self.kind, self.meta.namespace, self.meta.name)
 
 
+Seniority = tuple[datetime, str, str]
+"""What older means: by creation, then by namespace and name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """An AIService."""
@@ -98,6 +102,11 @@ class Service:
     def id(self) -> Key:
         """Which object this is."""
         return Key(Kind.AISERVICE, self.meta.namespace, self.meta.name)
+
+    @property
+    def seniority(self) -> Seniority:
+        """Of two AIServices the older one has the smaller."""
+        return self.meta.created, self.meta.namespace, self.meta.name
 
     @property
     def status(self) -> AIServiceStatus:

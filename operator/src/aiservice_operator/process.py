@@ -69,7 +69,13 @@ async def run(settings: Settings, identity: Identity | None, clocks: Clocks = Cl
     """
     client = await connect(in_cluster=SERVICE_ACCOUNT_TOKEN.exists())
     try:
-        apis = await Kube(client, lambda: False).apis()
+        apis = await Kube(client, lambda: False).apis(settings.watch.namespaces)
+        if apis.refused:
+            log.warning(
+                "PodMonitors are served and left alone, since the operator may not list them: give it the rights get, "
+                "list, watch, create, patch and delete on podmonitors.monitoring.coreos.com: %s",
+                apis.refused,
+            )
         return await Operator(client, settings, identity, apis, clocks).run()
     finally:
         await client.close()  # type: ignore[no-untyped-call] # has no types
@@ -186,7 +192,7 @@ class Operator:
     async def _served(self) -> Apis:
         """Asks what is served; where nobody answers, it is as before."""
         try:
-            return await self._kube.apis()
+            return await self._kube.apis(self._settings.watch.namespaces)
         except KubeError:
             return self._apis
 

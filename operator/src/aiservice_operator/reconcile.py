@@ -89,12 +89,6 @@ def _open(decision: tuple[_View, _Plan] | None, refusals: Mapping[ObjectId, Refu
     return [action for action in decision[1].actions if action.identity not in refusals] if decision is not None else []
 
 
-def _settled(
-    decision: _Decision | None, refusals: Mapping[ObjectId, Refusal], *, unsettled: bool
-) -> _Settled[_Decision] | None:
-    return _Settled(decision, tuple(refusals.values()), unsettled) if decision is not None else None
-
-
 def _first(*waits: float | None) -> float | None:
     return min((wait for wait in waits if wait is not None), default=None)
 
@@ -218,12 +212,19 @@ class Reconciler:
                 break
             executed = await self._executor.run(key, actions)
             if not executed.changed and not executed.refusals:
-                return _settled(decision, refusals, unsettled=bool(refusals))
+                return self._ended(key, decision, refusals, unsettled=bool(refusals))
             refusals |= {refusal.identity: refusal for refusal in executed.refusals}
             decision = await decide()
         if _open(decision, refusals):
             log.warning("%s: not as wanted after %d rounds", key, _ROUNDS)
-        return _settled(decision, refusals, unsettled=decision is not None and bool(decision[1].actions))
+        return self._ended(key, decision, refusals, unsettled=decision is not None and bool(decision[1].actions))
+
+    def _ended(
+        self, key: Key, decision: _Decision | None, refusals: Mapping[ObjectId, Refusal], *, unsettled: bool
+    ) -> _Settled[_Decision] | None:
+        if not unsettled:
+            self._executor.forget(key)
+        return _Settled(decision, tuple(refusals.values()), unsettled) if decision is not None else None
 
     def _service_view(self, key: Key, service: Service) -> ServiceView:
         namespace, name = key.namespace, key.name

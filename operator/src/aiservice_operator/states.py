@@ -237,6 +237,11 @@ def pod_running(pod: Child) -> bool:
     return "running" in pod_container(pod).get("state", {})
 
 
+def engine_started(pod: Child) -> bool:
+    """Whether the startup probe of the pod's container has passed since it last began: the model is loaded."""
+    return pod_container(pod).get("started") is True
+
+
 def pod_controller(pod: Child) -> str:
     """Returns the uid of the Job or ReplicaSet that made a pod; empty where nothing did."""
     return pod.meta.controller.uid if pod.meta.controller is not None else ""

@@ -14,9 +14,11 @@ import marshal
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from aiservice_api.tasks import Task
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
-from aiservice_operator.observed import Cache, Child, Observed, Service, lean, links, parse
+from aiservice_operator.observed import Cache, Child, Observed, Seniority, Service, lean, links, parse
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ class Store:
         self._remember(identity, observed)
         if known is not None and service is None and known.packed == packed:
             return frozenset()
-        affected = found | self._rivals(identity, service)
+        affected = found
         if isinstance(observed, Cache) and not (isinstance(before, Cache) and before.same_for_users(observed)):
             affected |= self._users(identity)
         if known is not None:
@@ -92,7 +94,7 @@ class Store:
             self._linked[key].add(identity)
         if service is not None and _wants_default(service):
             self._defaults.add(identity)
-        return affected | self._rivals(identity, service)
+        return affected | self._rivals(known.service if known is not None else None, service)
 
     def remove(self, kind: Kind, body: Json) -> frozenset[Key]:
         """Notes that an object is gone, or that its labels no longer say that it is the operator's.
@@ -139,14 +141,38 @@ class Store:
             What to reconcile.
         """
         affected: frozenset[Key] = frozenset()
-        for identity in [known for known in self._objects if known.kind is kind and known not in listed]:
-            known = self._objects[identity]
-            if namespace in (None, identity.namespace) and known.version <= version:
+        for identity, known in list(self._of(kind, namespace)):
+            if identity not in listed and known.version <= version:
                 affected |= self._drop(identity, known)
         return affected
 
+    def newest(self, kind: Kind, namespace: str | None) -> int:
+        """Returns the highest version that is held of a kind, in one namespace or in all; 0 where none is."""
+        return max((known.version for _, known in self._of(kind, namespace)), default=0)
+
+    def _of(self, kind: Kind, namespace: str | None) -> Iterator[tuple[ObjectId, _Kept]]:
+        for identity, known in self._objects.items():
+            if identity.kind is kind and namespace in (None, identity.namespace):
+                yield identity, known
+
+    def replace(self, kind: Kind, namespace: str | None, bodies: Iterable[Json]) -> frozenset[Key]:
+        """Takes a complete list as the truth whatever its versions: they went back, as after a restore of etcd.
+
+        What is remembered of deletions is about versions that are no more, so it goes too.
+
+        Returns:
+            What to reconcile.
+        """
+        self._gone.clear()
+        affected: frozenset[Key] = frozenset()
+        for identity, known in list(self._of(kind, namespace)):
+            affected |= self._drop(identity, known)
+        for body in bodies:
+            affected |= self.put(kind, body)
+        return affected
+
     def _drop(self, identity: ObjectId, known: _Kept) -> frozenset[Key]:
-        affected = self._unlink(identity, known) | self._rivals(identity, known.service)
+        affected = self._unlink(identity, known) | self._rivals(known.service, None)
         if identity.kind is Kind.MODEL_CACHE:
             affected |= self._users(identity)
         del self._objects[identity]
@@ -171,12 +197,19 @@ class Store:
         elif identity.kind is Kind.DEPLOYMENT:
             yield from (key for key in self._objects[identity].links if key.kind is Kind.AISERVICE)
 
-    def _rivals(self, identity: ObjectId, service: Service | None) -> frozenset[Key]:
-        """A default for a task concerns the other defaults."""
-        if service is None or not self._defaults:
+    def _rivals(self, before: Service | None, after: Service | None) -> frozenset[Key]:
+        """A default that comes, goes or changes concerns the younger ones for its tasks: of two the older wins."""
+        was, now = _claim(before), _claim(after)
+        if was == now:
             return frozenset()
-        concerned = identity in self._defaults or _wants_default(service)
-        return frozenset(self._defaults) if concerned else frozenset()
+        tasks = frozenset(task for claim in (was, now) if claim is not None for task in claim.tasks)
+        oldest = min(claim.seniority for claim in (was, now) if claim is not None)
+        others = ((identity, _claim(self.service(identity))) for identity in self._defaults)
+        return frozenset(
+            identity
+            for identity, other in others
+            if other is not None and other.seniority > oldest and not tasks.isdisjoint(other.tasks)
+        )
 
     def keys(self) -> list[Key]:
         """Returns everything that can be reconciled."""
@@ -249,6 +282,21 @@ class Store:
         """Returns the AIServices that want to be the default of their tasks."""
         services = (self.service(identity) for identity in self._defaults)
         return tuple(service for service in services if service is not None and not service.meta.deleting)
+
+
+class _Claim(NamedTuple):
+    """That a service wants to be the default of its tasks."""
+
+    uid: str
+    seniority: Seniority
+    tasks: frozenset[Task]
+
+
+def _claim(service: Service | None) -> _Claim | None:
+    """Returns all that other defaults depend on; None where the service is none."""
+    if service is None or service.spec is None or service.meta.deleting or not service.spec.gateway.default:
+        return None
+    return _Claim(service.meta.uid, service.seniority, frozenset(service.spec.tasks))
 
 
 def _wants_default(service: Service) -> bool:

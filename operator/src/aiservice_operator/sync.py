@@ -46,34 +46,42 @@ class Synchroniser:
         self._monitor = monitor
         self._metrics = metrics
         self._notify = notify
+        self._versions: dict[Watched, int] = {}
+        """Of the last complete lists: versions only grow, until etcd is restored."""
         self.synced = asyncio.Event()
         """Set once the store has held everything."""
 
     async def run(self) -> None:
         """Compares for ever."""
         await self._monitor.connected()
-        await self._compare(self._monitor.expected)
+        failed = await self._compare(self._monitor.expected)
+        while failed:
+            await asyncio.sleep(_RETRY_SECONDS)
+            failed = await self._compare(failed)
         self.synced.set()
         log.info("the store holds %d objects", len(self._store))
         while True:
-            stale = await self._monitor.stale(RESYNC_SECONDS)
+            stale = await self._monitor.stale(_RETRY_SECONDS if failed else RESYNC_SECONDS)
             if stale:
                 await asyncio.sleep(_SETTLE_SECONDS)
                 stale |= await self._monitor.stale(0)
-            await self._compare(stale or self._monitor.expected)
+            failed = await self._compare(stale | failed or self._monitor.expected)
 
-    async def _compare(self, watched: Iterable[Watched]) -> None:
+    async def _compare(self, watched: Iterable[Watched]) -> frozenset[Watched]:
+        """Compares all that can be listed, and returns what cannot: one kind must not keep the others waiting."""
+        failed: set[Watched] = set()
         for kind, namespace in watched:
-            while True:
-                try:
-                    await self._compare_one(kind, namespace)
-                    break
-                except KubeError as error:
-                    log.warning("%s cannot be listed: %s", kind, error.message)
-                    await asyncio.sleep(_RETRY_SECONDS)
-            self._metrics.lists.labels(kind).inc()
+            try:
+                await self._compare_one(kind, namespace)
+            except KubeError as error:
+                log.warning("%s cannot be listed: %s", kind, error.message)
+                failed.add((kind, namespace))
+            else:
+                self._metrics.lists.labels(kind).inc()
+        return frozenset(failed)
 
     async def _compare_one(self, kind: Kind, namespace: str | None) -> None:
+        held = max(self._store.newest(kind, namespace), self._versions.get((kind, namespace), 0))
         listed: set[ObjectId] = set()
         version = 0
         async for page in self._kube.pages(kind, namespace):
@@ -82,4 +90,15 @@ class Synchroniser:
                 metadata = body["metadata"]
                 listed.add(ObjectId(kind, metadata.get("namespace", ""), metadata["name"]))
                 self._notify(self._store.put(kind, body))
+        self._versions[kind, namespace] = version
+        if version < held:  # a list is never older than what was there before it was asked for
+            await self._restore(kind, namespace)
+            return
         self._notify(self._store.forget_missing(kind, namespace, listed, version))
+
+    async def _restore(self, kind: Kind, namespace: str | None) -> None:
+        """Begins anew with a kind whose versions went back. At once: half of it would look like deletions."""
+        log.warning("%s: versions went back, as after a restore of etcd; what is listed now counts", kind)
+        bodies = [body async for page in self._kube.pages(kind, namespace) for body in page.bodies]
+        self._notify(self._store.replace(kind, namespace, bodies))
+        await self._compare_one(kind, namespace)  # what watches told meanwhile may have been replaced

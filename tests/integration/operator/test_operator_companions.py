@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.cluster import ControlPlane
+from support.gate import Gate
 from support.kube_api import wait_for
 from support.operator_world import World, condition, model
 
@@ -207,3 +208,35 @@ def test_a_monitor_where_its_api_is_served(
     world.serve("monitorless")
     world.until_serving("monitorless")
     assert condition(world.api.get("AIService", complete), "Ready")["status"] == "True"
+
+
+def test_without_the_right_to_monitors_everything_else_goes_on(
+    prometheus_operator: None, control_plane: ControlPlane, restricted_world: tuple[World, Gate]
+) -> None:
+    world, _ = restricted_world
+    here = ("-n", world.namespace)
+    rules = control_plane.get("role", "operator", *here)["rules"]
+    without = [
+        {**rule, "resources": [resource for resource in rule["resources"] if resource != "podmonitors"]}
+        for rule in rules
+        if rule["resources"] != ["podmonitors"]
+    ]
+
+    def allow(granted: Any) -> None:
+        patch = json.dumps([{"op": "replace", "path": "/rules", "value": granted}])
+        control_plane.kubectl("patch", "role", "operator", *here, "--type=json", "-p", patch)
+
+    def said() -> int:
+        return world.operator.output().count("PodMonitors are served and left alone")
+
+    allow(without)
+    wait_for(lambda: said() == 1, "it says which right is missing", 60)
+    assert "on podmonitors.monitoring.coreos.com: podmonitors.monitoring.coreos.com is forbidden" in (
+        world.operator.output()
+    )
+    world.serve("unmonitored")
+    world.until_serving("unmonitored")
+    assert world.api.list("PodMonitor") == []
+    allow(rules)
+    wait_for(lambda: world.api.find("PodMonitor", "unmonitored"), "a PodMonitor", 60)
+    assert said() == 1

@@ -18,9 +18,11 @@ from aiservice_operator.errors import (
     KubeError,
     NotFoundError,
     NotLeaderError,
+    OperatorError,
     RefusedError,
     ThrottledError,
     UnavailableError,
+    UnreachableError,
 )
 from aiservice_operator.events import event, turns
 from aiservice_operator.execute import Executor
@@ -105,7 +107,7 @@ class FakeKube:
         self.existing = existing
         self.scope = ""
         self.calls: list[str] = []
-        self.error: KubeError | None = None
+        self.error: OperatorError | None = None
         self._mutate = mutate
         self._version = 10
 
@@ -221,6 +223,52 @@ async def test_a_number_of_pods_is_written_alone_and_known_at_once() -> None:
     known = store.child(step.identity)
     assert known is not None
     assert known.body["spec"]["replicas"] == 0
+
+
+async def test_what_fails_for_long_is_told_like_a_refusal() -> None:
+    """A webhook that is away must not hide what there is to say of everything else."""
+    now, kube = [100.0], FakeKube()
+    running = Executor(Store(), kube, lambda _: None, lambda: now[0])  # type: ignore[arg-type] # the part of Kube that it uses
+    action = Apply(TARGET, body(), "missing")
+
+    async def outcome(error: KubeError | None, at: float) -> str:
+        kube.error, now[0] = error, at
+        try:
+            done = await running.run(KEY, [action])
+        except KubeError:
+            return "raised"
+        return ", ".join(refusal.message for refusal in done.refusals) or "done"
+
+    failing = UnavailableError("failed calling webhook")
+    assert await outcome(failing, 100) == "raised"
+    assert await outcome(failing, 102.9) == "raised", "it may pass in a moment"
+    assert await outcome(failing, 103) == "failed calling webhook"
+    assert await outcome(ConflictError("still being deleted"), 110) == "still being deleted"
+    assert await outcome(UnreachableError("away"), 120) == "raised", "the API server's own absence is no child's"
+    assert await outcome(ThrottledError("too many requests", 1), 130) == "raised"
+    assert await outcome(None, 140) == "done"
+    assert await outcome(failing, 150) == "raised", "it went well meanwhile"
+    running.forget(KEY)
+    assert await outcome(failing, 160) == "raised", "so did all of the plan"
+    kube.error, now[0] = NotLeaderError(), 170
+    with pytest.raises(NotLeaderError):
+        await running.run(KEY, [action])
+
+
+async def test_a_slow_failure_is_tried_twice() -> None:
+    """When the API server's own storage is away for a while, that is over with the second try."""
+    now, kube = [0.0], FakeKube()
+
+    def pass_time() -> float:
+        now[0] += 10
+        return now[0]
+
+    running = Executor(Store(), kube, lambda _: None, pass_time)  # type: ignore[arg-type] # the part of Kube that it uses
+    kube.error = UnavailableError("request timed out")
+    with pytest.raises(UnavailableError):
+        await running.run(KEY, [Apply(TARGET, body(), "missing")])
+    done = await running.run(KEY, [Apply(TARGET, body(), "missing")])
+    assert done.refusals
 
 
 async def test_a_deleted_object_is_forgotten_at_once() -> None:

@@ -133,6 +133,11 @@ def test_a_pod_that_loads_is_not_scaled_away() -> None:
     assert policy_of(scaled_to(2, ready, loading())) == "Max", "at the least there is nothing to take away"
 
 
+def test_a_pod_that_has_loaded_and_is_not_ready_later_does_not_count() -> None:
+    """Readiness that flaps, or never comes back, must not keep the autoscaler from its work."""
+    assert policy_of(scaled_to(3, loading(started=True))) == "Max"
+
+
 def test_a_pod_that_failed_or_has_no_node_may_be_scaled_away() -> None:
     crashed = container_status(terminated={"exitCode": 1, "finishedAt": timestamp(NOW)})
     unplaced = pod("b")

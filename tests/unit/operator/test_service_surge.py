@@ -14,7 +14,7 @@ from aiservice_operator.capacity import Capacity, Node, read_nodes, requested, r
 from aiservice_operator.kinds import Json, Kind
 from aiservice_operator.observed import Child
 from aiservice_operator.plan import Apply, ServicePlan, ServiceView, plan_service
-from aiservice_operator.plan.surge import PATIENCE, Decision, recorded
+from aiservice_operator.plan.surge import CPU_PATIENCE, PATIENCE, Decision, recorded
 from support.operator_objects import MODEL, NAMESPACE, NOW, SETTINGS, cache, condition, live, pod, service, timestamp
 from support.operator_views import serving as serving_pods
 
@@ -250,10 +250,10 @@ def waiting(seconds: float) -> Child:
     return pod("new", {"phase": "Pending", "conditions": [{**scheduled, "lastTransitionTime": moment}]})
 
 
-def surging() -> ServiceView:
+def surging(spec: Json = CHANGED) -> ServiceView:
     """A rollout that surges, and whose new pod is there."""
     known = serving(L4)
-    (action,) = planned(known, CHANGED, capacity=FREE).actions
+    (action,) = planned(known, spec, capacity=FREE).actions
     assert isinstance(action, Apply)
     counts = {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1, "readyReplicas": 1}
     return replace(known, deployment=live(Kind.DEPLOYMENT, action.body, counts))
@@ -267,6 +267,20 @@ def test_a_gpu_that_was_taken_revises_the_decision() -> None:
     surge, reason = decided(planned(rolling, CHANGED, pods=(waiting(PATIENCE.total_seconds()),)))
     assert not surge
     assert "was taken before the new pod had it" in reason
+
+
+def test_on_a_cpu_too_the_old_pod_makes_room_in_the_end() -> None:
+    """Later, since a cluster autoscaler may add a node."""
+    spec: Json = {**CHANGED, "profile": "cpu"}
+    rolling = surging(spec)
+    seconds = CPU_PATIENCE.total_seconds()
+    assert planned(rolling, spec).again_at is None, "the new pod has a node"
+    early = planned(rolling, spec, pods=(waiting(seconds - 1),))
+    assert early.actions == ()
+    assert early.again_at == NOW + timedelta(seconds=1)
+    surge, reason = decided(planned(rolling, spec, pods=(waiting(seconds),)))
+    assert not surge
+    assert reason == "no node had room for the new pod beside the old one for 120 s, so the old pod stops first"
 
 
 def test_the_users_word_is_not_revised() -> None:

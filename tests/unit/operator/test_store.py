@@ -177,14 +177,63 @@ def test_pods_belong_by_their_labels() -> None:
     assert store.put(Kind.POD, stranger) == frozenset()
 
 
-def test_a_default_concerns_the_other_defaults() -> None:
+def test_a_default_concerns_the_younger_defaults() -> None:
     store = Store()
-    older, younger = (Key(Kind.AISERVICE, NAMESPACE, name) for name in ("older", "younger"))
+    younger = Key(Kind.AISERVICE, NAMESPACE, "younger")
     store.put(Kind.AISERVICE, ais("older", gateway={"default": True}))
-    assert store.put(Kind.AISERVICE, ais("younger", gateway={"default": True})) == {older, younger, MINE}
+    assert store.put(Kind.AISERVICE, ais("younger", gateway={"default": True})) == {younger, MINE}, "the older wins"
     assert store.put(Kind.AISERVICE, ais("bystander")) == {Key(Kind.AISERVICE, NAMESPACE, "bystander"), MINE}
     assert younger in store.put(Kind.AISERVICE, ais("older", version=2))
     assert [service.meta.name for service in store.defaults()] == ["younger"]
+
+
+def test_a_default_concerns_no_other_unless_what_makes_it_one_changes() -> None:
+    """With a thousand of them, each status would otherwise wake a thousand."""
+    store = Store()
+    first, second, elsewhere = (Key(Kind.AISERVICE, NAMESPACE, name) for name in ("a", "b", "c"))
+    by_default: Json = {"gateway": {"default": True}}
+    for name, tasks in (("a", "speech-to-text"), ("b", "speech-to-text"), ("c", "text-to-speech")):
+        store.put(Kind.AISERVICE, ais(name, tasks=[tasks], **by_default))
+    assert store.put(Kind.AISERVICE, {**ais("a", 2, **by_default), "status": {"url": "x"}}) == {first, MINE}
+    assert store.put(Kind.AISERVICE, ais("a", 3, engine={"args": ["--new"]}, **by_default)) == {first, MINE}
+    assert store.put(Kind.AISERVICE, ais("a", 4, tasks=["text-to-speech"], **by_default)) == {
+        first,
+        second,
+        elsewhere,
+        MINE,
+    }, "of before and of now"
+    going = ais("a", 5, tasks=["text-to-speech"], **by_default)
+    going["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z"
+    assert store.put(Kind.AISERVICE, going) == {first, elsewhere, MINE}
+    assert store.remove(Kind.AISERVICE, {**going, "metadata": {**going["metadata"], "resourceVersion": "6"}}) == {
+        first,
+        MINE,
+    }, "it has made room already"
+    assert elsewhere not in store.put(Kind.AISERVICE, ais("d", tasks=["text-to-speech"], **by_default))
+    again = ais("a", 7, tasks=["text-to-speech"], **by_default)
+    again["metadata"]["uid"] = "another"
+    assert store.put(Kind.AISERVICE, again) == {first, elsewhere, Key(Kind.AISERVICE, NAMESPACE, "d"), MINE}
+
+
+def test_a_list_of_a_restored_etcd_is_the_truth() -> None:
+    store = Store()
+    store.put(Kind.DEPLOYMENT, deployment(version=50, cache="later"))
+    store.put(Kind.DEPLOYMENT, deployment(version=60, owner="made-later", uid="uid-later"))
+    store.put(Kind.DEPLOYMENT, deployment(version=10, owner="deleted", uid="uid-deleted"))
+    store.remove(Kind.DEPLOYMENT, deployment(version=70, owner="deleted", uid="uid-deleted"))
+    store.put(Kind.AISERVICE, ais(version=55))
+    assert (store.newest(Kind.DEPLOYMENT, None), store.newest(Kind.DEPLOYMENT, "elsewhere")) == (60, 0)
+    listed = [deployment(version=20), deployment(version=10, owner="deleted", uid="uid-deleted")]
+    affected = store.replace(Kind.DEPLOYMENT, NAMESPACE, listed)
+    names_of = {key.name for key in affected}
+    assert names_of == {"whisper", "mine", "later", "made-later", "deleted"}
+    live = store.child(ObjectId(Kind.DEPLOYMENT, NAMESPACE, "whisper"))
+    assert live is not None
+    assert live.meta.version == 20
+    assert store.child(ObjectId(Kind.DEPLOYMENT, NAMESPACE, "made-later")) is None
+    assert store.child(ObjectId(Kind.DEPLOYMENT, NAMESPACE, "deleted")) is not None
+    assert store.newest(Kind.AISERVICE, None) == 55, "another kind"
+    assert store.put(Kind.DEPLOYMENT, deployment(version=21, cache="newer")), "and what follows is believed"
 
 
 def test_what_this_version_cannot_read_is_kept_with_the_reason() -> None:

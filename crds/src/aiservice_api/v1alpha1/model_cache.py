@@ -147,8 +147,8 @@ class ModelCacheSpec(ApiModel):
     verify: Annotated[
         Verify,
         Field(
-            description="When files are compared with their digests again, after the download: OnChange when the spec "
-            "or the annotation aiservice.dev/verify changes; Always every day as well. Damaged files are fetched again."
+            description="When files are compared with their digests again, after the download: OnChange when the "
+            "annotation aiservice.dev/verify changes; Always now and every day, too. Damaged files are fetched again."
         ),
     ] = Verify.ON_CHANGE
 

@@ -15,7 +15,7 @@ from aiservice_operator import names
 from aiservice_operator.failures import of_pod
 from aiservice_operator.observed import Child, Meta
 from aiservice_operator.plan.actions import HandOver, Scale, belongs
-from aiservice_operator.states import conditions, rollout
+from aiservice_operator.states import engine_started, rollout
 
 
 class Scaling(StrEnum):
@@ -77,7 +77,8 @@ def may_scale_down(spec: AIServiceSpec, live: Child | None, pods: Iterable[Child
     """Whether an autoscaler may take pods away now.
 
     A ReplicaSet takes the pod first that is not ready, and minutes of loading with it. So not while one loads; one that
-    has failed or waits for a node does not count, for it may well go.
+    has failed or waits for a node does not count, for it may well go. Nor does one that has loaded and is not ready
+    later: readiness may flap for ever.
     """
     if spec.autoscaling is None or live is None or rollout(live).wanted <= spec.autoscaling.min:
         return True
@@ -87,5 +88,4 @@ def may_scale_down(spec: AIServiceSpec, live: Child | None, pods: Iterable[Child
 def _loads(pod: Child) -> bool:
     if pod.meta.deleting or not pod.body["spec"]["nodeName"]:
         return False
-    ready = conditions(pod.body).get("Ready", {}).get("status") == "True"
-    return not ready and of_pod(pod) is None
+    return not engine_started(pod) and of_pod(pod) is None

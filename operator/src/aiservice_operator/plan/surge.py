@@ -1,7 +1,8 @@
 """Whether a rollout starts a new pod before it stops an old one: decided once a rollout, and written down.
 
 A new pod that waits for the GPU of the pod that it is to replace would wait for ever. So on GPUs a rollout surges only
-where a free one was seen when it began; and should somebody else get it first, the decision is revised. What was
+where a free one was seen when it began; and should somebody else get it first, the decision is revised. On CPUs it
+surges without a look, and is revised when no node, nor one that an autoscaler adds, takes the new pod. What was
 decided stands in an annotation of the Deployment, with the hash of the pods that it is about.
 """
 
@@ -24,6 +25,8 @@ from aiservice_operator.states import rollout, unschedulable_since
 
 PATIENCE = timedelta(seconds=10)
 """How long a new pod may wait for a node before the GPU that was seen free counts as taken."""
+CPU_PATIENCE = timedelta(seconds=120)
+"""The same on CPUs, where no node was looked at: time for a cluster autoscaler to add one."""
 
 
 class Decision(BaseModel):
@@ -114,17 +117,21 @@ def _seen(question: Question, capacity: Capacity, resource: str) -> tuple[bool, 
 
 
 def _revised(known: Decision, question: Question, now: datetime) -> Decision:
-    """The decision, unless the GPU was taken before the new pod had it."""
+    """The decision, unless the new pod has found no place beside the old one."""
     due = revised_at(known, question)
     if due is None or now < due:
         return known
-    reason = "the free GPU that was seen was taken before the new pod had it, so the old pod stops first"
+    if question.hardware.on_gpu:
+        reason = "the free GPU that was seen was taken before the new pod had it, so the old pod stops first"
+    else:
+        waited = int(CPU_PATIENCE.total_seconds())
+        reason = f"no node had room for the new pod beside the old one for {waited} s, so the old pod stops first"
     return known.model_copy(update={"surge": False, "reason": reason})
 
 
 def revised_at(known: Decision | None, question: Question) -> datetime | None:
     """Returns when a decision is revised if nothing changes until then; None where it is not to be."""
-    if known is None or not known.surge or known.mode is not Surge.AUTO or not question.hardware.on_gpu:
+    if known is None or not known.surge or known.mode is not Surge.AUTO:
         return None
     if question.live is None or known.template != question.template:
         return None
@@ -132,4 +139,5 @@ def revised_at(known: Decision | None, question: Question) -> datetime | None:
     if state.existing <= state.updated:
         return None  # no pod of before is left to make room
     waiting = [since for pod in question.pods if (since := unschedulable_since(pod)) is not None]
-    return min(waiting) + PATIENCE if waiting else None
+    patience = PATIENCE if question.hardware.on_gpu else CPU_PATIENCE
+    return min(waiting) + patience if waiting else None

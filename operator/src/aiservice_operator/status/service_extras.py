@@ -32,7 +32,7 @@ def _gateway_default(service: Service, spec: AIServiceSpec, rivals: Sequence[Ser
         return None
     for task in spec.tasks:
         claimants = [rival for rival in rivals if rival.spec is not None and task in rival.spec.tasks]
-        winner = min(claimants, key=lambda rival: (rival.meta.created, rival.meta.namespace, rival.meta.name))
+        winner = min(claimants, key=lambda rival: rival.seniority)
         if winner.meta.uid != service.meta.uid:
             return no(
                 "OlderDefault",
