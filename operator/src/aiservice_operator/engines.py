@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from aiservice_api.tasks import ENGINES
@@ -26,7 +26,13 @@ class Engine:
     """What the engine is told; never `auto`."""
 
 
-def choose_engine(spec: AIServiceSpec, settings: Settings, cached: ModelCacheSpec | None = None) -> Engine | Rejection:
+def choose_engine(
+    spec: AIServiceSpec,
+    settings: Settings,
+    cached: ModelCacheSpec | None = None,
+    *,
+    cache_claims: Collection[str] = (),
+) -> Engine | Rejection:
     """Returns the server for a spec, and what it runs on.
 
     Args:
@@ -34,6 +40,7 @@ def choose_engine(spec: AIServiceSpec, settings: Settings, cached: ModelCacheSpe
         settings: The operator's images and profiles.
         cached: The ModelCache that `modelCacheRef` names, to compare what its model needs with the GPU's memory. None:
             it is not there, and nothing is compared.
+        cache_claims: Claims that are known to be ModelCaches'.
     """
     profile = Profile()
     if spec.profile is not None:
@@ -44,7 +51,7 @@ def choose_engine(spec: AIServiceSpec, settings: Settings, cached: ModelCacheSpe
     image = spec.engine.image or settings.images.get(engine)
     if image is None:
         return _no_engine(spec, engine)
-    refused = contradiction(spec)
+    refused = contradiction(spec, cached, cache_claims)
     if refused is not None:
         return refused
     hardware = allocate(spec, profile)

@@ -21,7 +21,7 @@ from aiservice_operator.errors import (
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.observed import Meta, parse_meta
-from aiservice_operator.plan.actions import Action, Apply, Delete, Refusal, belongs
+from aiservice_operator.plan.actions import Action, Apply, Delete, Refusal, Scale, belongs
 from aiservice_operator.store import Store
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Executor:
         """Returns whether something changed, or why it was refused."""
         began = self._clock()
         try:
-            keys = await (self._delete(action) if isinstance(action, Delete) else self._apply(action))
+            keys = await self._carry_out(action)
             self._failing.get(key, {}).pop(action.identity, None)
         except RefusedError as error:
             log.warning("%s: %s is refused: %s", key, action.identity, error.message)
@@ -122,6 +122,16 @@ class Executor:
             raise error
         log.warning("%s: %s still fails: %s", key, identity, error.message)
         return Refusal(identity, error.message)
+
+    async def _carry_out(self, action: Action) -> frozenset[Key] | None:
+        if isinstance(action, Delete):
+            return await self._delete(action)
+        return await (self._scale(action) if isinstance(action, Scale) else self._apply(action))
+
+    async def _scale(self, action: Scale) -> frozenset[Key]:
+        live = await self._kube.hand_over(action.identity, action.uid, action.replicas)
+        log.info("scaled %s: %s", action.identity, action.reason)
+        return self._store.put(action.identity.kind, live)
 
     async def _delete(self, action: Delete) -> frozenset[Key]:
         remaining = await self._kube.delete(action.identity, action.uid, action.version)

@@ -13,7 +13,7 @@ from aiservice_operator.kube import Kube
 from aiservice_operator.names import Mode
 from aiservice_operator.observed import Cache, Child, parse
 from aiservice_operator.plan.download import CachePlan, CacheView
-from aiservice_operator.plan.service import cache_ready
+from aiservice_operator.plan.mount import cache_ready
 from aiservice_operator.plan.tries import pods_of
 from aiservice_operator.references import LOOK_SECONDS, References
 from aiservice_operator.states import pod_running, unbound

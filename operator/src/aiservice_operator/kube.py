@@ -212,13 +212,18 @@ class Kube:
         )
         return await self._write(identity.kind, f"apply-{subresource}" if subresource else "apply", request)
 
-    async def hand_over(self, identity: ObjectId, uid: str, replicas: int) -> None:
+    async def hand_over(self, identity: ObjectId, uid: str, replicas: int) -> Json:
         """Makes another field manager own a Deployment's number of pods, so that it stays when ours states none.
+
+        Nothing else of it is touched.
 
         Args:
             identity: The Deployment.
             uid: The very one that is meant.
             replicas: The number.
+
+        Returns:
+            The Deployment as it is now.
 
         Raises:
             ConflictError: it is gone, or another by now.
@@ -237,7 +242,7 @@ class Kube:
             body,
             "application/apply-patch+yaml",
         )
-        await self._write(identity.kind, "hand-over", request)
+        return await self._write(identity.kind, "hand-over", request)
 
     async def overwrite(self, identity: ObjectId, body: Json) -> Json:
         """Replaces the spec of an object, if it has not changed since `body` was read, and forgets who owned what.

@@ -15,7 +15,8 @@ from aiservice_operator.kinds import Json
 
 FIELD_MANAGER = "aiservice-operator"
 HANDOVER_MANAGER = f"{FIELD_MANAGER}-handover"
-"""Owns a Deployment's number of pods from when the operator gives it up until an autoscaler changes it."""
+"""Owns a Deployment's number of pods from when the operator gives it up until an autoscaler changes it; also one that
+changes while nothing else of the Deployment may."""
 
 NAME_LABEL = "app.kubernetes.io/name"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
@@ -42,6 +43,8 @@ CACHE_LABEL = CACHE_ANNOTATION
 """On the pods that mount a ModelCache: which. Pods of a volume that is mounted on one node find each other by it."""
 REFERENCES_ANNOTATION = f"{GROUP}/references"
 """On serving pods: hash of the Secrets and ConfigMaps that they name, so that new content makes new pods."""
+SEEN_ANNOTATION = f"{GROUP}/references-seen"
+"""On a Deployment whose pods have no such hash: the first one that could be told, from which a change is a change."""
 POD_TEMPLATE_ANNOTATION = f"{GROUP}/template"
 """On a Deployment: hash of its pods, which tells one rollout from another."""
 SCALING_ANNOTATION = f"{GROUP}/scaling"

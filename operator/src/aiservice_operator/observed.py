@@ -131,6 +131,11 @@ class Cache:
         """Which object this is."""
         return Key(Kind.MODEL_CACHE, self.meta.namespace, self.meta.name)
 
+    @property
+    def has_own_claim(self) -> bool:
+        """Whether it is on a claim of its name, and not on one that a `pvc` source names."""
+        return self.spec is None or self.spec.pvc is None
+
     def same_for_users(self, other: Cache) -> bool:
         """Whether two states differ in nothing that an AIService depends on: who uses the cache does not count."""
         return (self.meta.uid, self.meta.generation, self.meta.deleting, _without_users(self.status)) == (
@@ -282,6 +287,11 @@ def mounted_digest(deployment: Child) -> str:
 def mounted_references(deployment: Child) -> str:
     """Returns the hash of the Secrets and ConfigMaps that a Deployment's pods were made with; empty: of none."""
     return _template_annotations(deployment).get(names.REFERENCES_ANNOTATION, "")
+
+
+def seen_references(deployment: Child) -> str:
+    """Returns the first hash of Secrets and ConfigMaps that could be told of pods without one; empty: none yet."""
+    return deployment.meta.annotations.get(names.SEEN_ANNOTATION, "")
 
 
 def _template_annotations(deployment: Child) -> dict[str, str]:

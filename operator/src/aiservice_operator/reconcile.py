@@ -36,6 +36,7 @@ from aiservice_operator.plan import (
     plan_service,
 )
 from aiservice_operator.references import LOOK_SECONDS, References, named
+from aiservice_operator.refusals import writable_claims
 from aiservice_operator.settings import Settings
 from aiservice_operator.status import cache_status, service_status
 from aiservice_operator.status.conditions import find
@@ -243,6 +244,7 @@ class Reconciler:
             budget=self._store.child(ObjectId(Kind.DISRUPTION_BUDGET, namespace, name)),
             policy=self._store.child(ObjectId(Kind.NETWORK_POLICY, namespace, name)),
             monitor=self._store.child(ObjectId(Kind.POD_MONITOR, namespace, name)),
+            cache_claims=self._store.cache_claims(namespace, writable_claims(service.spec) if service.spec else ()),
         )
 
     def _cache(self, namespace: str, name: str | None) -> Cache | None:

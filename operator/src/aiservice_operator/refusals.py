@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import posixpath
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from aiservice_api.tasks import PORTS
-from aiservice_api.v1alpha1 import AIServiceSpec, PodOverrides
+from aiservice_api.v1alpha1 import AIServiceSpec, ModelCacheSpec, PodOverrides
 from aiservice_operator.kinds import Apis
 
 MODEL_DIR = "/models"
 """Where the engine finds the model; read-only, so nothing can be mounted below it."""
+
+_INLINE_CACHE = re.compile(r"mc-[0-9a-f]{16}")
+"""Names of the claims of models that are stated inline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,49 @@ def missing_api(spec: AIServiceSpec, apis: Apis) -> Rejection | None:
     )
 
 
-def contradiction(spec: AIServiceSpec) -> Rejection | None:
-    """Returns why the pods of a spec could not start, or not be reached; None where nothing is wrong."""
+def contradiction(
+    spec: AIServiceSpec, cached: ModelCacheSpec | None = None, cache_claims: Collection[str] = ()
+) -> Rejection | None:
+    """Returns why the pods of a spec could not start, or not be reached, or harm others; None where nothing is wrong.
+
+    Args:
+        spec: What is asked for.
+        cached: The ModelCache that `modelCacheRef` names; None: it is not there.
+        cache_claims: Claims that are known to be ModelCaches'.
+    """
     if spec.pod is None:
         return None
-    return _port_taken(spec, spec.pod) or _mount_hidden(spec.pod)
+    return (
+        _port_taken(spec, spec.pod)
+        or _mount_hidden(spec.pod)
+        or _cache_writable(spec, {_own_claim(spec, cached), *cache_claims})
+    )
+
+
+def writable_claims(spec: AIServiceSpec) -> tuple[str, ...]:
+    """Returns the claims that the pods of a spec could write to."""
+    claims = (volume.persistent_volume_claim for volume in (spec.pod.volumes if spec.pod is not None else ()))
+    return tuple(claim.claim_name for claim in claims if claim is not None and not claim.read_only)
+
+
+def _own_claim(spec: AIServiceSpec, cached: ModelCacheSpec | None) -> str | None:
+    """The claim that the model of `modelCacheRef` is on; a model that is stated inline has one of a known pattern."""
+    if cached is not None and cached.pvc is not None:
+        return cached.pvc.claim_name
+    return spec.model_cache_ref.name if spec.model_cache_ref is not None else None
+
+
+def _cache_writable(spec: AIServiceSpec, of_caches: Collection[str | None]) -> Rejection | None:
+    """What was verified is served by all who share the cache: nobody may change it afterwards."""
+    for claim in writable_claims(spec):
+        if claim in of_caches or _INLINE_CACHE.fullmatch(claim):
+            return Rejection(
+                "MountConflict",
+                f"spec.pod.volumes has the claim {claim} of a ModelCache, whose verified files others serve, too, so "
+                "that no pod may change them: set persistentVolumeClaim.readOnly to true there, or, for the model of "
+                "this service, mount the volume named model, which needs no entry in spec.pod.volumes",
+            )
+    return None
 
 
 def _port_taken(spec: AIServiceSpec, pod: PodOverrides) -> Rejection | None:

@@ -226,6 +226,11 @@ class Store:
         observed = self.get(key)
         return observed if isinstance(observed, Cache) else None
 
+    def cache_claims(self, namespace: str, claims: Iterable[str]) -> frozenset[str]:
+        """Returns those of some claims that are ModelCaches' own."""
+        found = {name: self.cache(Key(Kind.MODEL_CACHE, namespace, name)) for name in claims}
+        return frozenset(name for name, cache in found.items() if cache is not None and cache.has_own_claim)
+
     def child(self, identity: ObjectId) -> Child | None:
         """Returns one child."""
         observed = self.get(identity)

@@ -167,17 +167,37 @@ def test_a_new_model_is_cached_while_the_old_one_serves(world: World) -> None:
     assert mounted(world, "switching") == old
     assert world.api.get("ModelCache", old)["status"]["usedBy"] == ["switching"]
 
-    # Other changes do not wait for the model.
-    world.api.patch("AIService", "switching", {"spec": {"replicas": 2}})
+    # The number of pods does not wait for the model; what makes other pods does.
+    pod_uids = {pod["metadata"]["uid"] for pod in pods(world, "switching")}
+    world.api.patch("AIService", "switching", {"spec": {"replicas": 2, "engine": {"args": ["--new"]}}})
     wait_for(lambda: world.api.get("Deployment", "switching")["spec"]["replicas"] == 2, "two pods of the old model")
+    until_pods(world, "switching", 2)
+    assert pod_uids < {pod["metadata"]["uid"] for pod in pods(world, "switching")}, "the first stays"
     assert mounted(world, "switching") == old
+    assert arguments(world, "switching") is None
+    world.until("AIService", "switching", "Ready", "Unknown", "Starting")
+    for count in (0, 1):
+        world.api.patch("AIService", "switching", {"spec": {"replicas": count}})
+        until_pods(world, "switching", count)
+    assert arguments(world, "switching") is None
 
     world.kubelet.reset()
     world.until_serving("switching")
     assert mounted(world, "switching") == new
+    assert arguments(world, "switching") == ["--new"]
     # The last user has left by an edit: nobody but the operator removes the old cache.
     world.until_gone("ModelCache", old)
     world.until_gone("PersistentVolumeClaim", old)
+
+
+def until_pods(world: World, name: str, count: int) -> None:
+    wait_for(lambda: len(pods(world, name)) == count, f"{count} pods of {name}")
+
+
+def arguments(world: World, name: str) -> list[str] | None:
+    template = world.api.get("Deployment", name)["spec"]["template"]
+    found: list[str] | None = template["spec"]["containers"][0].get("args")
+    return found
 
 
 def mounted(world: World, name: str) -> str:

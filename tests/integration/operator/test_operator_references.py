@@ -34,6 +34,29 @@ def annotation(world: World, name: str) -> str | None:
     return found
 
 
+def seen(world: World, name: str) -> str | None:
+    found: str | None = world.api.get("Deployment", name)["metadata"]["annotations"].get(
+        "aiservice.dev/references-seen"
+    )
+    return found
+
+
+def uids(world: World, name: str) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in world.api.list("Pod", f"app.kubernetes.io/instance={name}")}
+
+
+def replaced(world: World, name: str) -> None:
+    """Waits until the only pods are those of the present values, and serve."""
+
+    def look() -> bool:
+        pods = world.api.list("Pod", f"app.kubernetes.io/instance={name}")
+        found = [pod["metadata"]["annotations"].get("aiservice.dev/references") for pod in pods]
+        return found == [annotation(world, name)]
+
+    wait_for(look, f"new pods of {name}")
+    world.until_serving(name)
+
+
 def test_pods_follow_what_they_take_values_from(world: World) -> None:
     secret(world, "hub", token="a", unused="x")
     world.api.create("ConfigMap", {"metadata": {"name": "modes"}, "data": {"mode": "fast"}})
@@ -42,6 +65,7 @@ def test_pods_follow_what_they_take_values_from(world: World) -> None:
     world.serve("bystander", engine=environment("other", "modes"))
     for name in ("secret", "config", "bystander"):
         world.until_serving(name)
+    waiting = uids(world, "bystander")
     before = annotation(world, "secret")
     assert before is not None
     assert len(before) == 16
@@ -52,16 +76,16 @@ def test_pods_follow_what_they_take_values_from(world: World) -> None:
     world.api.patch("Secret", "hub", {"data": encoded({"token": "b", "unused": "y"})})
     secret(world, "other", token="b")
     wait_for(lambda: annotation(world, "secret") not in (None, before), "new pods for the new value", PATIENCE)
-    wait_for(lambda: annotation(world, "bystander") is not None, "what was missing is noticed", PATIENCE)
-    for name in ("secret", "bystander"):
-
-        def replaced(name: str = name) -> bool:
-            pods = world.api.list("Pod", f"app.kubernetes.io/instance={name}")
-            found = [pod["metadata"]["annotations"].get("aiservice.dev/references") for pod in pods]
-            return found == [annotation(world, name)]
-
-        wait_for(replaced, f"new pods of {name}")
-        world.until_serving(name)
+    wait_for(lambda: seen(world, "bystander"), "what was missing is noticed", PATIENCE)
+    replaced(world, "secret")
+    # A pod that waited for it may be loading by now: none is replaced before it changes.
+    assert annotation(world, "bystander") is None
+    assert uids(world, "bystander") == waiting
+    world.api.patch("Secret", "other", {"data": encoded({"token": "c"})})
+    wait_for(lambda: annotation(world, "bystander") is not None, "new pods for the new value", PATIENCE)
+    assert seen(world, "bystander") is None
+    replaced(world, "bystander")
+    assert uids(world, "bystander") != waiting
 
     # Gone: those that run keep what they were given.
     kept = annotation(world, "secret")

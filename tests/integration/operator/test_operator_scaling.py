@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.fake_kubelet import loading, ready
+from support.fake_kubelet import loading, ready, untouched
 from support.kube_api import wait_for
-from support.operator_world import World, condition
+from support.operator_world import World, condition, model
 
 FIVE = {"min": 1, "max": 8}
 
@@ -105,6 +105,39 @@ def test_suspended_nothing_runs_and_the_model_stays(world: World) -> None:
     wait_for(lambda: pods(world, "paused") == [], "no pod is left")
     assert world.api.find("PersistentVolumeClaim", cache) is not None
     assert world.api.find("PodDisruptionBudget", "paused") is None
+
+
+def test_suspended_nothing_runs_though_the_spec_is_rejected(world: World) -> None:
+    world.serve("refused", autoscaling={"min": 2, "max": 4})
+    world.until_serving("refused")
+    template = world.api.get("Deployment", "refused")["spec"]["template"]
+    world.api.patch("AIService", "refused", {"spec": {"suspend": True, "profile": "tpu"}})
+    world.until_gone("HorizontalPodAutoscaler", "refused")
+    wait_for(lambda: pods(world, "refused") == [], "no pod is left")
+    service = world.until("AIService", "refused", "Available", "False", "Suspended")
+    assert condition(service, "Accepted")["reason"] == "UnknownProfile"
+    assert world.api.get("Deployment", "refused")["spec"]["template"] == template
+
+    # Mended, it is as before.
+    world.api.patch("AIService", "refused", {"spec": {"suspend": None, "profile": "cpu"}})
+    assert world.until_serving("refused")["status"]["readyReplicas"] == 2
+    handed_over(world, "refused")
+
+
+def test_an_autoscaler_takes_over_while_a_model_is_downloaded(world: World) -> None:
+    world.serve("between", replicas=3)
+    world.until_serving("between")
+    world.kubelet.download = untouched
+    edit = {"model": model("between-2"), "engine": {"args": ["--new"]}, "replicas": None, "autoscaling": FIVE}
+    world.api.patch("AIService", "between", {"spec": edit})
+    wait_for(lambda: world.api.find("HorizontalPodAutoscaler", "between"), "an autoscaler")
+    scale(world, "between", 2)
+    wait_for(lambda: len(pods(world, "between")) == 2, "two pods of the old model")
+    assert "--new" not in str(world.api.get("Deployment", "between")["spec"]["template"])
+    world.kubelet.reset()
+    handed_over(world, "between")
+    assert replicas(world, "between") == 2, "what the autoscaler has set stays"
+    world.until_serving("between")
 
 
 def test_an_autoscaled_service_resumes_at_its_least(world: World) -> None:

@@ -116,6 +116,18 @@ def test_what_is_not_made() -> None:
     assert str(report.cost) == "0 USD"
 
 
+def test_the_claim_of_a_cache_that_is_there_is_not_mounted_writable() -> None:
+    around = Survey(True, caches=(cache("lora"), cache("provided", {"pvc": {"claimName": "disk"}})))
+
+    def refused(claim: str) -> bool:
+        volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]
+        return any(
+            "MountConflict" in text for text in examined(("spec.pod", {"volumes": volumes}), cluster=around).refused
+        )
+
+    assert [refused(claim) for claim in ("lora", "provided", "disk")] == [True, False, False]
+
+
 def test_devices_are_refused_where_the_cluster_does_not_serve_their_api() -> None:
     claims = ("spec.resourceClaims", [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}])
     refused = examined(claims, cluster=Survey(True, rooms=(), apis=Apis())).refused

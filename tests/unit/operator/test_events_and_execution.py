@@ -30,7 +30,7 @@ from aiservice_operator.kinds import RESOURCES, Json, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.leader import Leadership
 from aiservice_operator.observed import parse_meta
-from aiservice_operator.plan import Apply, Delete
+from aiservice_operator.plan import Apply, Delete, Scale
 from aiservice_operator.settings import Identity, LeaderElection
 from aiservice_operator.store import Store
 from aiservice_operator.watches import WatchMonitor
@@ -126,6 +126,11 @@ class FakeKube:
         self.existing = live
         return dict(live)
 
+    async def hand_over(self, _: ObjectId, uid: str, replicas: int) -> Json:
+        self.calls.append(f"hand over {uid} with {replicas}")
+        assert self.existing is not None
+        return {**self.existing, "spec": {**self.existing["spec"], "replicas": replicas}}
+
     async def delete(self, *_: object) -> Json | None:
         self.calls.append("delete")
         return None
@@ -206,6 +211,18 @@ async def test_refusals_are_collected_and_other_errors_end_the_plan() -> None:
     kube.error = UnavailableError("away")
     with pytest.raises(UnavailableError):
         await executor(kube).run(KEY, [Apply(TARGET, body(), "missing")])
+
+
+async def test_a_number_of_pods_is_written_alone_and_known_at_once() -> None:
+    existing = {**body(replicas=2, template={}), "metadata": metadata("whisper")}
+    kube, store = FakeKube(existing), Store()
+    step = Scale(ObjectId(Kind.DEPLOYMENT, NAMESPACE, "whisper"), "uid-whisper", 0, "why")
+    executed = await executor(kube, store).run(KEY, [step])
+    assert executed.changed
+    assert kube.calls == ["hand over uid-whisper with 0"]
+    known = store.child(step.identity)
+    assert known is not None
+    assert known.body["spec"]["replicas"] == 0
 
 
 async def test_what_fails_for_long_is_told_like_a_refusal() -> None:

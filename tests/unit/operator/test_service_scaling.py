@@ -214,6 +214,54 @@ def test_a_secret_that_is_missing_just_now_changes_nothing() -> None:
     assert annotation(settled(service(), cache=READY, references=None)) is None
 
 
+NAMING: Json = {"engine": {"env": [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "s", "key": "t"}}}]}}
+
+
+def seen(known: ServiceView) -> str | None:
+    assert known.deployment is not None
+    return known.deployment.meta.annotations.get(names.SEEN_ANNOTATION)
+
+
+def after(known: ServiceView, spec: Json | None = None, **fields: Any) -> ServiceView:
+    """The same when something has changed and what is planned was applied."""
+    known = replace(known, service=service(spec={**NAMING, **(spec or {})}), **fields)
+    action = plan_service(known, SETTINGS, NOW).actions
+    assert len(action) <= 1
+    if action:
+        assert isinstance(action[0], Apply)
+        known = replace(known, deployment=live(Kind.DEPLOYMENT, action[0].body))
+    return known
+
+
+def test_a_secret_that_appears_later_replaces_no_pod_until_it_changes() -> None:
+    """A pod that waits for it has read it as it started, and is loading: a rollout would kill it."""
+    missing = settled(service(spec=NAMING), cache=READY, references=None)
+    appeared = after(missing, references="aaaa")
+    assert (annotation(appeared), seen(appeared)) == (None, "aaaa")
+    assert template(appeared) == template(missing)
+    assert plan_service(appeared, SETTINGS, NOW).actions == ()
+    # Missing again, and back as it was: nothing happens.
+    assert plan_service(replace(appeared, references=None), SETTINGS, NOW).actions == ()
+    # Another number of pods is no rollout.
+    more = after(appeared, {"replicas": 3})
+    assert (annotation(more), seen(more)) == (None, "aaaa")
+    # Changed: new pods, and from then on it is as ever.
+    changed = after(more, {"replicas": 3}, references="bbbb")
+    assert (annotation(changed), seen(changed)) == ("bbbb", None)
+
+
+def test_another_rollout_takes_what_was_seen_with_it() -> None:
+    appeared = after(settled(service(spec=NAMING), cache=READY, references=None), references="aaaa")
+    rolled = after(appeared, {"precision": "int8"})
+    assert (annotation(rolled), seen(rolled)) == ("aaaa", None)
+
+
+def template(known: ServiceView) -> Json:
+    assert known.deployment is not None
+    found: Json = known.deployment.body["spec"]["template"]
+    return found
+
+
 def test_a_status_decides_nothing_about_a_rollout_that_is_over() -> None:
     """A pod of a scaled-up service that waits for a node does not revise anything."""
     known = serving(service(spec={"profile": "nvidia-l4", "replicas": 2}), 2, cache=READY)

@@ -22,6 +22,7 @@ from support.operator_objects import (
     child,
     condition,
     container_status,
+    live,
     metadata,
     pod,
     service,
@@ -53,6 +54,10 @@ def numbers(count: int, *, updated: int | None = None, ready: int | None = None)
         "updatedReplicas": count if updated is None else updated,
         "readyReplicas": count if ready is None else ready,
     }
+
+
+def endpoint(*ports: str) -> Child:
+    return live(Kind.SERVICE, {"metadata": {"name": "whisper"}, "spec": {"ports": [{"name": port} for port in ports]}})
 
 
 def status_of(
@@ -229,11 +234,17 @@ def test_timings_come_from_the_objects() -> None:
 
 
 def test_addresses_and_selector() -> None:
-    status = status_of(service(), endpoint=deployment(), deployment=deployment(**numbers(1)))
+    status = status_of(service(), endpoint=endpoint("speech-to-text"), deployment=deployment(**numbers(1)))
     assert status.url == "http://whisper.team.svc:7862"
     assert status.selector == "app.kubernetes.io/name=aiservice,app.kubernetes.io/instance=whisper"
     assert (status.model, status.model_cache) == ("http a", NAME)
     assert status_of(service()).url is None
+
+
+def test_addresses_are_those_that_the_service_has() -> None:
+    """While a model for other tasks is being cached, the ports are still those of before."""
+    status = status_of(service(spec={"tasks": ["image-to-text"]}), endpoint=endpoint("speech-to-text", "metrics"))
+    assert status.endpoints == {"speech-to-text": "http://whisper.team.svc:7862"}
 
 
 def test_of_two_defaults_the_older_wins() -> None:

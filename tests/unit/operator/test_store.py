@@ -243,3 +243,12 @@ def test_what_this_version_cannot_read_is_kept_with_the_reason() -> None:
     assert service is not None
     assert service.spec is None
     assert "spec.tasks.0" in service.invalid
+
+
+def test_which_claims_hold_a_cache() -> None:
+    store = Store()
+    store.put(Kind.MODEL_CACHE, mc())
+    provided = {"metadata": metadata("provided"), "spec": {"pvc": {"claimName": "disk"}}}
+    store.put(Kind.MODEL_CACHE, provided)
+    assert store.cache_claims(NAMESPACE, ["mine", "provided", "other"]) == {"mine"}
+    assert store.cache_claims("elsewhere", ["mine"]) == frozenset()

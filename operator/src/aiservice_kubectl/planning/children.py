@@ -22,7 +22,7 @@ from aiservice_operator.desired.workload import workload
 from aiservice_operator.engines import Engine
 from aiservice_operator.kinds import Json, Kind
 from aiservice_operator.observed import Meta
-from aiservice_operator.plan.service import PUBLISHED_FOLDER
+from aiservice_operator.plan.mount import PUBLISHED_FOLDER
 from aiservice_operator.settings import Settings
 from aiservice_operator.status.cache import describe
 

@@ -63,8 +63,10 @@ def examine_service(
     spec = AIService.model_validate(document.body).spec
     exists = _exists(document, survey)
     cached = _referenced(spec, document.namespace, survey, planned)
+    there = [item for item in survey.caches if item.meta.namespace == document.namespace]
+    claims = [item.meta.name for item in there if item.has_own_claim]
     missing = missing_api(spec, survey.apis) if survey.apis is not None else None
-    engine = missing or choose_engine(spec, settings, cached)
+    engine = missing or choose_engine(spec, settings, cached, cache_claims=claims)
     if isinstance(engine, Rejection):
         refused = f"{engine.reason}: {engine.message}"
         return Report(document.title, document.namespace, exists, (refused,))

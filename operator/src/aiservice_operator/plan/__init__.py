@@ -1,6 +1,6 @@
 """What to do: desired compared with observed. Pure; a plan is data."""
 
-from aiservice_operator.plan.actions import Action, Apply, Delete, Refusal
+from aiservice_operator.plan.actions import Action, Apply, Delete, Refusal, Scale
 from aiservice_operator.plan.bodies import Bodies
 from aiservice_operator.plan.cache import plan_cache
 from aiservice_operator.plan.download import CachePlan, CacheView
@@ -16,6 +16,7 @@ __all__ = [
     "Delete",
     "Refusal",
     "Rejection",
+    "Scale",
     "ServicePlan",
     "ServiceView",
     "plan_cache",

@@ -42,7 +42,17 @@ class Delete:
     """Where given: only if it has not changed since."""
 
 
-Action = Apply | Delete
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Give this very Deployment a number of pods, and leave everything else of it as it is."""
+
+    identity: ObjectId
+    uid: str
+    replicas: int
+    reason: str
+
+
+Action = Apply | Delete | Scale
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from enum import StrEnum
 from aiservice_api.v1alpha1 import AIServiceSpec, Autoscaling
 from aiservice_operator import names
 from aiservice_operator.failures import of_pod
-from aiservice_operator.observed import Child
-from aiservice_operator.plan.actions import HandOver
+from aiservice_operator.observed import Child, Meta
+from aiservice_operator.plan.actions import HandOver, Scale, belongs
 from aiservice_operator.states import engine_started, rollout
 
 
@@ -51,6 +51,22 @@ def hand_over(spec: AIServiceSpec, live: Child | None) -> HandOver | None:
     if count > 0 and live.meta.annotations.get(names.SCALING_ANNOTATION) == Scaling.AUTOSCALED:
         return None
     return HandOver(live.meta.uid, _within(spec.autoscaling, count))
+
+
+def resized(spec: AIServiceSpec, live: Child | None, owner: Meta) -> tuple[Scale, ...]:
+    """Returns the step, if any, that gives a Deployment its number of pods while those stay as they are.
+
+    Which of both says so is not noted: the hand-over follows with the next apply, from whatever is there then.
+    """
+    if live is None or live.meta.deleting or not belongs(live.meta, owner):
+        return ()
+    count, stated = rollout(live).wanted, stated_replicas(spec)
+    if stated is None:
+        # An autoscaler never wakes a Deployment of none by itself.
+        stated = count or (spec.autoscaling.min if spec.autoscaling is not None else 1)
+    if count == stated:
+        return ()
+    return (Scale(live.id, live.meta.uid, stated, f"{stated} instead of {count} pods are wanted"),)
 
 
 def _within(limits: Autoscaling, count: int) -> int:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
-from aiservice_api.v1alpha1 import AIServiceSpec, ConditionStatus, Precision, Storage
+from aiservice_api.v1alpha1 import AIServiceSpec, Precision
 from aiservice_operator import names
 from aiservice_operator.capacity import Capacity
 from aiservice_operator.desired.autoscaler import autoscaler
@@ -22,17 +22,15 @@ from aiservice_operator.desired.service_account import service_account
 from aiservice_operator.desired.workload import template_digest, workload
 from aiservice_operator.engines import Engine, choose_engine
 from aiservice_operator.kinds import Apis, Json, Kind
-from aiservice_operator.names import source_digest
-from aiservice_operator.observed import Cache, Child, Meta, Service, mounted_digest, mounted_references
-from aiservice_operator.plan.actions import Action, ensure, remove
+from aiservice_operator.observed import Cache, Child, Meta, Service
+from aiservice_operator.plan.actions import Action, belongs, ensure, remove
 from aiservice_operator.plan.bodies import Bodies
-from aiservice_operator.plan.scaling import hand_over, may_scale_down, scaling, stated_replicas
+from aiservice_operator.plan.followed import Followed, followed
+from aiservice_operator.plan.mount import choose_mount, is_of
+from aiservice_operator.plan.scaling import hand_over, may_scale_down, resized, scaling, stated_replicas
 from aiservice_operator.plan.surge import Decision, Question, decide, revised_at
 from aiservice_operator.refusals import Rejection, missing_api
 from aiservice_operator.settings import Settings
-
-PUBLISHED_FOLDER = "model"
-"""Where the downloader publishes a complete download on its volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +62,8 @@ class ServiceView:
     """Its PodMonitor."""
     references: str | None = ""
     """Hash of the Secrets and ConfigMaps that its pods take values from; None: it cannot be told just now."""
+    cache_claims: frozenset[str] = frozenset()
+    """Those of the claims that its pods could write to which belong to ModelCaches."""
     capacity: Capacity | None = None
     """What nodes have left; None: not looked at, because it is rarely needed."""
 
@@ -89,7 +89,8 @@ class ServicePlan:
 def plan_service(view: ServiceView, settings: Settings, now: datetime, bodies: Bodies | None = None) -> ServicePlan:
     """Decides what to do for an AIService.
 
-    What serves keeps serving: a spec that is rejected, or a model that is not cached yet, changes nothing.
+    What serves keeps serving: a spec that is rejected, or a model that is not cached yet, does not change the pods.
+    How many of them there are does not wait for the model; and that none is wanted is done whatever else is wrong.
 
     Args:
         view: What is known.
@@ -103,48 +104,94 @@ def plan_service(view: ServiceView, settings: Settings, now: datetime, bodies: B
         return ServicePlan(
             (), Rejection("InvalidSpec", f"this version of the operator cannot read it: {view.service.invalid}")
         )
+    if meta.deleting:
+        return ServicePlan(())
     engine = _engine(view, spec, settings)
     if isinstance(engine, Rejection):
-        return ServicePlan((), engine)
-    mount = choose_mount(view)
-    if meta.deleting or mount is None:
-        return ServicePlan((), precision=engine.precision)
+        return ServicePlan(_stopped(view, spec, bodies), engine)
+    mount = choose_mount(view.cache, view.mounted, view.deployment)
+    if mount is None:
+        return ServicePlan(_stopped(view, spec, bodies), precision=engine.precision)
+    return _plan_serving(view, _pods(view, spec, engine, mount, bodies), settings, now)
+
+
+def _plan_serving(view: ServiceView, pods: _Pods, settings: Settings, now: datetime) -> ServicePlan:
+    """The plan where there are files to serve from."""
+    spec, meta, bodies = pods.spec, pods.meta, pods.bodies
+    if _waits(view, pods):
+        held = _companions(view, spec, settings, bodies, held=True)
+        return ServicePlan((*held, *resized(spec, view.deployment, meta)), one_node=pods.mount.one_node)
     companions = _companions(view, spec, settings, bodies)
     # Pods are refused while their ServiceAccount is missing, and tried again later and later.
     if view.account is None or view.endpoint is None:
-        return ServicePlan(companions, precision=engine.precision)
-    pods = _Pods(view.service.meta, spec, engine, mount, _references(view), bodies)
+        return ServicePlan(companions, precision=pods.engine.precision)
     plan = _plan_pods(view, pods, now)
     return replace(plan, actions=(*companions, *plan.actions))
 
 
 def _engine(view: ServiceView, spec: AIServiceSpec, settings: Settings) -> Engine | Rejection:
     return missing_api(spec, view.apis) or choose_engine(
-        spec, settings, view.cache.spec if view.cache is not None else None
+        spec, settings, view.cache.spec if view.cache is not None else None, cache_claims=view.cache_claims
     )
 
 
-def _companions(view: ServiceView, spec: AIServiceSpec, settings: Settings, bodies: Bodies) -> tuple[Action, ...]:
-    """Everything but the Deployment, each by itself: made where it is wanted, taken away where it is not."""
+def _stopped(view: ServiceView, spec: AIServiceSpec, bodies: Bodies) -> tuple[Action, ...]:
+    """Where no pod is wanted: none is left, whatever keeps others from being made."""
+    if stated_replicas(spec) != 0 or view.deployment is None:
+        return ()
+    return (*_numbers(view, spec, bodies), *resized(spec, view.deployment, view.service.meta))
+
+
+def _waits(view: ServiceView, pods: _Pods) -> bool:
+    """Whether pods would become others than they are, though the model that they are to serve is not cached."""
+    if view.deployment is None or is_of(pods.mount, view.cache):
+        return False
+    return template_digest(pods.body(surge=True)) != template_digest(view.deployment.body)
+
+
+def _step(
+    view: ServiceView,
+    bodies: Bodies,
+    kind: Kind,
+    live: Child | None,
+    build: Callable[[], BaseModel | Json | None],
+    *variant: Hashable,
+) -> tuple[Action, ...]:
+    """Makes a child where it is wanted, and takes it away where it is not."""
     meta = view.service.meta
-    scale_down = may_scale_down(spec, view.deployment, view.pods)
+    key = (kind, meta.uid, meta.generation, *variant)
+    body = bodies.get(key, lambda: wire(built) if (built := build()) is not None else None)
+    return remove(live, meta) if body is None else ensure(kind, body, live, meta)
 
-    def step(kind: Kind, live: Child | None, build: Callable[[], BaseModel | Json | None]) -> tuple[Action, ...]:
-        key = (kind, meta.uid, meta.generation, scale_down)
-        body = bodies.get(key, lambda: wire(built) if (built := build()) is not None else None)
-        return remove(live, meta) if body is None else ensure(kind, body, live, meta)
 
+def _companions(
+    view: ServiceView, spec: AIServiceSpec, settings: Settings, bodies: Bodies, *, held: bool = False
+) -> tuple[Action, ...]:
+    """Everything but the Deployment. `held`: what leads to the pods stays as it is, because they do."""
+    meta = view.service.meta
+
+    def leading(kind: Kind, live: Child | None, build: Callable[[], BaseModel | Json | None]) -> tuple[Action, ...]:
+        if held and live is not None and belongs(live.meta, meta):
+            return ()
+        return _step(view, bodies, kind, live, build)
+
+    monitored = view.apis.pod_monitors
     return (
-        *step(Kind.SERVICE_ACCOUNT, view.account, lambda: service_account(meta)),
-        *step(Kind.SERVICE, view.endpoint, lambda: desired_service(meta, spec.tasks)),
-        *step(Kind.NETWORK_POLICY, view.policy, lambda: network_policy(meta, spec, settings)),
-        *step(Kind.DISRUPTION_BUDGET, view.budget, lambda: disruption_budget(meta, spec)),
-        *step(Kind.AUTOSCALER, view.autoscaler, lambda: autoscaler(meta, spec, scale_down=scale_down)),
-        *(
-            step(Kind.POD_MONITOR, view.monitor, lambda: pod_monitor(meta, spec, settings))
-            if view.apis.pod_monitors
-            else ()
-        ),
+        *_step(view, bodies, Kind.SERVICE_ACCOUNT, view.account, lambda: service_account(meta)),
+        *leading(Kind.SERVICE, view.endpoint, lambda: desired_service(meta, spec.tasks)),
+        *leading(Kind.NETWORK_POLICY, view.policy, lambda: network_policy(meta, spec, settings)),
+        *_numbers(view, spec, bodies),
+        *(leading(Kind.POD_MONITOR, view.monitor, lambda: pod_monitor(meta, spec, settings)) if monitored else ()),
+    )
+
+
+def _numbers(view: ServiceView, spec: AIServiceSpec, bodies: Bodies) -> tuple[Action, ...]:
+    """The children that say how many pods there may be."""
+    meta = view.service.meta
+    down = may_scale_down(spec, view.deployment, view.pods)
+    return (
+        *_step(view, bodies, Kind.DISRUPTION_BUDGET, view.budget, lambda: disruption_budget(meta, spec)),
+        *_step(view, bodies, Kind.AUTOSCALER, view.autoscaler, lambda: autoscaler(meta, spec, scale_down=down), down),
     )
 
 
@@ -156,7 +203,7 @@ class _Pods:
     spec: AIServiceSpec
     engine: Engine
     mount: Mount
-    references: str
+    references: Followed
     bodies: Bodies
 
     def body(self, *, surge: bool) -> Json:
@@ -171,7 +218,7 @@ class _Pods:
                     self.engine,
                     surge=surge,
                     replicas=stated_replicas(self.spec),
-                    references=self.references,
+                    references=self.references.by_pods,
                 )
             ),
         )
@@ -185,6 +232,8 @@ class _Pods:
                 names.SCALING_ANNOTATION: scaling(self.spec).value,
                 names.ROLLOUT_ANNOTATION: decision.model_dump_json(),
             }
+            if self.references.seen:
+                notes[names.SEEN_ANNOTATION] = self.references.seen
             annotations = {**body["metadata"]["annotations"], **notes}
             return wire({**body, "metadata": {**body["metadata"], "annotations": annotations}})
 
@@ -196,11 +245,14 @@ class _Pods:
         return self.bodies.get((Kind.DEPLOYMENT, *origin, *key), build)
 
 
-def _references(view: ServiceView) -> str:
-    """The hash of what pods take values from; where it cannot be told, as it is on those that there are."""
-    if view.references is not None:
-        return view.references
-    return mounted_references(view.deployment) if view.deployment is not None else ""
+def _pods(view: ServiceView, spec: AIServiceSpec, engine: Engine, mount: Mount, bodies: Bodies) -> _Pods:
+    """What pods are built from, in which only what they take from Secrets and ConfigMaps depends on those there are."""
+    bare, live = _Pods(view.service.meta, spec, engine, mount, Followed(), bodies), view.deployment
+
+    def unchanged() -> bool:
+        return live is not None and template_digest(bare.body(surge=True)) == template_digest(live.body)
+
+    return replace(bare, references=followed(view.references, live, unchanged))
 
 
 def _plan_pods(view: ServiceView, pods: _Pods, now: datetime) -> ServicePlan:
@@ -226,37 +278,4 @@ def _plan_pods(view: ServiceView, pods: _Pods, now: datetime) -> ServicePlan:
         rollout=decision,
         one_node=one_node,
         again_at=revised_at(decision, question),
-    )
-
-
-def choose_mount(view: ServiceView) -> Mount | None:
-    """Returns the files to serve from: the wanted ones once they are cached, until then those that are served."""
-    if view.cache is not None and view.cache.spec is not None and cache_ready(view.cache):
-        return _mount(view.cache, source_digest(view.cache.spec))
-    if view.deployment is not None and view.mounted is not None:
-        return _mount(view.mounted, mounted_digest(view.deployment))
-    return None
-
-
-def _mount(cache: Cache, digest: str) -> Mount | None:
-    if cache.spec is None:
-        return None
-    name, pvc = cache.meta.name, cache.spec.pvc
-    if pvc is not None:
-        return Mount(name, digest, pvc.claim_name, pvc.path, one_node=_one_node(cache.status.access_mode))
-    stated = (cache.spec.storage or Storage()).access_mode
-    return Mount(name, digest, name, PUBLISHED_FOLDER, one_node=_one_node(cache.status.access_mode or stated))
-
-
-def _one_node(access_mode: str | None) -> bool:
-    return access_mode in {"ReadWriteOnce", "ReadWriteOncePod"}
-
-
-def cache_ready(cache: Cache) -> bool:
-    """Whether a cache's status says, of its present spec, that the files are there."""
-    return any(
-        condition.type == "Ready"
-        and condition.status is ConditionStatus.TRUE
-        and condition.observed_generation >= cache.meta.generation
-        for condition in cache.status.conditions
     )

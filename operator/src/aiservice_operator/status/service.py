@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from aiservice_api.tasks import Task
 from aiservice_api.v1alpha1 import AIServiceStatus, RolloutStatus
 from aiservice_operator import names
 from aiservice_operator.desired.service import endpoints
@@ -41,10 +42,10 @@ def service_status(
         now: The time.
         words: What Events say of pods that do not start, by uid.
     """
-    service, previous, spec = view.service, view.service.status, view.service.spec
+    service, previous = view.service, view.service.status
     facts = service_facts(view, plan, settings, refusals, words=words, now=now)
     checks = _checks(facts, refusals)
-    served = endpoints(service.meta, spec.tasks) if spec is not None and view.endpoint is not None else {}
+    served = endpoints(service.meta, _reachable(view))
     merged = merge(previous.conditions, list(checks.items()), service.meta.generation, now)
     selector = names.workload_selector(service.meta.name)
     return AIServiceStatus(
@@ -62,6 +63,12 @@ def service_status(
         last_failure=last_failure(facts.failure or _past(view, previous), previous.last_failure),
         conditions=merged,
     )
+
+
+def _reachable(view: ServiceView) -> list[Task]:
+    """The tasks that the Service has ports of: those of before, while a model for others is being cached."""
+    ports = view.endpoint.body["spec"].get("ports") or [] if view.endpoint is not None else []
+    return [Task(port["name"]) for port in ports if port.get("name") in set(Task)]
 
 
 def _checks(facts: ServiceFacts, refusals: Sequence[Refusal]) -> dict[str, Check]:

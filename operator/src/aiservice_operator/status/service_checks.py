@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiservice_api.v1alpha1 import AIServiceSpec
-from aiservice_operator.plan.service import cache_ready
+from aiservice_operator.plan.mount import cache_ready
 from aiservice_operator.states import pod_ended
 from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
 from aiservice_operator.status.service_facts import ServiceFacts, pods
@@ -77,7 +77,8 @@ def available(facts: ServiceFacts) -> Check:
 
 def without_pods(facts: ServiceFacts) -> Check | None:
     """The check for what pods decide, where there are none to be."""
-    if facts.plan.rejection is not None and facts.rollout is None:
+    stays_at_none = facts.rollout is None or (facts.rollout.wanted == 0 and facts.wanted > 0)
+    if facts.plan.rejection is not None and stays_at_none:
         return no(facts.plan.rejection.reason, "nothing runs, because the spec is not accepted")
     if facts.rollout is None:
         return pending("WaitingForModel", "pods are created when the model is cached")

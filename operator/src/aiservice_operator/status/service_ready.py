@@ -78,9 +78,18 @@ def _mounts_wanted(view: ServiceView) -> bool:
     return view.deployment is not None and mounted_cache(view.deployment) == view.service.cache_name
 
 
+def _how(facts: ServiceFacts) -> str:
+    return " by spec.suspend" if facts.suspended else ""
+
+
 def _meanwhile(facts: ServiceFacts, check: Check) -> Check:
-    """Says so where the pods of the time before still serve."""
-    if facts.rollout is None or facts.rollout.ready == 0:
+    """Says so where the pods of the time before still serve, or none is left because none is wanted."""
+    state = facts.rollout
+    if state is None or (state.ready == 0 and (state.existing > 0 or facts.wanted > 0)):
         return check
-    still = f"Meanwhile {pods(facts.rollout.ready)} as before."
+    still = (
+        f"Meanwhile {pods(state.ready)} as before."
+        if state.ready
+        else f"Meanwhile nothing runs, as asked{_how(facts)}."
+    )
     return Check(check.status, check.reason, f"{check.message.rstrip('.')}. {still}")
