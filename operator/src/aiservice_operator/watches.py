@@ -72,6 +72,10 @@ class WatchMonitor:
     def _watched(self, url: URL) -> Watched | None:
         return self._paths.get(url.path) if "watch" in url.query else None
 
+    def is_list(self, url: URL) -> bool:
+        """Whether a request asks for all objects of a watched kind, to begin a watch of them."""
+        return url.path in self._paths and "watch" not in url.query
+
     def lost_seconds(self) -> float:
         """Returns for how long the watch that is missing longest has been missing; 0 where all are connected."""
         return self._clock() - min(self._lost_since.values()) if self._lost_since else 0.0
