@@ -67,11 +67,18 @@ def of_pods(pods: Sequence[Child], now: datetime, words: Mapping[str, Words] = M
     return max(found, key=lambda failure: (failure.reason != "Unschedulable", failure.time), default=None)
 
 
-def _current(pods: Iterable[Child]) -> list[Child]:
+def _current(pods: Sequence[Child]) -> list[Child]:
     """The pods that count: not those that go, nor those that ended and have a successor."""
-    staying = [pod for pod in pods if not pod.meta.deleting]
-    newest = max((pod.meta.created for pod in staying), default=None)
-    return [pod for pod in staying if not pod_ended(pod) or pod.meta.created == newest]
+    return [pod for pod in pods if not pod.meta.deleting and not (pod_ended(pod) and _has_successor(pod, pods))]
+
+
+def _has_successor(ended: Child, pods: Sequence[Child]) -> bool:
+    """Whether another pod came after one that ended: of the same second, one that did not end by itself."""
+    return any(
+        pod.meta.created > ended.meta.created
+        or (pod.meta.created == ended.meta.created and (pod.meta.deleting or not pod_ended(pod)))
+        for pod in pods
+    )
 
 
 def of_replaced(pods: Sequence[Child]) -> Failure | None:

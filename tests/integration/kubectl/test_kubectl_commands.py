@@ -9,13 +9,13 @@ from pathlib import Path
 from support.cluster import ControlPlane
 from support.fake_kubelet import crashing, download_failed, loading, untouched
 from support.kube_api import wait_for
-from support.operator_world import World, condition
+from support.operator_world import World, model
 from support.plugin import Plugin
 
 
 def test_status_of_all_and_of_one(world: World, ais: Plugin) -> None:
     where = ("-n", world.namespace)
-    world.serve("seen", replicas=2)
+    world.serve("seen", replicas=2, model={**model("seen"), "storage": {"size": "20Gi"}})
     world.until_serving("seen")
     world.serve("refused", profile="nope")
     world.until("AIService", "refused", "Ready", "False", "UnknownProfile")
@@ -97,7 +97,7 @@ def test_why_no_gpu_is_free(world: World, ais: Plugin) -> None:
 
 def test_why_a_download_fails_and_its_cache(world: World, ais: Plugin) -> None:
     world.kubelet.download = download_failed("Unauthorized", "401 for gated/model", retryable=False)
-    world.serve("gated")
+    world.serve("gated", model={**model("gated"), "storage": {"size": "20Gi"}})
     world.until("AIService", "gated", "Ready", "False", "Unauthorized")
     cache = world.cache_of("gated")
     answer = ais("why", "gated", "-n", world.namespace)
@@ -216,10 +216,9 @@ def test_what_the_user_may_not_see_is_said(
 
 
 def test_a_download_in_progress_shows_in_the_table(world: World, ais: Plugin) -> None:
-    world.kubelet.download = untouched
+    world.kubelet.download = loading
     world.serve("slow")
-    cache = world.cache_of("slow")
-    wait_for(lambda: condition(world.api.get("ModelCache", cache), "Downloaded"), "a word about the download")
+    world.until("AIService", "slow", "Ready", "Unknown", "Downloading")
     row = next(line for line in ais("status", "-n", world.namespace).out.splitlines() if line.startswith("slow "))
     assert "Unknown" in row
     answer = ais("why", "slow", "-n", world.namespace)

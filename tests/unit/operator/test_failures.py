@@ -161,6 +161,14 @@ def test_a_pod_that_ended_and_was_replaced_is_over() -> None:
     assert of_replaced([old]) is None
 
 
+@pytest.mark.parametrize(("running", "deleting"), [(True, False), (True, True), (False, True)])
+def test_a_successor_of_the_same_second_is_one_also_while_it_goes(running: bool, deleting: bool) -> None:
+    """Between the pods of two rollouts, the oldest of which was evicted."""
+    made = {"creationTimestamp": timestamp(NOW), **({"deletionTimestamp": timestamp(NOW)} if deleting else {})}
+    going = pod("going", container_status(running={}) if running else {"phase": "Failed", "reason": "Evicted"}, **made)
+    assert of_pods([ended("old", timedelta()), going], NOW) is None
+
+
 def placed(age: timedelta, status: Json) -> Child:
     """A pod that has had a node for some time."""
     scheduled = {**condition("PodScheduled", "True"), "lastTransitionTime": timestamp(NOW - age)}
@@ -215,7 +223,8 @@ def test_a_pod_that_waits_for_another_to_make_room_has_not_failed() -> None:
 
 
 def test_the_cause_is_told_and_not_its_consequence() -> None:
-    crashed = pod("crashed", container_status(terminated={**ENDED, "finishedAt": timestamp(NOW - timedelta(hours=1))}))
+    before = {**ENDED, "finishedAt": timestamp(NOW - timedelta(hours=1))}
+    crashed = pod("crashed", container_status(waiting=LOOPING, last=before))
     failure = of_pods([unschedulable(timedelta(minutes=1)), crashed], NOW)
     assert failure is not None
     assert failure.object == "Pod/crashed"
