@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.operator_scene import Eyes, prepared_namespace, service, side_by_side
-from bench.operator_steps import change
+from bench.operator_steps import Changes, change
 from support.cluster import ControlPlane
 from support.kube_api import KubeApi
 
@@ -25,8 +25,8 @@ class Floor:
     """Until everything was written."""
     available: float
     """Until every Deployment was available, too."""
-    changes: list[float]
-    """From a change to its Deployment having it; empty where that was not measured."""
+    changes: list[Changes]
+    """Empty where that was not measured."""
 
 
 def bare(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def measure_floor(
         side_by_side(plane, api.namespace, count, write)
         written = time.perf_counter() - begin
         available = deployments.until_all(count, _TIMEOUT_SECONDS)[count - 1] - begin
-        changed = change(plane, api, count, changes, "AIService", "Deployment") if changes else []
+        changed = change(plane, api, count, changes, ("AIService", "Deployment")) if changes else []
         return Floor(written, max(written, available), changed)
 
 

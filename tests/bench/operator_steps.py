@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import threading
 import time
@@ -33,7 +34,9 @@ from support.operator import OperatorProcess
 
 _TIMEOUT_SECONDS = 900.0
 _SETTLE_SECONDS = 120.0
-_CHURN_PAUSE_SECONDS = 0.2
+_TRY_PAUSE_SECONDS = 0.5
+_CHURN = ((1, 2), (5, 4))
+"""How many other services change in a second, and the spec.replicas that those looked at get meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -148,47 +151,65 @@ def _versions(api: KubeApi, kinds: Sequence[str]) -> dict[str, str]:
     }
 
 
-def change(plane: ControlPlane, api: KubeApi, count: int, tries: int, *kinds: str) -> list[float]:
-    """Sets spec.replicas of some AIServices, one after the other, while others change all the time.
+@dataclass(frozen=True)
+class Changes:
+    """How fast changes took effect while other services changed."""
+
+    churn: int
+    """Other changes a second."""
+    seconds: list[float]
+    """From sending each change to its Deployment having it."""
+
+
+def change(plane: ControlPlane, api: KubeApi, count: int, tries: int, kinds: Sequence[str]) -> list[Changes]:
+    """Changes spec.replicas of some AIServices, one each half second, while others change slowly, and then fast.
 
     Args:
         plane: The cluster.
         api: Makes the changes.
         count: How many AIServices there are.
-        tries: How many are changed.
+        tries: How many are changed, at each pace of the others.
         kinds: What is changed: the AIServices, or for the floor their Deployments, too.
-
-    Returns:
-        Seconds from sending each change to its Deployment having it.
     """
     chosen = random.Random(7).sample(range(count), min(tries, count))
     others = sorted(set(range(count)) - set(chosen)) or chosen
     found = []
-    with (
-        Eyes(plane, api.namespace, "Deployment", lambda body: body["spec"]["replicas"] == 2) as deployments,
-        _churning(plane, api.namespace, others, kinds),
-    ):
-        for number in chosen:
-            name, begin = name_of(number), time.perf_counter()
-            for kind in kinds:
-                api.patch(kind, name, {"spec": {"replicas": 2}})
-            found.append(deployments.until_one(name, 60) - begin)
+    for churn, replicas in _CHURN:
+        with (
+            Eyes(plane, api.namespace, "Deployment", functools.partial(_scaled, replicas)) as deployments,
+            _churning(plane, api.namespace, others, churn, kinds),
+        ):
+            found.append(Changes(churn, [_try(api, deployments, name_of(number), replicas, kinds) for number in chosen]))
     return found
 
 
+def _scaled(replicas: int, deployment: Any) -> bool:
+    return bool(deployment["spec"]["replicas"] == replicas)
+
+
+def _try(api: KubeApi, deployments: Eyes, name: str, replicas: int, kinds: Sequence[str]) -> float:
+    time.sleep(_TRY_PAUSE_SECONDS)
+    begin = time.perf_counter()
+    for kind in kinds:
+        api.patch(kind, name, {"spec": {"replicas": replicas}})
+    return deployments.until_one(name, 60) - begin
+
+
 @contextlib.contextmanager
-def _churning(plane: ControlPlane, namespace: str, numbers: Sequence[int], kinds: Sequence[str]) -> Iterator[None]:
-    """Changes the scale of one of these after the other."""
+def _churning(
+    plane: ControlPlane, namespace: str, numbers: Sequence[int], churn: int, kinds: Sequence[str]
+) -> Iterator[None]:
+    """Changes the scale of one of these after the other, so many a second."""
     stop, chance = threading.Event(), random.Random(11)
 
-    def churn() -> None:
+    def work() -> None:
         with contextlib.closing(KubeApi(plane.kubeconfig, namespace)) as api:
-            while not stop.wait(_CHURN_PAUSE_SECONDS):
+            while not stop.wait(1 / churn):
                 name, replicas = name_of(chance.choice(numbers)), chance.choice([0, 1, 3])
                 for kind in kinds:
                     api.patch(kind, name, {"spec": {"replicas": replicas}})
 
-    thread = threading.Thread(target=churn, name="churn")
+    thread = threading.Thread(target=work, name="churn")
     thread.start()
     try:
         yield
