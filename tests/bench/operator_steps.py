@@ -179,7 +179,8 @@ def change(plane: ControlPlane, api: KubeApi, count: int, tries: int, kinds: Seq
             Eyes(plane, api.namespace, "Deployment", functools.partial(_scaled, replicas)) as deployments,
             _churning(plane, api.namespace, others, churn, kinds),
         ):
-            found.append(Changes(churn, [_try(api, deployments, name_of(number), replicas, kinds) for number in chosen]))
+            seconds = [_try(api, deployments, name_of(number), replicas, kinds) for number in chosen]
+        found.append(Changes(churn, seconds))
     return found
 
 
