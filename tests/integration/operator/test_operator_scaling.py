@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from support.cluster import ControlPlane
+from support.custom_metrics import custom_metrics
 from support.fake_kubelet import loading, ready, untouched
 from support.kube_api import wait_for
 from support.operator_world import World, condition, model
@@ -185,3 +187,25 @@ def test_a_metric_that_is_missing_is_said_with_what_to_do(world: World) -> None:
     assert "prometheus-adapter" in message
     assert "custom.metrics.k8s.io" in message or "custom metrics API" in message
     assert condition(service, "Ready")["status"] == "True"
+
+
+def test_the_autoscaler_follows_the_requests_in_flight(world: World, control_plane: ControlPlane) -> None:
+    """Kubernetes' own autoscaler asks for the metric by the name, and with the labels, that it was given."""
+    world.serve("busy", autoscaling={"min": 1, "max": 3, "targetConcurrency": 4})
+    world.until_serving("busy")
+    world.until("AIService", "busy", "Autoscaling", "False", "MetricMissing", 90)
+    with custom_metrics(control_plane, world.namespace) as in_flight:
+        in_flight.each = 4
+        world.until("AIService", "busy", "Autoscaling", "True", "Active", 90)
+        assert replicas(world, "busy") == 1
+        in_flight.each = 40
+        wait_for(lambda: replicas(world, "busy") == 3, "as many pods as the load asks for, and no more", 90)
+        world.until("AIService", "busy", "Autoscaling", "True", "AtMaximum", 60)
+        service = world.until_serving("busy")
+        assert service["status"]["readyReplicas"] == 3
+
+        # A change of the spec replaces three pods by three.
+        world.api.patch("AIService", "busy", {"spec": {"engine": {"args": ["--new"]}}})
+        wait_for(lambda: "--new" in str(world.api.get("Deployment", "busy")["spec"]["template"]), "the new argument")
+        service = world.until_serving("busy", 60)
+        assert service["status"]["readyReplicas"] == 3
