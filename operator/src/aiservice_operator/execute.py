@@ -157,7 +157,7 @@ class Executor:
         except RefusedError:
             if action.identity.kind is Kind.MODEL_CACHE or not await self._oust(action):
                 raise
-            live = await self._kube.apply(action.identity, action.body)
+            live = await self._kube.disown_rest(action.identity, await self._kube.apply(action.identity, action.body))
         log.info("applied %s: %s", action.identity, action.reason)
         released = action.body["metadata"].get("finalizers") == []
         if released and names.FINALIZER in live["metadata"].get("finalizers", []):
@@ -221,7 +221,8 @@ class Executor:
         if where is None:
             self._contested.pop(action.identity, None)
             return
-        self._contested[action.identity] = (digest, _marker(parse_meta(live["metadata"])))
+        known = {identity: seen for identity, seen in self._contested.items() if self._store.get(identity) is not None}
+        self._contested = {**known, action.identity: (digest, _marker(parse_meta(live["metadata"])))}
         log.warning(
             "%s: %s was changed as it was applied, by a webhook or another controller: left so until one side changes",
             action.identity,

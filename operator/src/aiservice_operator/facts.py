@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from aiservice_operator import names
 from aiservice_operator.desired.credentials import credentials_of
 from aiservice_operator.downloads import Progress, parse_progress
+from aiservice_operator.errors import RefusedError
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.names import Mode
@@ -18,6 +20,8 @@ from aiservice_operator.plan.tries import pods_of
 from aiservice_operator.references import LOOK_SECONDS, References
 from aiservice_operator.states import pod_running, unbound
 from aiservice_operator.status.storage import CacheFacts, ClaimEvent
+
+log = logging.getLogger(__name__)
 
 _YOUNG = timedelta(seconds=30)
 _LOOK_SECONDS = (2.0, 15.0)
@@ -100,9 +104,16 @@ def running_pod(view: CacheView, plan: CachePlan) -> Child | None:
 
 
 async def _claim_event(kube: Kube, child: Child | None) -> ClaimEvent | None:
-    if child is None or not unbound(child):
+    return await newest_event_about(kube, child) if child is not None and unbound(child) else None
+
+
+async def newest_event_about(kube: Kube, child: Child) -> ClaimEvent | None:
+    """Asks for the newest Event about an object. Events only explain: where they may not be read there is none."""
+    try:
+        return newest_event(await kube.events_about(child.meta.namespace, child.meta.uid))
+    except RefusedError as error:
+        log.info("Events about %s cannot be read: %s", child.id, error.message)
         return None
-    return newest_event(await kube.events_about(child.meta.namespace, child.meta.uid))
 
 
 def newest_event(events: Sequence[Json]) -> ClaimEvent | None:

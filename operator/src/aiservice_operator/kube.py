@@ -39,6 +39,8 @@ from aiservice_operator.kinds import DYNAMIC_RESOURCES, RESOURCES, Apis, Json, K
 
 REQUEST_SECONDS = 15.0
 """A request that takes longer has failed."""
+_NOBODY = "before-first-apply"
+"""The field manager to which the API server gives what was there before the first apply."""
 _PAGE = 500
 SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 """Exists in every pod that may talk to the API server."""
@@ -263,6 +265,26 @@ class Kube:
             RESOURCES[identity.kind].path(identity.namespace, identity.name),
             {"fieldManager": names.FIELD_MANAGER},
             {"metadata": metadata, "spec": body["spec"]},
+            "application/merge-patch+json",
+        )
+        return await self._write(identity.kind, "patch", request)
+
+    async def disown_rest(self, identity: ObjectId, body: Json) -> Json:
+        """Takes the fields of an object that the API server gave to nobody's manager from it, after `overwrite`.
+
+        It gives all that there is to a manager of its own at the first apply to an object without owners, and what that
+        one owns stays when our apply drops it.
+
+        Raises:
+            ConflictError: the object has changed since `body` was read.
+        """
+        metadata = body["metadata"]
+        owners = [item for item in metadata["managedFields"] if item["manager"] != _NOBODY]
+        request = _Request(
+            "PATCH",
+            RESOURCES[identity.kind].path(identity.namespace, identity.name),
+            {"fieldManager": names.FIELD_MANAGER},
+            {"metadata": {"resourceVersion": metadata["resourceVersion"], "managedFields": owners}},
             "application/merge-patch+json",
         )
         return await self._write(identity.kind, "patch", request)

@@ -147,6 +147,11 @@ class CacheJob:
         """Whether it did what it was for."""
         return self.completed_at is not None
 
+    @property
+    def held(self) -> bool:
+        """Whether somebody, a queue for example, keeps it from running for now."""
+        return bool(self.child.body["spec"].get("suspend", False))
+
 
 _MODES = frozenset(Mode)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from aiservice_operator.facts import newest_event
+from aiservice_operator.facts import newest_event_about
 from aiservice_operator.failures import Words, starts_late
 from aiservice_operator.kube import Kube
 from aiservice_operator.observed import Child
@@ -20,7 +20,7 @@ async def gather_words(kube: Kube, pods: Iterable[Child], now: datetime) -> dict
     late = sorted((pod for pod in pods if starts_late(pod, now)), key=lambda pod: pod.meta.created)[-_ASKED:]
     found: dict[str, Words] = {}
     for pod in late:
-        event = newest_event(await kube.events_about(pod.meta.namespace, pod.meta.uid))
+        event = await newest_event_about(kube, pod)
         # A newer event that is no warning says that it goes on: an image that is pulled, for example.
         if event is not None and event.problem:
             found[pod.meta.uid] = Words(event.reason, event.message, pod.meta.created)

@@ -9,7 +9,7 @@ import pytest
 
 from support.fake_kubelet import untouched
 from support.kube_api import wait_for
-from support.operator_world import World
+from support.operator_world import World, condition
 
 SOON = 10
 """Seconds within which a child is back. On a quiet machine it takes a tenth of one."""
@@ -171,21 +171,59 @@ def test_a_claim_that_was_edited_is_as_it_was(world: World, steady: str) -> None
     world.until_serving("steady")
 
 
-@pytest.mark.parametrize("how", ["deleted", "suspended"])
-def test_a_job_that_is_interfered_with_goes_on(world: World, how: str) -> None:
+def started_download(world: World, name: str) -> tuple[str, Any]:
+    """A service whose download does not end; returns its cache and the Job."""
     world.kubelet.download = untouched
-    world.serve(f"job-{how}")
-    cache = world.cache_of(f"job-{how}")
-    selector = f"app.kubernetes.io/instance={cache}"
-    job = wait_for(lambda: world.api.list("Job", selector)[0], "a Job")
-    name = job["metadata"]["name"]
-    if how == "deleted":
-        world.api.delete("Job", name)
-        wait_for(
-            lambda: world.api.list("Job", selector)[0]["metadata"]["uid"] != job["metadata"]["uid"], "a new Job", SOON
-        )
-    else:
-        world.api.patch("Job", name, {"spec": {"suspend": True}})
-        wait_for(lambda: world.api.get("Job", name)["spec"]["suspend"] is False, "the Job goes on", SOON)
+    world.serve(name)
+    cache = world.cache_of(name)
+    found = wait_for(lambda: [job for job in jobs(world, cache) if mode(job) == "download"], "a download Job")
+    return cache, found[0]
+
+
+def jobs(world: World, cache: str) -> list[Any]:
+    found: list[Any] = world.api.list("Job", f"app.kubernetes.io/instance={cache}")
+    return found
+
+
+def mode(job: Any) -> str:
+    return str(job["metadata"]["annotations"]["aiservice.dev/mode"])
+
+
+def test_a_job_that_is_deleted_is_made_again(world: World) -> None:
+    cache, job = started_download(world, "job-deleted")
+    world.api.delete("Job", job["metadata"]["name"])
+    wait_for(lambda: jobs(world, cache)[0]["metadata"]["uid"] != job["metadata"]["uid"], "a new Job", SOON)
     world.kubelet.reset()
-    world.until_serving(f"job-{how}")
+    world.until_serving("job-deleted")
+
+
+def test_a_job_that_a_queue_holds_waits_for_the_queue(world: World) -> None:
+    """Kueue suspends Jobs, and would not let go of one that begins again by other hands."""
+    cache, job = started_download(world, "job-held")
+    name = job["metadata"]["name"]
+    world.api.patch("Job", name, {"spec": {"suspend": True}})
+    held = world.until("ModelCache", cache, "Downloaded", "Unknown", "Queued")
+    assert name in condition(held, "Downloaded")["message"]
+    assert world.api.get("Job", name)["spec"]["suspend"] is True
+    world.until("AIService", "job-held", "Ready", "Unknown", "Queued")
+    world.kubelet.reset()
+    world.api.patch("Job", name, {"spec": {"suspend": False}})
+    world.until_serving("job-held")
+
+
+def test_what_the_spec_drops_goes_after_a_repair_by_force_too(world: World) -> None:
+    """An edited key cannot be undone by an apply; what replaces it must leave no other owner of our fields."""
+    world.serve("repaired", engine={"env": [{"name": "KEPT", "value": "1"}, {"name": "DROPPED", "value": "1"}]})
+    world.until_serving("repaired")
+
+    def engine() -> Any:
+        return world.api.get("Deployment", "repaired")["spec"]["template"]["spec"]["containers"][0]
+
+    moved = [{"containerPort": 7862, "$patch": "delete"}, {"containerPort": 9999, "name": "speech-to-text"}]
+    edit = {"spec": {"template": {"spec": {"containers": [{"name": "engine", "ports": moved}]}}}}
+    world.api.patch_list("Deployment", "repaired", edit)
+    wait_for(lambda: [port["containerPort"] for port in engine()["ports"]] == [7862], "the port is back", SOON)
+    world.api.patch("AIService", "repaired", {"spec": {"engine": {"env": [{"name": "KEPT", "value": "1"}]}}})
+    wait_for(lambda: "DROPPED" not in {item["name"] for item in engine()["env"]}, "the variable is gone", SOON)
+    assert "KEPT" in {item["name"] for item in engine()["env"]}
+    world.until_serving("repaired")

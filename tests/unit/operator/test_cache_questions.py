@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from aiservice_operator.downloads import Progress
-from aiservice_operator.facts import CacheQuestions
+from aiservice_operator.errors import RefusedError
+from aiservice_operator.facts import CacheQuestions, newest_event_about
 from aiservice_operator.kinds import Json
 from aiservice_operator.kube import Kube
 from aiservice_operator.names import Mode
@@ -134,3 +135,14 @@ def test_a_running_download_is_asked_for_its_progress() -> None:
     known = view(owner, claim=live_claim(owner), jobs=(job,), pods=(RUNNING,))
     running = CachePlan(job=cache_job(job))
     assert World().questions.again_after(known, owner, running, CacheFacts(), NOW + timedelta(1)) == 5
+
+
+class Silent:
+    """An API server that lets nobody read Events."""
+
+    async def events_about(self, *_: str) -> list[Json]:
+        raise RefusedError("events is forbidden")
+
+
+async def test_events_that_may_not_be_read_keep_nothing_from_being_told() -> None:
+    assert await newest_event_about(cast(Kube, Silent()), live_claim(mine())) is None

@@ -139,6 +139,15 @@ def test_nothing_runs_though_no_cache_can_be_mounted(none: Json) -> None:
     assert stopped(gone, replicas=5) == {}
 
 
+def test_pods_get_their_policy_back_whatever_is_wrong() -> None:
+    open_to_all = replace(served(), policy=None)
+    for view in (replace(open_to_all, cache=None, mounted=None), switched(open_to_all)):
+        assert list(planned(view)) == [Kind.NETWORK_POLICY]
+    assert list(stopped(open_to_all, **REJECTED)) == [Kind.NETWORK_POLICY]
+    assert stopped(replace(open_to_all, deployment=None), **REJECTED) == {}, "there are no pods"
+    assert stopped(open_to_all, **REJECTED, network={"restrict": False}) == {}
+
+
 def test_a_rejected_spec_changes_no_other_number() -> None:
     assert stopped(served(), **REJECTED, replicas=5) == {}
     assert stopped(replace(served(), deployment=None), **REJECTED, suspend=True) == {}

@@ -41,6 +41,15 @@ def test_the_account_comes_before_the_pods_that_need_it() -> None:
     assert kinds(plan_service(replace(known, deployment=None, account=None))) == ["ServiceAccount"]
 
 
+def test_no_pod_begins_without_the_policy_that_is_to_guard_it() -> None:
+    known = settled(service(), cache=READY)
+    assert kinds(plan_service(replace(known, deployment=None, policy=None))) == ["NetworkPolicy"]
+    assert kinds(plan_service(replace(known, policy=None))) == ["NetworkPolicy"], "what serves goes on"
+    unguarded = settled(service(spec={"network": {"restrict": False}}), cache=READY)
+    assert unguarded.policy is None
+    assert kinds(plan_service(replace(unguarded, deployment=None))) == ["Deployment"]
+
+
 def test_what_is_as_wanted_is_left_alone() -> None:
     assert plan_service(settled(service(), cache=READY)).actions == ()
 

@@ -101,7 +101,6 @@ def job(
             backoff_limit=settings.download.backoff_limit,
             parallelism=1,
             completions=1,
-            suspend=False,
             pod_failure_policy=_failure_policy(),
             template=client.V1PodTemplateSpec(metadata=client.V1ObjectMeta(labels=labels), spec=pod),
         ),

@@ -107,11 +107,12 @@ def plan_service(view: ServiceView, settings: Settings, now: datetime, bodies: B
     if meta.deleting:
         return ServicePlan(())
     engine = _engine(view, spec, settings)
+    kept = _fenced(view, spec, settings, bodies)
     if isinstance(engine, Rejection):
-        return ServicePlan(_stopped(view, spec, bodies), engine)
+        return ServicePlan((*kept, *_stopped(view, spec, bodies)), engine)
     mount = choose_mount(view.cache, view.mounted, view.deployment)
     if mount is None:
-        return ServicePlan(_stopped(view, spec, bodies), precision=engine.precision)
+        return ServicePlan((*kept, *_stopped(view, spec, bodies)), precision=engine.precision)
     return _plan_serving(view, _pods(view, spec, engine, mount, bodies), settings, now)
 
 
@@ -122,8 +123,10 @@ def _plan_serving(view: ServiceView, pods: _Pods, settings: Settings, now: datet
         held = _companions(view, spec, settings, bodies, held=True)
         return ServicePlan((*held, *resized(spec, view.deployment, meta)), one_node=pods.mount.one_node)
     companions = _companions(view, spec, settings, bodies)
-    # Pods are refused while their ServiceAccount is missing, and tried again later and later.
-    if view.account is None or view.endpoint is None:
+    # Pods are refused while their ServiceAccount is missing, and tried again later and later; without their policy
+    # they would be open to everybody.
+    open_to_all = view.deployment is None and any(action.identity.kind is Kind.NETWORK_POLICY for action in companions)
+    if view.account is None or view.endpoint is None or open_to_all:
         return ServicePlan(companions, precision=pods.engine.precision)
     plan = _plan_pods(view, pods, now)
     return replace(plan, actions=(*companions, *plan.actions))
@@ -133,6 +136,14 @@ def _engine(view: ServiceView, spec: AIServiceSpec, settings: Settings) -> Engin
     return missing_api(spec, view.apis) or choose_engine(
         spec, settings, view.cache.spec if view.cache is not None else None, cache_claims=view.cache_claims
     )
+
+
+def _fenced(view: ServiceView, spec: AIServiceSpec, settings: Settings, bodies: Bodies) -> tuple[Action, ...]:
+    """Pods that there are get their NetworkPolicy back, whatever is wrong with the rest."""
+    if view.deployment is None or view.policy is not None:
+        return ()
+    meta = view.service.meta
+    return _step(view, bodies, Kind.NETWORK_POLICY, None, lambda: network_policy(meta, spec, settings))
 
 
 def _stopped(view: ServiceView, spec: AIServiceSpec, bodies: Bodies) -> tuple[Action, ...]:

@@ -18,7 +18,7 @@ from aiservice_operator.plan.tries import FailedTry, failed_last, pods_of
 from aiservice_operator.quantities import human_bytes
 from aiservice_operator.states import CacheJob, pod_running, unbound
 from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
-from aiservice_operator.status.storage import CacheFacts, claim_refusal
+from aiservice_operator.status.storage import CacheFacts, claim_refusal, held
 
 _WAITING = frozenset({"Unschedulable", "ImagePullBackOff", "CreateContainerConfigError"})
 """Failures of a pod that goes on as soon as they are mended."""
@@ -71,6 +71,8 @@ def downloaded(
 
 
 def _under_way(view: CacheView, job: CacheJob) -> Check:
+    if job.held:
+        return held(job)
     if job.mode is Mode.MEASURE:
         return pending("Measuring", "the source is asked how large it is")
     if any(pod_running(pod) for pod in pods_of(job, view.pods)):

@@ -15,7 +15,7 @@ from aiservice_operator.observed import Child
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.download import CachePlan, CacheView
 from aiservice_operator.plan.tries import pods_of
-from aiservice_operator.states import Claim, claim
+from aiservice_operator.states import CacheJob, Claim, claim
 from aiservice_operator.status.conditions import Check, no, pending, yes
 
 _NO_VOLUME = timedelta(seconds=10)
@@ -104,8 +104,16 @@ def claim_refusal(refusals: Sequence[Refusal]) -> str:
     return next((refusal.message for refusal in refusals if refusal.identity.kind is Kind.CLAIM), "")
 
 
+def held(job: CacheJob) -> Check:
+    """Tells of a Job that somebody suspended: a queue such as Kueue does it, and lets it go on when there is room."""
+    said = f"Job {job.child.meta.name} is suspended, by a queue or by hand: it runs when its spec.suspend is false"
+    return pending("Queued", said)
+
+
 def _before_the_claim(plan: CachePlan) -> Check:
     if plan.job is not None and plan.job.mode is Mode.MEASURE:
+        if plan.job.held:
+            return held(plan.job)
         return pending("Measuring", "the source is asked how large it is; then a claim of that size is made")
     return pending("Creating", "the claim is being created")
 
