@@ -26,6 +26,7 @@ from aiservice_operator.store import Store
 
 log = logging.getLogger(__name__)
 
+_DISOWN_TRIES = 5
 _BLIP_SECONDS = 3.0
 """So long, and once at least, a failure may pass by itself before anybody is told."""
 
@@ -157,7 +158,7 @@ class Executor:
         except RefusedError:
             if action.identity.kind is Kind.MODEL_CACHE or not await self._oust(action):
                 raise
-            live = await self._kube.disown_rest(action.identity, await self._kube.apply(action.identity, action.body))
+            live = await self._disown_rest(action.identity, await self._kube.apply(action.identity, action.body))
         log.info("applied %s: %s", action.identity, action.reason)
         released = action.body["metadata"].get("finalizers") == []
         if released and names.FINALIZER in live["metadata"].get("finalizers", []):
@@ -174,6 +175,15 @@ class Executor:
             return False
         await self._kube.overwrite(action.identity, mended)
         return True
+
+    async def _disown_rest(self, identity: ObjectId, live: Json) -> Json:
+        """After an overwrite; others write the object's status meanwhile, which is no reason to leave it half done."""
+        for _ in range(_DISOWN_TRIES):
+            try:
+                return await self._kube.disown_rest(identity, live)
+            except ConflictError:
+                live = await self._kube.get(identity) or live
+        return await self._kube.disown_rest(identity, live)
 
     async def _make_sure(self, identity: ObjectId, owner: Meta) -> None:
         """Looks before the first apply: it would merge into whatever has this name.
