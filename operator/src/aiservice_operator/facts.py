@@ -106,17 +106,17 @@ async def _claim_event(kube: Kube, child: Child | None) -> ClaimEvent | None:
 
 
 def newest_event(events: Sequence[Json]) -> ClaimEvent | None:
-    """Returns the newest of the Events (core/v1) about a claim."""
+    """Returns the newest of the Events (core/v1) about one object."""
     if not events:
         return None
-    newest = max(events, key=_seen)
+    newest = max(events, key=seen_at)
     reason = str(newest.get("reason", ""))
     words = str(newest.get("message", "")).strip().rstrip(".")
     return ClaimEvent(reason, words, problem=newest.get("type") == "Warning")
 
 
-def _seen(event: Json) -> str:
-    """RFC 3339 in UTC sorts as text."""
+def seen_at(event: Json) -> str:
+    """Returns when an Event was seen last, as text: RFC 3339 in UTC sorts so."""
     series = event.get("series") or {}
     return str(
         series.get("lastObservedTime")
