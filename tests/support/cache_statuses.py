@@ -10,7 +10,7 @@ from aiservice_api.v1alpha1 import ModelCacheStatus
 from aiservice_operator import names
 from aiservice_operator.desired.pvc import Memory
 from aiservice_operator.downloads import Proof, Verification
-from aiservice_operator.failures import Failure
+from aiservice_operator.failures import Failure, Words
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
 from aiservice_operator.observed import Cache, Child
 from aiservice_operator.plan import CachePlan, CacheView, Refusal
@@ -105,6 +105,14 @@ NO_JOB = (Refusal(ObjectId(Kind.JOB, NAMESPACE, "job"), "violates PodSecurity"),
 LARGE = FailedTry(Failure("OutOfSpace", "too large", "Pod/try", NOW), retryable=False, required_bytes=30 << 30)
 DAMAGE = Memory(None, PROOF, Verification(at=AT, damage="a is damaged"))
 BROKEN = FailedTry(Failure("ChecksumMismatch", "a is damaged", "Pod/try", NOW), retryable=False)
+CREATING = try_pod(
+    {
+        **container_status("downloader", waiting={"reason": "ContainerCreating"}),
+        "conditions": [condition("PodScheduled", "True")],
+    }
+)
+MOUNT = CacheFacts(words={"uid-try": Words("FailedMount", "no such device", NOW)})
+QUOTA = CacheFacts(words={"uid-job": Words("PodsRefused", "exceeded quota: tight", NOW)})
 GONE = job({"failed": 1, "conditions": [condition("Failed", "True")]})
 CHECK = job(mode="verify")
 
@@ -202,6 +210,34 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str]]]] = {
     "before the job": ({}, {"StorageBound": ("True", "Bound"), "Downloaded": ("Unknown", "WaitingForClaim")}),
     "job refused": ({"refusals": NO_JOB}, {"Downloaded": ("False", "JobRefused")}),
     "starting": ({"plan": CachePlan(job=job())}, {"Downloaded": ("Unknown", "Starting")}),
+    "pod not started": (
+        {"plan": CachePlan(job=job()), "facts": MOUNT, "pods": (CREATING,)},
+        {"Downloaded": ("False", "FailedMount"), "Ready": ("False", "FailedMount")},
+    ),
+    "pod refused": (
+        {"plan": CachePlan(job=job({})), "facts": QUOTA},
+        {"StorageBound": ("True", "Bound"), "Downloaded": ("False", "PodsRefused"), "Ready": ("False", "PodsRefused")},
+    ),
+    "pod refused where the volume waits for it": (
+        {
+            "claim": claim("Pending"),
+            "plan": CachePlan(job=job({})),
+            "facts": CacheFacts(claim_event=CONSUMER, words=QUOTA.words),
+        },
+        {"StorageBound": ("Unknown", "WaitsForPod"), "Ready": ("False", "PodsRefused")},
+    ),
+    "next pod refused": (
+        {"plan": CachePlan(job=job({"failed": 1})), "facts": QUOTA, "pods": (FAILED_TRY,)},
+        {"Downloaded": ("False", "PodsRefused")},
+    ),
+    "pod that measures refused": (
+        {"claim": None, "plan": CachePlan(job=job({}, mode="measure")), "facts": QUOTA},
+        {"StorageBound": ("Unknown", "Measuring"), "Downloaded": ("False", "PodsRefused")},
+    ),
+    "pod that verifies refused": (
+        {"plan": CachePlan(memory=CACHED, check=job({}, mode="verify")), "facts": QUOTA},
+        {"Verified": ("Unknown", "PodsRefused"), "Ready": ("True", "Cached")},
+    ),
     "running": (
         {"plan": CachePlan(job=job()), "pods": (RUNNING,)},
         {"Downloaded": ("Unknown", "Downloading"), "Ready": ("Unknown", "Downloading")},

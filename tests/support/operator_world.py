@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from support.cluster import ControlPlane
@@ -80,6 +82,21 @@ class World:
             return True
 
         wait_for(look, f"Events {reasons} of {name}", 10)
+
+    def warn(self, pod: Mapping[str, Any], reason: str, message: str) -> None:
+        """Records an Event about a pod, as a kubelet does."""
+        metadata, now = pod["metadata"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        place = {"name": metadata["name"], "namespace": self.namespace}
+        event = {
+            "metadata": {**place, "name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}"},
+            "involvedObject": {"kind": "Pod", **place, "uid": metadata["uid"]},
+            "type": "Warning",
+            "reason": reason,
+            "message": message,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+        }
+        self.api.request("POST", f"/api/v1/namespaces/{self.namespace}/events", event)
 
     def events(self, name: str) -> list[tuple[str, str, str]]:
         """Type, reason and note of the operator's Events about an object, oldest first."""

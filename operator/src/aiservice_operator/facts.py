@@ -104,30 +104,30 @@ def running_pod(view: CacheView, plan: CachePlan) -> Child | None:
 
 
 async def _claim_event(kube: Kube, child: Child | None) -> ClaimEvent | None:
-    return await newest_event_about(kube, child) if child is not None and unbound(child) else None
+    return newest_event(await events_about(kube, child)) if child is not None and unbound(child) else None
 
 
-async def newest_event_about(kube: Kube, child: Child) -> ClaimEvent | None:
-    """Asks for the newest Event about an object. Events only explain: where they may not be read there is none."""
+async def events_about(kube: Kube, child: Child) -> Sequence[Json]:
+    """Asks for the Events about an object. They only explain: where they may not be read there are none."""
     try:
-        return newest_event(await kube.events_about(child.meta.namespace, child.meta.uid))
+        return await kube.events_about(child.meta.namespace, child.meta.uid)
     except RefusedError as error:
         log.info("Events about %s cannot be read: %s", child.id, error.message)
-        return None
+        return ()
 
 
 def newest_event(events: Sequence[Json]) -> ClaimEvent | None:
-    """Returns the newest of the Events (core/v1) about a claim."""
+    """Returns the newest of the Events (core/v1) about one object."""
     if not events:
         return None
-    newest = max(events, key=_seen)
+    newest = max(events, key=seen_at)
     reason = str(newest.get("reason", ""))
     words = str(newest.get("message", "")).strip().rstrip(".")
     return ClaimEvent(reason, words, problem=newest.get("type") == "Warning")
 
 
-def _seen(event: Json) -> str:
-    """RFC 3339 in UTC sorts as text."""
+def seen_at(event: Json) -> str:
+    """Returns when an Event was seen last, as text: RFC 3339 in UTC sorts so."""
     series = event.get("series") or {}
     return str(
         series.get("lastObservedTime")

@@ -19,7 +19,7 @@ from aiservice_operator.errors import KubeError
 from aiservice_operator.events import Turn, event, turns
 from aiservice_operator.execute import Executor
 from aiservice_operator.facts import CacheQuestions
-from aiservice_operator.failures import late_after, settles_after, starts_late
+from aiservice_operator.failures import settles_after
 from aiservice_operator.kinds import Apis, Key, Kind, ObjectId
 from aiservice_operator.kube import Kube
 from aiservice_operator.metrics import Metrics
@@ -41,7 +41,7 @@ from aiservice_operator.settings import Settings
 from aiservice_operator.status import cache_status, service_status
 from aiservice_operator.status.conditions import find
 from aiservice_operator.store import Store
-from aiservice_operator.words import LOOK_AGAIN_SECONDS, gather_words
+from aiservice_operator.words import gather_refusals, gather_words, look_after
 
 log = logging.getLogger(__name__)
 
@@ -191,8 +191,7 @@ class Reconciler:
         refers = self._settings.roll_on_config_change and spec is not None and bool(named(spec))
         return (
             settles_after(view.pods, now),
-            late_after(view.pods, now),
-            LOOK_AGAIN_SECONDS if any(starts_late(pod, now) for pod in view.pods) else None,
+            look_after(view.pods, now),
             LOOK_SECONDS if refers else None,
             max((plan.again_at - now).total_seconds(), 0.0) if plan.again_at is not None else None,
         )
@@ -268,12 +267,16 @@ class Reconciler:
             self._questions.forget(key)
             return Outcome(unsettled=settled.unsettled)
         now = self._clock()
-        found = await self._questions.answers(view, cache, plan)
+        jobs = [job for job in (plan.job, plan.check) if job is not None]
+        words = await gather_words(self._kube, view.pods, now)
+        words |= await gather_refusals(self._kube, jobs, view.pods, now)
+        found = replace(await self._questions.answers(view, cache, plan), words=words)
         status = cache_status(view, cache, plan, facts=found, refusals=settled.refusals, now=now)
         written = await self._write_status(key, cache, cache.status, status)
         due = [max((at - now).total_seconds(), 0.0) for at in (plan.again_at, plan.ends_at) if at is not None]
         look = self._questions.again_after(view, cache, plan, found, now)
-        return Outcome(_first(written, look, settles_after(view.pods, now), *due), settled.unsettled)
+        looks = (look, look_after(view.pods, now, jobs), settles_after(view.pods, now))
+        return Outcome(_first(written, *looks, *due), settled.unsettled)
 
     def _note_refusal(self, view: CacheView, refusals: Sequence[Refusal]) -> None:
         """A ModelCache that the API server does not let exist cannot say so itself: its users do."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -173,26 +172,7 @@ def test_a_volume_that_cannot_be_mounted(world: World) -> None:
     world.kubelet.serve = waiting("ContainerCreating", "")
     world.serve("unmounted")
     (pod,) = wait_for(lambda: world.api.list("Pod", "app.kubernetes.io/instance=unmounted"), "a pod")
-    metadata = pod["metadata"]
-    moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    world.api.request(
-        "POST",
-        f"/api/v1/namespaces/{world.namespace}/events",
-        {
-            "metadata": {"name": f"{metadata['name']}.mount", "namespace": world.namespace},
-            "involvedObject": {
-                "kind": "Pod",
-                "name": metadata["name"],
-                "namespace": world.namespace,
-                "uid": metadata["uid"],
-            },
-            "type": "Warning",
-            "reason": "FailedMount",
-            "message": "MountVolume.SetUp failed for volume model: no such device",
-            "firstTimestamp": moment,
-            "lastTimestamp": moment,
-        },
-    )
+    world.warn(pod, "FailedMount", "MountVolume.SetUp failed for volume model: no such device")
     service = world.until("AIService", "unmounted", "Ready", "False", "FailedMount", 60)
     message = condition(service, "Ready")["message"]
     assert message == "the pod cannot be started: MountVolume.SetUp failed for volume model: no such device"

@@ -163,6 +163,29 @@ def test_a_download_that_failed_in_its_own_words() -> None:
     assert any("kubectl delete job" in line for line in story.todo)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_whose_pods_to_look_at_for_a_volume_that_cannot_be_mounted(cached: bool) -> None:
+    model = CACHED if cached else condition("ModelReady", "False", "FailedMount", "mc-1: see there")
+    found = not_ready("FailedMount", "see there", model)
+    label = f"app.kubernetes.io/instance={found.meta.name if cached else found.cache_name}"
+    assert told(found).todo[0].endswith(f"kubectl describe pods -n team -l {label}")
+
+
+def test_a_quota_that_refuses_the_pod_of_a_download() -> None:
+    model = condition("ModelReady", "False", "PodsRefused", "mc-1: see there")
+    found = not_ready("PodsRefused", "mc-1: see there", model)
+    words = "pods cannot be created: exceeded quota: tight"
+    failure = {"reason": "PodsRefused", "message": words, "object": "Job/d", "time": timestamp(NOW)}
+    of_it = cache(
+        found.cache_name or "",
+        MODEL,
+        status={"lastFailure": failure, "conditions": [condition("Downloaded", "False", "PodsRefused", words)]},
+    )
+    story = told(found, cache=of_it)
+    assert f"The cause is at Job/d (PodsRefused): {words.capitalize()}." in story.account
+    assert story.todo == ("See the quotas: kubectl describe resourcequota,limitrange -n team",)
+
+
 def test_a_quota_that_refuses_the_pods() -> None:
     words = 'pods "whisper-" is forbidden: exceeded quota: gpus'
     failed = {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": words}]}

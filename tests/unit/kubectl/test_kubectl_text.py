@@ -112,10 +112,10 @@ def test_a_name_that_nothing_has() -> None:
 
 def test_advice_has_no_hole_in_it() -> None:
     for reason in ADVICE:
-        lines = advice(reason, name="whisper", namespace="team", cache="mc-1")
+        lines = advice(reason, name="whisper", namespace="team", cache="mc-1", instance="mc-1")
         assert lines
         assert not any("{" in line for line in lines), lines
-    assert advice("SomethingNew", name="whisper", namespace="team", cache="mc-1") == ()
+    assert advice("SomethingNew", name="whisper", namespace="team", cache="mc-1", instance="mc-1") == ()
 
 
 def test_the_entry_point_is_there() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from aiservice_operator.downloads import Progress
 from aiservice_operator.errors import RefusedError
-from aiservice_operator.facts import CacheQuestions, newest_event_about
+from aiservice_operator.facts import CacheQuestions, events_about
 from aiservice_operator.kinds import Json
 from aiservice_operator.kube import Kube
 from aiservice_operator.names import Mode
@@ -145,4 +145,4 @@ class Silent:
 
 
 async def test_events_that_may_not_be_read_keep_nothing_from_being_told() -> None:
-    assert await newest_event_about(cast(Kube, Silent()), live_claim(mine())) is None
+    assert await events_about(cast(Kube, Silent()), live_claim(mine())) == ()

@@ -67,6 +67,16 @@ def test_what_is_not_let_in_is_told_which_secret_to_correct(source: Json, advice
     assert advice in message(status_of(cache(spec=source), CachePlan(job=GONE, failed=refused)), "Downloaded")
 
 
+def test_who_refuses_a_pod_is_told_with_where_to_look() -> None:
+    status = status_of(**CASES["pod refused"][0])
+    assert message(status, "Downloaded") == (
+        "pods cannot be created: exceeded quota: tight. `kubectl describe resourcequota,limitrange -n team` shows what "
+        "is allowed; it goes on by itself when its pod is."
+    )
+    assert status.last_failure is not None
+    assert status.last_failure.object == "Job/job"
+
+
 def test_an_address_that_is_not_allowed_is_tried_again_when_it_is() -> None:
     refused = FailedTry(Failure("ForbiddenAddress", "10.0.0.1", "Pod/try", NOW), retryable=False)
     assert "download.allowedHosts" in message(status_of(plan=CachePlan(job=GONE, failed=refused)), "Downloaded")

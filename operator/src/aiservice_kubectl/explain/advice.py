@@ -8,7 +8,7 @@ from types import MappingProxyType
 _LOGS = "Read what the engine printed: kubectl ais logs {name} -n {namespace} --previous"
 _DOWNLOAD_LOGS = "Read what the download printed: kubectl ais logs {name} -n {namespace} --download"
 _RETRY = "To try the download again at once: kubectl delete job -n {namespace} -l app.kubernetes.io/instance={cache}"
-_PODS = "app.kubernetes.io/instance={name}"
+_PODS = "app.kubernetes.io/instance={instance}"
 _EDIT = "Change the spec: kubectl edit ais {name} -n {namespace}"
 _IMAGE = (
     "Correct spec.engine.image, or make the registry's Secret in this namespace and name it in "
@@ -90,6 +90,15 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Lines for people; names are filled in."""
 
 
-def advice(reason: str, *, name: str, namespace: str, cache: str) -> tuple[str, ...]:
-    """Returns what to do about a reason; empty where its message says all there is."""
-    return tuple(line.format(name=name, namespace=namespace, cache=cache) for line in ADVICE.get(reason, ()))
+def advice(reason: str, *, name: str, namespace: str, cache: str, instance: str) -> tuple[str, ...]:
+    """Returns what to do about a reason; empty where its message says all there is.
+
+    Args:
+        reason: Of a condition or of a pod.
+        name: Of the AIService.
+        namespace: Where it is.
+        cache: Name of its ModelCache.
+        instance: Whose pods are concerned: the name of either.
+    """
+    places = {"name": name, "namespace": namespace, "cache": cache, "instance": instance}
+    return tuple(line.format(**places) for line in ADVICE.get(reason, ()))

@@ -21,6 +21,8 @@ from aiservice_operator.states import CacheJob, pod_controller, pod_ended, pod_r
 
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=1)
+_POD_LATE = timedelta(seconds=10)
+"""How long a Job may have no pod before its Events are looked at: mostly there is one within a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,14 @@ def pods_of(newest: CacheJob, pods: Sequence[Child]) -> list[Child]:
     mine = [pod for pod in pods if pod_controller(pod) == newest.child.meta.uid]
     # Two may begin in the same second: then the one that has ended was first.
     return sorted(mine, key=lambda pod: (pod.meta.created, not pod_ended(pod), pod.meta.version))
+
+
+def pod_due(job: CacheJob, pods: Sequence[Child]) -> datetime | None:
+    """Returns when a Job should have had a pod; None where it has one that has not ended, or needs none."""
+    done = job.completed_at is not None or job.failed_at is not None
+    if done or not all(pod_ended(pod) for pod in pods_of(job, pods)):
+        return None
+    return job.child.meta.created + _POD_LATE
 
 
 def last_words(done: CacheJob, pods: Sequence[Child]) -> Success | None:

@@ -38,8 +38,8 @@ def cache_status(
         checks = _provided(spec.pvc.claim_name, cache.meta.namespace, facts, now)
         failure, claim_name, state = None, spec.pvc.claim_name, _state(facts.source_claim)
     else:
-        problem = problem_of(view, plan.job, plan.failed, now) if plan.proof is None else None
-        check_problem = problem_of(view, plan.check, plan.check_failed, now)
+        problem = problem_of(view, plan.job, plan.failed, facts, now) if plan.proof is None else None
+        check_problem = problem_of(view, plan.check, plan.check_failed, facts, now)
         found = problem or check_problem
         failure, claim_name, state = found.failure if found is not None else None, cache.meta.name, plan.claim
         checks = {

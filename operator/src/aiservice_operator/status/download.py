@@ -9,7 +9,7 @@ from aiservice_api.v1alpha1 import DownloadStatus, ModelCacheSpec, ModelCacheSta
 from aiservice_operator.desired.credentials import credentials_of
 from aiservice_operator.desired.pvc import volume_size
 from aiservice_operator.downloads import progress_status
-from aiservice_operator.failures import of_pods
+from aiservice_operator.failures import Failure, of_pods
 from aiservice_operator.kinds import Kind
 from aiservice_operator.names import Mode
 from aiservice_operator.plan.actions import Refusal
@@ -20,7 +20,7 @@ from aiservice_operator.states import CacheJob, pod_running, unbound
 from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
 from aiservice_operator.status.storage import CacheFacts, claim_refusal, held
 
-_WAITING = frozenset({"Unschedulable", "ImagePullBackOff", "CreateContainerConfigError"})
+_WAITING = frozenset({"Unschedulable", "ImagePullBackOff", "CreateContainerConfigError", "PodsRefused"})
 """Failures of a pod that goes on as soon as they are mended."""
 _SECRET_FIELDS = {
     "hugging_face": "huggingFace.tokenSecretRef",
@@ -29,7 +29,9 @@ _SECRET_FIELDS = {
 }
 
 
-def problem_of(view: CacheView, job: CacheJob | None, failed: FailedTry | None, now: datetime) -> FailedTry | None:
+def problem_of(
+    view: CacheView, job: CacheJob | None, failed: FailedTry | None, facts: CacheFacts, now: datetime
+) -> FailedTry | None:
     """Returns what is wrong with a Job now; None where it runs, is done, or has not had the time to fail."""
     if job is None or job.succeeded:
         return None
@@ -38,11 +40,27 @@ def problem_of(view: CacheView, job: CacheJob | None, failed: FailedTry | None, 
     pods = pods_of(job, view.pods)
     if any(pod_running(pod) for pod in pods):
         return None
+    refused = _pods_refused(job, facts)
+    if refused is not None:
+        return FailedTry(refused, retryable=True)
     waiting = [pod for pod in pods if pod.body.get("status", {}).get("phase") == "Pending"]
-    stuck = of_pods(waiting, now)
+    stuck = of_pods(waiting, now, facts.words)
     if stuck is not None and stuck.reason == "Unschedulable" and unbound(view.claim):
         return None  # what keeps the claim keeps the pod: StorageBound says what it is
     return FailedTry(stuck, retryable=True) if stuck is not None else failed_last(job, pods)
+
+
+def _pods_refused(job: CacheJob, facts: CacheFacts) -> Failure | None:
+    """A quota or a policy that lets no pod of the Job be made."""
+    meta = job.child.meta
+    said = facts.words.get(meta.uid)
+    if said is None:
+        return None
+    message = (
+        f"pods cannot be created: {said.message}. `kubectl describe resourcequota,limitrange -n {meta.namespace}` "
+        "shows what is allowed; it goes on by itself when its pod is"
+    )
+    return Failure(said.reason, message, f"Job/{meta.name}", said.time)
 
 
 def downloaded(

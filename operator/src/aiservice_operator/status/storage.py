@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from aiservice_api.v1alpha1 import ModelCacheSpec, Storage
 from aiservice_operator.downloads import Progress
-from aiservice_operator.failures import of_pods
+from aiservice_operator.failures import Words, of_pods
 from aiservice_operator.kinds import Kind
 from aiservice_operator.names import Mode
 from aiservice_operator.observed import Child
@@ -52,6 +52,8 @@ class CacheFacts:
     """What was said last of a claim that is not bound."""
     progress: Progress | None = None
     """What the running download has printed last."""
+    words: Mapping[str, Words] = field(default_factory=dict)
+    """What Events say of pods that do not start, and of Jobs whose pods are not made, by uid."""
 
 
 def provided_claim(name: str, namespace: str, facts: CacheFacts, now: datetime) -> Check:
