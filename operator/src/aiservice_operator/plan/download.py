@@ -12,7 +12,8 @@ from aiservice_operator.desired.common import wire
 from aiservice_operator.desired.job import Placement, Task
 from aiservice_operator.desired.pvc import Memory, pvc
 from aiservice_operator.downloads import Measurement, Proof, Verification, parse_kept
-from aiservice_operator.kinds import Key, Kind
+from aiservice_operator.engines import Engine, accept
+from aiservice_operator.kinds import Apis, Key, Kind
 from aiservice_operator.names import Mode
 from aiservice_operator.observed import Cache, Child, Service
 from aiservice_operator.plan.actions import Action, belongs, ensure
@@ -43,6 +44,10 @@ class CacheView:
     pods: tuple[Child, ...]
     secret: str = ""
     """Digest of the credentials that its source names; empty where it names none."""
+    apis: Apis = field(default_factory=Apis)
+    """What the cluster serves."""
+    cache_claims: frozenset[str] = frozenset()
+    """Those of the claims that its users' pods could write to which belong to ModelCaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,14 @@ class _Context:
     def others(self, *kept: CacheJob | None) -> tuple[Action, ...]:
         """The end of all Jobs but these."""
         return tuple(delete(job.child, "another Job takes its place") for job in self.jobs if job not in kept)
+
+
+def accepted(view: CacheView, user: Service, settings: Settings) -> bool:
+    """Whether the operator serves a user of the cache as its spec is written."""
+    if user.spec is None:
+        return False
+    cached = view.cache.spec if view.cache is not None and user.cache_name == view.key.name else None
+    return isinstance(accept(user.spec, settings, view.apis, cached, view.cache_claims), Engine)
 
 
 def plan_download(view: CacheView, cache: Cache, spec: ModelCacheSpec, settings: Settings, now: datetime) -> CachePlan:
