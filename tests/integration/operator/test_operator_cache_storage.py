@@ -129,9 +129,10 @@ def test_affinities_that_exclude_each_other_are_told(world: World) -> None:
         terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
         return {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
 
+    world.kubelet.download = untouched
     world.serve("near-a", model=shared, pod=near("a"))
     cache = world.cache_of("near-a")
-    world.until("ModelCache", cache, "Ready", "True", "Cached")
+    world.until("ModelCache", cache, "StorageBound", "True", "Bound")
     (job,) = world.api.list("Job", f"app.kubernetes.io/instance={cache}")
     affinity = job["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]

@@ -17,7 +17,8 @@ from aiservice_operator.kinds import Apis, Key, Kind
 from aiservice_operator.names import Mode
 from aiservice_operator.observed import Cache, Child, Service
 from aiservice_operator.plan.actions import Action, belongs, ensure
-from aiservice_operator.plan.placement import place
+from aiservice_operator.plan.placement import beside, place
+from aiservice_operator.plan.scaling import stated_replicas
 from aiservice_operator.plan.tries import (
     FailedTry,
     Recipe,
@@ -75,7 +76,7 @@ class CachePlan:
     ends_at: datetime | None = None
     """When the cache goes, should nobody use it until then."""
     conflict: str = ""
-    """Why no node can hold a volume that all users can mount; empty where one can."""
+    """Why no node can hold a volume that all users can mount; empty where one can, or holds the files already."""
 
     @property
     def proof(self) -> Proof | None:
@@ -133,13 +134,26 @@ def plan_download(view: CacheView, cache: Cache, spec: ModelCacheSpec, settings:
         settings=settings,
         now=now,
         source=names.source_digest(spec),
-        placement=place(view.users, spec, settings),
+        placement=_placement(view, spec, settings),
         jobs=tuple(cache_job(child) for child in view.jobs if not child.meta.deleting),
     )
     known = view.claim if view.claim is not None and belongs(view.claim.meta, cache.meta) else None
     if known is None and (spec.storage or Storage()).size is None:
         return _measure(context)
     return _keep(context, known)
+
+
+def _placement(view: CacheView, spec: ModelCacheSpec, settings: Settings) -> Placement | str:
+    """Where Jobs run: where all users can, and if there is no such place, where those can that have pods to run."""
+    found = place(view.users, spec, settings)
+    if isinstance(found, Placement):
+        return found
+    running = [user for user in view.users if accepted(view, user, settings) and _has_pods(user)]
+    return place(running, spec, settings) if running else found
+
+
+def _has_pods(user: Service) -> bool:
+    return user.spec is not None and stated_replicas(user.spec) != 0
 
 
 def _measure(context: _Context) -> CachePlan:
@@ -187,15 +201,26 @@ def _keep(context: _Context, known: Child | None) -> CachePlan:
         check=unanswered,
         check_failed=check_failed,
     )
-    if isinstance(context.placement, str):
-        return replace(plan, conflict=context.placement)
+    placement = _where(context, live, memory)
+    if isinstance(placement, str):
+        return replace(plan, conflict=placement)
     if live is None:
         return plan
     if live.deleting:
         return replace(plan, actions=(*plan.actions, *_leave(plan)))
     if memory.proof is None:
-        return _with(plan, _download(context, context.placement, live, plan))
-    return _with(plan, _verify(context, context.placement, live, plan))
+        return _with(plan, _download(context, placement, live, plan))
+    return _with(plan, _verify(context, placement, live, plan))
+
+
+def _where(context: _Context, live: Claim | None, memory: Memory) -> Placement | str:
+    """Where Jobs run that have the claim.
+
+    Files that are there serve all who can be where they are. Of a user who cannot, the scheduler says so.
+    """
+    if isinstance(context.placement, Placement) or live is None or live.phase != "Bound" or memory.proof is None:
+        return context.placement
+    return beside(context.view.users, context.settings)
 
 
 def _with(plan: CachePlan, step: Step) -> CachePlan:
