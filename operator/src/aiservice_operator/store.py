@@ -122,9 +122,7 @@ class Store:
         Returns:
             What to reconcile.
         """
-        self._gone[uid] = version
-        while len(self._gone) > _REMEMBERED_DELETIONS:
-            self._gone.popitem(last=False)
+        self._remember_end(uid, version)
         known = self._objects.get(identity)
         if known is None or known.uid != uid or known.version > version:
             return frozenset()
@@ -134,6 +132,8 @@ class Store:
         self, kind: Kind, namespace: str | None, listed: Collection[ObjectId], version: int
     ) -> frozenset[Key]:
         """Forgets what a complete list does not hold, which a broken watch did not tell.
+
+        What a watch told before it broke may still be on its way: it does not bring back what is forgotten here.
 
         Args:
             kind: What was listed.
@@ -147,8 +147,14 @@ class Store:
         affected: frozenset[Key] = frozenset()
         for identity, known in list(self._of(kind, namespace)):
             if identity not in listed and known.version <= version:
+                self._remember_end(known.uid, version)
                 affected |= self._drop(identity, known)
         return affected
+
+    def _remember_end(self, uid: str, version: int) -> None:
+        self._gone[uid] = max(version, self._gone.get(uid, version))
+        while len(self._gone) > _REMEMBERED_DELETIONS:
+            self._gone.popitem(last=False)
 
     def newest(self, kind: Kind, namespace: str | None) -> int:
         """Returns the highest version that is held of a kind, in one namespace or in all; 0 where none is."""

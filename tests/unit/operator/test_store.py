@@ -189,6 +189,17 @@ def test_a_list_tells_what_a_broken_watch_did_not() -> None:
     assert young in store.forget_missing(Kind.DEPLOYMENT, NAMESPACE, [], version=99)
 
 
+def test_what_a_list_told_to_be_gone_is_not_brought_back_by_what_was_on_its_way() -> None:
+    store = Store()
+    store.put(Kind.DEPLOYMENT, deployment(version=3))
+    store.forget_missing(Kind.DEPLOYMENT, None, [], version=10)
+    assert store.put(Kind.DEPLOYMENT, deployment(version=4)) == frozenset()
+    assert store.remove(Kind.DEPLOYMENT, deployment(version=5)) == frozenset()
+    assert store.put(Kind.DEPLOYMENT, deployment(version=6)) == frozenset(), "the list is still what is known"
+    assert len(store) == 0
+    assert store.put(Kind.DEPLOYMENT, deployment(version=11)) == {SERVICE, MINE}, "its labels came back"
+
+
 def test_what_nobody_reads_concerns_nobody() -> None:
     store = Store()
     store.put(Kind.DEPLOYMENT, deployment(version=3))
