@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from aiservice_api.tasks import ENGINES
 from aiservice_api.v1alpha1 import AIServiceSpec, ModelCacheSpec, Precision
 from aiservice_operator.hardware import Hardware, allocate, choose_precision, profile_memory
+from aiservice_operator.kinds import Apis
 from aiservice_operator.memory import GPU_PRECISIONS
-from aiservice_operator.refusals import Rejection, contradiction
+from aiservice_operator.refusals import Rejection, contradiction, missing_api
 from aiservice_operator.settings import Profile, Settings
 
 
@@ -24,6 +25,25 @@ class Engine:
     hardware: Hardware
     precision: Precision
     """What the engine is told; never `auto`."""
+
+
+def accept(
+    spec: AIServiceSpec,
+    settings: Settings,
+    apis: Apis,
+    cached: ModelCacheSpec | None,
+    cache_claims: Collection[str],
+) -> Engine | Rejection:
+    """Returns the server for a spec, or why there is none: then no pod is made, and no model downloaded.
+
+    Args:
+        spec: What is asked for.
+        settings: The operator's images and profiles.
+        apis: What the cluster serves.
+        cached: The ModelCache that the spec asks for; None: it is not there.
+        cache_claims: Claims that are known to be ModelCaches'.
+    """
+    return missing_api(spec, apis) or choose_engine(spec, settings, cached, cache_claims=cache_claims)
 
 
 def choose_engine(

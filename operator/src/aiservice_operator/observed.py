@@ -253,13 +253,9 @@ def _explain(error: ValidationError) -> str:
 
 
 def links(observed: Observed) -> frozenset[Key]:
-    """Returns what must be reconciled when this object appears, changes or goes."""
+    """Returns what this object belongs to, which must be reconciled when it appears, changes or goes."""
     meta = observed.meta
-    if isinstance(observed, Service):
-        cache = observed.cache_name
-        own = frozenset({observed.id})
-        return own | {Key(Kind.MODEL_CACHE, meta.namespace, cache)} if cache else own
-    if isinstance(observed, Cache):
+    if isinstance(observed, Service | Cache):
         return frozenset({observed.id})
     if observed.kind is Kind.POD:
         app, owner = meta.labels.get(names.NAME_LABEL), meta.labels.get(names.INSTANCE_LABEL)
@@ -268,10 +264,7 @@ def links(observed: Observed) -> frozenset[Key]:
     controller = meta.controller
     if controller is None or controller.kind not in (Kind.AISERVICE, Kind.MODEL_CACHE):
         return frozenset()
-    keys = {Key(Kind(controller.kind), meta.namespace, controller.name)}
-    if observed.kind is Kind.DEPLOYMENT and (cache := mounted_cache(observed)):
-        keys.add(Key(Kind.MODEL_CACHE, meta.namespace, cache))
-    return frozenset(keys)
+    return frozenset({Key(Kind(controller.kind), meta.namespace, controller.name)})
 
 
 def mounted_cache(deployment: Child) -> str | None:

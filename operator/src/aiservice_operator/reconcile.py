@@ -288,14 +288,18 @@ class Reconciler:
             self._notify(frozenset(user.id for user in view.users))
 
     def _cache_view(self, key: Key, secret: str) -> CacheView:
+        users = self._store.users(key)
+        written = {claim for user in users if user.spec is not None for claim in writable_claims(user.spec)}
         return CacheView(
             key=key,
             cache=self._store.cache(key),
-            users=self._store.users(key),
+            users=users,
             claim=self._store.child(ObjectId(Kind.CLAIM, key.namespace, key.name)),
             jobs=self._store.children(key, Kind.JOB),
             pods=self._store.children(key, Kind.POD),
             secret=secret,
+            apis=self._apis,
+            cache_claims=self._store.cache_claims(key.namespace, written),
         )
 
     async def _write_status(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from aiservice_operator import names
-from aiservice_operator.kinds import Json
+from aiservice_operator.kinds import Json, Key, Kind
 from aiservice_operator.names import Mode
-from aiservice_operator.observed import Child, parse_time
+from aiservice_operator.observed import Child, Observed, Service, mounted_cache, parse_time
 from aiservice_operator.quantities import parse
 
 _NOT_BEGUN = frozenset({"ContainerCreating", "PodInitializing"})
@@ -226,6 +226,29 @@ def gone_by(pod: Child) -> datetime | None:
 def pod_ended(pod: Child) -> bool:
     """Whether no container of a pod will run any more."""
     return pod.body.get("status", {}).get("phase") in {"Failed", "Succeeded"}
+
+
+def used_cache(observed: Observed) -> Key | None:
+    """Returns the ModelCache that is in use because of an AIService, its Deployment or one of its pods; None: none is.
+
+    A spec names the one to serve from, a Deployment the one that new pods mount. In a rollout that does not come to its
+    end, pods of before serve on: without the cache that they mount there would be no way back. A pod that has ended
+    mounts nothing any more, though it may stay for ever.
+    """
+    name = _used_name(observed)
+    return Key(Kind.MODEL_CACHE, observed.meta.namespace, name) if name else None
+
+
+def _used_name(observed: Observed) -> str | None:
+    if isinstance(observed, Service):
+        return observed.cache_name
+    if not isinstance(observed, Child):
+        return None
+    if observed.kind is Kind.DEPLOYMENT:
+        return mounted_cache(observed)
+    labels = observed.meta.labels
+    serves = observed.kind is Kind.POD and labels.get(names.NAME_LABEL) == names.SERVICE_APP
+    return labels.get(names.CACHE_LABEL) if serves and not pod_ended(observed) else None
 
 
 def waits_on_node_since(pod: Child) -> datetime | None:

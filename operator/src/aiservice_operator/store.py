@@ -19,6 +19,7 @@ from typing import NamedTuple
 from aiservice_api.tasks import Task
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
 from aiservice_operator.observed import Cache, Child, Observed, Seniority, Service, lean, links, parse
+from aiservice_operator.states import used_cache
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class _Kept:
     version: int
     generation: int
     links: tuple[Key, ...]
+    uses: Key | None
+    """The ModelCache that is in use because of it, by the AIService that it is or belongs to."""
     packed: bytes
     """All but its version, so that equal bytes mean that nothing changed; empty for an AIService."""
     service: Service | None
@@ -51,6 +54,8 @@ class Store:
         self._objects: dict[ObjectId, _Kept] = {}
         self._unpacked: OrderedDict[ObjectId, Observed] = OrderedDict()
         self._linked: defaultdict[Key, set[ObjectId]] = defaultdict(set)
+        self._using: defaultdict[Key, set[ObjectId]] = defaultdict(set)
+        """By ModelCache: because of what it is in use."""
         self._defaults: set[ObjectId] = set()
         self._gone: OrderedDict[str, int] = OrderedDict()
 
@@ -75,23 +80,22 @@ class Store:
         except Exception:  # one object that no version of the operator foresaw must not hide the others
             log.exception("%s cannot be read, and is left out", identity)
             return frozenset()
-        found = links(observed)
         before = self.get(identity) if kind is Kind.MODEL_CACHE else None
         service = observed if isinstance(observed, Service) else None
         packed = _pack(body) if service is None else b""
-        self._objects[identity] = _Kept(
-            metadata["uid"], version, observed.meta.generation, tuple(found), packed, service
-        )
+        found, uses = tuple(links(observed)), used_cache(observed)
+        kept = _Kept(metadata["uid"], version, observed.meta.generation, found, uses, packed, service)
+        self._objects[identity] = kept
         self._remember(identity, observed)
         if known is not None and service is None and known.packed == packed:
             return frozenset()
-        affected = found
+        affected = frozenset(found) | _caches_concerned(known, kept)
         if isinstance(observed, Cache) and not (isinstance(before, Cache) and before.same_for_users(observed)):
             affected |= self._users(identity)
         if known is not None:
             affected |= self._unlink(identity, known)
-        for key in found:
-            self._linked[key].add(identity)
+        self._link(identity, kept)
+        affected |= self._used_by(identity)
         if service is not None and _wants_default(service):
             self._defaults.add(identity)
         return affected | self._rivals(known.service if known is not None else None, service)
@@ -118,9 +122,7 @@ class Store:
         Returns:
             What to reconcile.
         """
-        self._gone[uid] = version
-        while len(self._gone) > _REMEMBERED_DELETIONS:
-            self._gone.popitem(last=False)
+        self._remember_end(uid, version)
         known = self._objects.get(identity)
         if known is None or known.uid != uid or known.version > version:
             return frozenset()
@@ -130,6 +132,8 @@ class Store:
         self, kind: Kind, namespace: str | None, listed: Collection[ObjectId], version: int
     ) -> frozenset[Key]:
         """Forgets what a complete list does not hold, which a broken watch did not tell.
+
+        What a watch told before it broke may still be on its way: it does not bring back what is forgotten here.
 
         Args:
             kind: What was listed.
@@ -143,8 +147,14 @@ class Store:
         affected: frozenset[Key] = frozenset()
         for identity, known in list(self._of(kind, namespace)):
             if identity not in listed and known.version <= version:
+                self._remember_end(known.uid, version)
                 affected |= self._drop(identity, known)
         return affected
+
+    def _remember_end(self, uid: str, version: int) -> None:
+        self._gone[uid] = max(version, self._gone.get(uid, version))
+        while len(self._gone) > _REMEMBERED_DELETIONS:
+            self._gone.popitem(last=False)
 
     def newest(self, kind: Kind, namespace: str | None) -> int:
         """Returns the highest version that is held of a kind, in one namespace or in all; 0 where none is."""
@@ -172,30 +182,39 @@ class Store:
         return affected
 
     def _drop(self, identity: ObjectId, known: _Kept) -> frozenset[Key]:
-        affected = self._unlink(identity, known) | self._rivals(known.service, None)
+        affected = self._used_by(identity) | _caches_concerned(known, None)
+        affected |= self._unlink(identity, known) | self._rivals(known.service, None)
         if identity.kind is Kind.MODEL_CACHE:
             affected |= self._users(identity)
         del self._objects[identity]
         self._unpacked.pop(identity, None)
         return affected
 
+    def _link(self, identity: ObjectId, kept: _Kept) -> None:
+        for key in kept.links:
+            self._linked[key].add(identity)
+        if kept.uses is not None:
+            self._using[kept.uses].add(identity)
+
     def _unlink(self, identity: ObjectId, known: _Kept) -> frozenset[Key]:
         for key in known.links:
-            self._linked[key].discard(identity)
-            if not self._linked[key]:
-                del self._linked[key]
+            _discard(self._linked, key, identity)
+        if known.uses is not None:
+            _discard(self._using, known.uses, identity)
         self._defaults.discard(identity)
         return frozenset(known.links)
 
     def _users(self, cache: Key) -> frozenset[Key]:
-        """A change of a cache concerns the services that use it."""
-        return frozenset(key for identity in self._linked.get(cache, ()) for key in self._service_key(identity))
+        """The services that use a cache, which a change of it concerns."""
+        using = (self._objects[identity].links for identity in self._using.get(cache, ()))
+        return frozenset(key for found in using for key in found if key.kind is Kind.AISERVICE)
 
-    def _service_key(self, identity: ObjectId) -> Iterator[Key]:
-        if identity.kind is Kind.AISERVICE:
-            yield identity
-        elif identity.kind is Kind.DEPLOYMENT:
-            yield from (key for key in self._objects[identity].links if key.kind is Kind.AISERVICE)
+    def _used_by(self, service: Key) -> frozenset[Key]:
+        """The caches that a service uses, be it by its pods only: all that it says may concern them."""
+        if service.kind is not Kind.AISERVICE:
+            return frozenset()
+        used = (self._objects[identity].uses for identity in self._linked.get(service, ()))
+        return frozenset(cache for cache in used if cache is not None)
 
     def _rivals(self, before: Service | None, after: Service | None) -> frozenset[Key]:
         """A default that comes, goes or changes concerns the younger ones for its tasks: of two the older wins."""
@@ -214,7 +233,7 @@ class Store:
     def keys(self) -> list[Key]:
         """Returns everything that can be reconciled."""
         known = {identity for identity in self._objects if identity.kind in (Kind.AISERVICE, Kind.MODEL_CACHE)}
-        return list(known | set(self._linked))
+        return list(known | set(self._linked) | set(self._using))
 
     def service(self, key: Key) -> Service | None:
         """Returns an AIService."""
@@ -268,20 +287,28 @@ class Store:
     def users(self, cache: Key) -> tuple[Service, ...]:
         """Returns the AIServices that use a cache, by name.
 
-        One that was given another model still uses the old one until its Deployment has moved.
+        One that was given another model still uses the old one until its Deployment has moved, and its last pod that
+        serves the old one has ended. One that is being deleted uses nothing.
         """
-        found: dict[Key, Service] = {}
-        for identity in self._linked.get(cache, ()):
-            for key in self._service_key(identity):
-                service = self.service(key)
-                if service is not None and not service.meta.deleting:
-                    found[key] = service
-        return tuple(found[key] for key in sorted(found))
+        found = (self.service(key) for key in sorted(self._users(cache)))
+        return tuple(service for service in found if service is not None and not service.meta.deleting)
 
     def defaults(self) -> tuple[Service, ...]:
         """Returns the AIServices that want to be the default of their tasks."""
         services = (self.service(identity) for identity in self._defaults)
         return tuple(service for service in services if service is not None and not service.meta.deleting)
+
+
+def _caches_concerned(before: _Kept | None, after: _Kept | None) -> frozenset[Key]:
+    """The caches whose users change with an object."""
+    was, now = ((kept.uses, kept.links) if kept is not None else (None, ()) for kept in (before, after))
+    return frozenset(cache for cache, _ in (was, now) if cache is not None) if was != now else frozenset()
+
+
+def _discard(index: defaultdict[Key, set[ObjectId]], key: Key, identity: ObjectId) -> None:
+    index[key].discard(identity)
+    if not index[key]:
+        del index[key]
 
 
 class _Claim(NamedTuple):

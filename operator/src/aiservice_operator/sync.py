@@ -16,6 +16,7 @@ from aiservice_operator.watches import Watched, WatchMonitor
 log = logging.getLogger(__name__)
 
 RESYNC_SECONDS = 240.0
+"""How often everything is compared, however often single watches begin anew and are compared by themselves."""
 _SETTLE_SECONDS = 0.2
 """Watches break together: they are waited for, to be compared together."""
 _RETRY_SECONDS = 1.0
@@ -60,12 +61,18 @@ class Synchroniser:
             failed = await self._compare(failed)
         self.synced.set()
         log.info("the store holds %d objects", len(self._store))
+        clock = asyncio.get_running_loop().time
+        due = clock() + RESYNC_SECONDS
         while True:
-            stale = await self._monitor.stale(_RETRY_SECONDS if failed else RESYNC_SECONDS)
+            left = max(due - clock(), 0)
+            stale = await self._monitor.stale(min(left, _RETRY_SECONDS) if failed else left)
             if stale:
                 await asyncio.sleep(_SETTLE_SECONDS)
                 stale |= await self._monitor.stale(0)
-            failed = await self._compare(stale | failed or self._monitor.expected)
+            watched: Iterable[Watched] = stale | failed
+            if clock() >= due:
+                watched, due = self._monitor.expected, clock() + RESYNC_SECONDS
+            failed = await self._compare(watched)
 
     async def _compare(self, watched: Iterable[Watched]) -> frozenset[Watched]:
         """Compares all that can be listed, and returns what cannot: one kind must not keep the others waiting."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +129,10 @@ def test_affinities_that_exclude_each_other_are_told(world: World) -> None:
         terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
         return {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
 
+    world.kubelet.download = untouched
     world.serve("near-a", model=shared, pod=near("a"))
     cache = world.cache_of("near-a")
-    world.until("ModelCache", cache, "Ready", "True", "Cached")
+    world.until("ModelCache", cache, "StorageBound", "True", "Bound")
     (job,) = world.api.list("Job", f"app.kubernetes.io/instance={cache}")
     affinity = job["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
@@ -139,6 +140,30 @@ def test_affinities_that_exclude_each_other_are_told(world: World) -> None:
     world.serve("near-b", model=shared, pod=near("b"))
     found = world.until("ModelCache", cache, "StorageBound", "False", "PlacementConflict")
     assert "AIService near-a, near-b together" in condition(found, "StorageBound")["message"]
+
+
+# Files that nobody may change.
+
+
+def test_nothing_is_downloaded_for_a_service_that_could_change_a_cache(world: World) -> None:
+    world.api.create("ModelCache", {"metadata": {"name": "written"}, "spec": stated("written")})
+    world.until("ModelCache", "written", "Ready", "True", "Cached")
+
+    def mounting(*, read_only: bool) -> dict[str, Any]:
+        volume = {"name": "v", "persistentVolumeClaim": {"claimName": "written", "readOnly": read_only}}
+        return {"volumes": [volume], "volumeMounts": [{"name": "v", "mountPath": "/data"}]}
+
+    world.serve("writing", pod=mounting(read_only=False))
+    found = world.until("AIService", "writing", "Accepted", "False", "MountConflict")
+    assert condition(found, "ModelReady")["reason"] == "NotAccepted"
+    assert not [cache for cache in world.api.list("ModelCache") if owned(cache, "writing")]
+    world.api.patch("AIService", "writing", {"spec": {"pod": mounting(read_only=True)}})
+    world.until_serving("writing")
+    assert [cache for cache in world.api.list("ModelCache") if owned(cache, "writing")]
+
+
+def owned(cache: Mapping[str, Any], service: str) -> bool:
+    return service in {owner["name"] for owner in cache["metadata"].get("ownerReferences", ())}
 
 
 # Secrets.

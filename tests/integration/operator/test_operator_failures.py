@@ -115,13 +115,35 @@ def test_a_claim_that_is_not_there(world: World) -> None:
 
 def test_users_that_no_node_can_serve_together(world: World) -> None:
     shared = {**model("torn"), "storage": {"size": "1Gi"}}
+    world.kubelet.download = untouched
     world.serve("in-a", model=shared, profile="zone-a")
-    cache = world.until_serving("in-a")["status"]["modelCache"]
+    cache = world.cache_of("in-a")
+    world.until("ModelCache", cache, "StorageBound", "True", "Bound")
     world.serve("in-b", model=shared, profile="zone-b")
     found = world.until("ModelCache", cache, "StorageBound", "False", "PlacementConflict")
     assert "AIService in-a runs on nodes with zone=a and AIService in-b" in condition(found, "StorageBound")["message"]
-    world.api.delete("AIService", "in-b")
+    world.api.patch("AIService", "in-b", {"spec": {"suspend": True}})
     world.until("ModelCache", cache, "StorageBound", "True", "Bound")
+    world.api.patch("AIService", "in-b", {"spec": {"suspend": False}})
+    world.until("ModelCache", cache, "StorageBound", "False", "PlacementConflict")
+
+    # With the files on a node, only the one who cannot be there is none the better for them.
+    world.kubelet.reset()
+    world.until_serving("in-a")
+    world.until("AIService", "in-b", "Ready", "False", "Unschedulable")
+    world.until("ModelCache", cache, "Ready", "True", "Cached")
+    world.api.patch("ModelCache", cache, {"metadata": {"annotations": {"aiservice.dev/verify": "1"}}})
+    wait_for(lambda: succeeded(world, cache) == ["download", "verify"], "the files were compared again", 60)
+    world.until("ModelCache", cache, "Verified", "True", "Verified")
+    world.until_serving("in-a")
+
+
+def succeeded(world: World, cache: str) -> list[str]:
+    """What the Jobs of a cache were for that did it."""
+    found = [
+        job for job in world.api.list("Job", f"app.kubernetes.io/instance={cache}") if "succeeded" in job["status"]
+    ]
+    return sorted(job["metadata"]["annotations"]["aiservice.dev/mode"] for job in found)
 
 
 def test_an_engine_that_crashes(world: World) -> None:

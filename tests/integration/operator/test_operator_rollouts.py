@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from support.cluster import ControlPlane
+from support.fake_kubelet import Status, crashing, ready, untouched
 from support.kube_api import wait_for
 from support.operator_world import World, condition, model
 
@@ -171,3 +172,72 @@ def test_a_new_revision_is_downloaded_while_the_old_one_serves(world: World) -> 
     world.until_serving("updating")
     assert mounted() == after
     world.until_gone("ModelCache", before)
+
+
+# From one model to another, and back.
+
+
+def claim_uid(world: World, cache: str) -> str:
+    return str(world.api.get("PersistentVolumeClaim", cache)["metadata"]["uid"])
+
+
+@pytest.mark.parametrize("referred", [False, True])
+def test_the_way_back_from_a_model_that_crashes_needs_no_download(world: World, referred: bool) -> None:
+    """The old pod serves on, and nothing else uses its cache, not even one that goes with its last user."""
+    service = "returning-by-name" if referred else "returning"
+    good, bad = (stated(world, f"{service}-{which}", referred=referred) for which in ("good", "bad"))
+    world.serve(service, **good)
+    before = world.until_serving(service)["status"]["modelCache"]
+    uids = world.api.get("ModelCache", before)["metadata"]["uid"], claim_uid(world, before)
+
+    def behave(pod: Mapping[str, Any]) -> Status | None:
+        fits = pod["metadata"]["labels"]["aiservice.dev/model-cache"] == before
+        return ready(pod) if fits else crashing("these are no weights")(pod)
+
+    world.kubelet.serve = behave
+    world.api.patch("AIService", service, {"spec": bad})
+    found = world.until("AIService", service, "Ready", "False", "CrashLoopBackOff")
+    assert "Meanwhile 1 pod as before" in condition(found, "Ready")["message"]
+    after = found["status"]["modelCache"]
+    for cache in (before, after):
+        wait_for(lambda cache=cache: held(world, cache, service), f"{cache} is held")  # type: ignore[misc]
+
+    world.kubelet.download = untouched
+    world.api.patch("AIService", service, {"spec": good})
+    world.until_serving(service)
+    assert (world.api.get("ModelCache", before)["metadata"]["uid"], claim_uid(world, before)) == uids
+    world.until_gone("ModelCache", after)
+    world.until_gone("PersistentVolumeClaim", after)
+    assert held(world, before, service)
+
+
+def stated(world: World, name: str, *, referred: bool) -> dict[str, Any]:
+    """What a spec says of a model: stated inline, or on a cache that somebody made and that goes with its last user."""
+    if not referred:
+        return {"model": model(name)}
+    retained = {**model(name), "retention": {"policy": "DeleteWhenUnused"}}
+    world.api.create("ModelCache", {"metadata": {"name": name}, "spec": retained})
+    return {"model": None, "modelCacheRef": {"name": name}}
+
+
+def held(world: World, cache: str, service: str) -> bool:
+    """Whether a cache stays for a service."""
+    found = world.api.get("ModelCache", cache)
+    assert "deletionTimestamp" not in found["metadata"]
+    assert found["metadata"]["finalizers"] == ["aiservice.dev/in-use"]
+    assert found["status"]["usedBy"] == [service]
+    return True
+
+
+def test_a_pod_that_was_evicted_holds_no_cache(world: World) -> None:
+    world.serve("moving")
+    before = world.until_serving("moving")["status"]["modelCache"]
+    (evicted,) = world.api.list("Pod", "app.kubernetes.io/instance=moving")
+    name = evicted["metadata"]["name"]
+    world.api.patch("Pod", name, {"status": {"phase": "Failed", "reason": "Evicted"}}, "status")
+    wait_for(lambda: len(world.api.list("Pod", "app.kubernetes.io/instance=moving")) == 2, "another pod")
+    world.until_serving("moving")
+    world.api.patch("AIService", "moving", {"spec": {"model": model("moved")}})
+    world.until_gone("ModelCache", before)
+    assert world.api.find("Pod", name) is not None
+    world.until_serving("moving")

@@ -117,6 +117,25 @@ async def test_a_kind_that_is_refused_keeps_no_other_waiting() -> None:
         await running.until_known(FIRST, 6)
 
 
+async def test_a_watch_that_begins_anew_all_the_time_does_not_put_off_the_comparison_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sync, "RESYNC_SECONDS", 0.05)
+    server = Server(5, cache("first", 5))
+
+    async def restless(monitor: Monitor) -> None:
+        while True:
+            await monitor.began.put(MONITORS)
+            await asyncio.sleep(0.001)
+
+    async with Running(server) as running, asyncio.TaskGroup() as group:
+        await running.until_known(FIRST, 5)
+        watch = group.create_task(restless(running.monitor))
+        server.version, server.bodies = 6, []
+        await running.until_known(FIRST, None)
+        watch.cancel()
+
+
 @pytest.mark.parametrize("deleted_last", [False, True])
 async def test_versions_that_went_back_are_believed(deleted_last: bool) -> None:
     """After a restore of etcd everything is older than what is known, and some of it was deleted since."""

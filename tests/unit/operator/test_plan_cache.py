@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from aiservice_operator import names
-from aiservice_operator.kinds import Json, Kind
+from aiservice_operator.kinds import Apis, Json, Kind
 from aiservice_operator.observed import Cache, Service, parse
-from aiservice_operator.plan import Apply, Delete
+from aiservice_operator.plan import Apply, Delete, plan_service
 from support.cache_objects import HOUR, decide, downloaded_claim, inline, mine, steps
-from support.operator_objects import MODEL, NOW, service, timestamp
+from support.operator_objects import MODEL, NOW, SETTINGS, service, timestamp
+from support.operator_views import view as service_view
 
 REFERRING = {"model": None, "modelCacheRef": {"name": "mine"}}
 HELD: dict[str, Any] = {"finalizers": [names.FINALIZER]}
@@ -39,6 +40,31 @@ def test_a_model_stated_inline_gets_a_cache_that_all_who_state_it_own() -> None:
 )
 def test_nothing_is_made_for_those_who_state_no_model_or_cannot_be_served(users: tuple[Service, ...]) -> None:
     assert decide(None, users=users).actions == ()
+
+
+WRITABLE: Json = {
+    "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "disk"}}],
+    "volumeMounts": [{"name": "v", "mountPath": "/data"}],
+}
+CLAIMED: Json = {"profile": None, "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "known", "served"),
+    [
+        ({}, {}, True),
+        (CLAIMED, {}, False),
+        (CLAIMED, {"apis": Apis(dynamic_resources=True)}, True),
+        ({"pod": WRITABLE}, {}, True),
+        ({"pod": WRITABLE}, {"cache_claims": frozenset({"disk"})}, False),
+        ({"profile": "nvidia-t4", "precision": "fp16", "gpuMemory": "99Gi", "gpu": {"memory": "24Gi"}}, {}, False),
+    ],
+)
+def test_nothing_is_downloaded_for_a_service_that_is_rejected(spec: Json, known: dict[str, Any], served: bool) -> None:
+    user = service(spec=spec)
+    assert (plan_service(service_view(user, **known), SETTINGS, NOW).rejection is None) is served
+    assert steps(decide(None, users=(user,), **known)) == (["apply ModelCache"] if served else [])
+    assert steps(decide(None, users=(service("other"), user), **known)) == ["apply ModelCache"], "another asks for it"
 
 
 def test_owners_come_and_go() -> None:

@@ -13,11 +13,13 @@ from aiservice_operator import names
 from aiservice_operator.desired.pvc import Memory
 from aiservice_operator.downloads import Proof
 from aiservice_operator.kinds import Json, Kind
-from aiservice_operator.observed import Child
+from aiservice_operator.observed import Child, Service
 from aiservice_operator.plan import Apply
 from support.cache_objects import (
     DIGEST,
+    HOUR,
     HUB,
+    PROOF,
     SIZED,
     applied,
     complete,
@@ -257,17 +259,54 @@ def test_the_download_runs_where_its_users_can() -> None:
     assert "nvidia.com/gpu" not in template["containers"][0]["resources"]["limits"]
 
 
-def test_users_who_exclude_each_other_get_no_download() -> None:
-    users = tuple(
-        service(name, {"model": None, "modelCacheRef": {"name": "mine"}, "profile": profile})
-        for name, profile in (("l", "nvidia-l4"), ("t", "nvidia-t4"))
+HELD: dict[str, Any] = {"finalizers": [names.FINALIZER]}
+
+
+def torn(first: Json | None = None, second: Json | None = None) -> tuple[Service, Service]:
+    """Two users that no node can serve together, with what else their specs say."""
+    of_mine = {"model": None, "modelCacheRef": {"name": "mine"}}
+    return (
+        service("l", {**of_mine, "profile": "nvidia-l4", **(first or {})}),
+        service("t", {**of_mine, "profile": "nvidia-t4", **(second or {})}),
     )
-    held: dict[str, Any] = {"finalizers": [names.FINALIZER]}
-    plan = decide(mine(**held), users=users, claim=live_claim(mine()))
+
+
+def test_users_who_exclude_each_other_get_no_download() -> None:
+    plan = decide(mine(**HELD), users=torn(), claim=live_claim(mine()))
     assert plan.actions == ()
     assert "AIService l runs on nodes with nvidia.com/gpu.product=NVIDIA-L4" in plan.conflict
-    plan = decide(mine(MODEL, **held), users=users)
+    plan = decide(mine(MODEL, **HELD), users=torn())
     assert (plan.actions, bool(plan.conflict)) == ((), True), "nor is it measured"
+
+
+@pytest.mark.parametrize("none", [{"suspend": True}, {"replicas": 0}, {"tasks": ["image-to-text"]}], ids=str)
+def test_one_who_has_no_pods_to_run_keeps_nobody_from_the_download(none: Json) -> None:
+    users = torn(second=none)
+    plan = decide(mine(**HELD), users=users, claim=live_claim(mine()))
+    assert plan.conflict == ""
+    template = applied(plan, Kind.JOB)["spec"]["template"]["spec"]
+    assert template["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L4"}
+    alone = decide(mine(**HELD), users=users[1:], claim=live_claim(mine()))
+    template = applied(alone, Kind.JOB)["spec"]["template"]["spec"]
+    assert template["nodeSelector"] == {"nvidia.com/gpu.product": "Tesla-T4"}, "its place is kept where it can be"
+    assert decide(mine(**HELD), users=torn(none, none), claim=live_claim(mine())).conflict
+
+
+def test_files_that_are_there_serve_those_who_can_be_where_they_are() -> None:
+    owner = mine({**SIZED, "verify": "Always"}, **HELD)
+    plan = decide(owner, users=torn(), claim=downloaded_claim(owner, verified=25 * HOUR))
+    assert (plan.conflict, plan.proof is not None) == ("", True)
+    verifying = applied(plan, Kind.JOB)["spec"]["template"]["spec"]
+    assert "nodeSelector" not in verifying, "the volume knows its node"
+    assert verifying["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert list(verifying["affinity"]) == ["podAffinity"]
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Lost"])
+def test_a_proof_without_a_volume_is_no_place_to_be(phase: str) -> None:
+    owner = mine(**HELD)
+    proven = live_claim(owner, Memory(None, PROOF), status={"phase": phase})
+    assert decide(owner, users=torn(), claim=proven).conflict
 
 
 def test_a_volume_for_one_node_has_its_pods_together() -> None:

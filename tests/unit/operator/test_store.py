@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from aiservice_operator import names
 from aiservice_operator.kinds import Json, Key, Kind, ObjectId
 from aiservice_operator.store import Store
@@ -28,6 +30,15 @@ def deployment(cache: str = "mine", version: int = 1, uid: str = "uid-d", owner:
     return {
         "metadata": metadata(owner, uid=uid, resourceVersion=str(version), ownerReferences=owners),
         "spec": {"template": template},
+    }
+
+
+def pod(cache: str = "mine", version: int = 1, phase: str = "Running", **fields: Any) -> Json:
+    labels = {**names.service_labels("whisper"), names.CACHE_LABEL: cache}
+    return {
+        "metadata": metadata(fields.pop("name", "whisper-x"), labels=labels, resourceVersion=str(version), **fields),
+        "spec": {"containers": [{"name": "engine", "image": "i"}]},
+        "status": {"phase": phase},
     }
 
 
@@ -63,12 +74,68 @@ def test_a_service_uses_a_cache_for_as_long_as_its_deployment_mounts_it() -> Non
     assert [user.meta.name for user in store.users(key("other"))] == ["whisper"]
 
 
-def test_a_service_that_goes_uses_nothing() -> None:
+def moved() -> Store:
+    """A service that was given another model: its Deployment has moved, a pod of before serves on."""
     store = Store()
-    body = ais()
-    body["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z"
-    store.put(Kind.AISERVICE, body)
+    store.put(Kind.AISERVICE, ais(modelCacheRef={"name": "other"}))
+    store.put(Kind.DEPLOYMENT, deployment("other"))
+    assert store.put(Kind.POD, pod()) == {SERVICE, MINE}
+    return store
+
+
+def test_a_service_uses_a_cache_for_as_long_as_a_pod_serves_from_it() -> None:
+    store = moved()
+    store.put(Kind.POD, pod("other", name="whisper-y"))
+    assert [user.meta.name for user in store.users(MINE)] == ["whisper"]
+    assert SERVICE in store.put(Kind.MODEL_CACHE, mc()), "what becomes of the cache concerns it"
+    assert store.remove(Kind.POD, pod(version=3)) == {SERVICE, MINE}
     assert store.users(MINE) == ()
+    assert len(store.users(key("other"))) == 1
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+def test_a_pod_that_has_ended_holds_no_cache(phase: str) -> None:
+    """One that was evicted stays until somebody deletes it."""
+    store = moved()
+    assert store.put(Kind.POD, pod(version=2, phase=phase)) == {SERVICE, MINE}
+    assert store.users(MINE) == ()
+    assert store.remove(Kind.POD, pod(version=3, phase=phase)) == {SERVICE}
+
+
+def test_a_pod_that_is_being_stopped_holds_its_cache_until_it_has_ended() -> None:
+    store = moved()
+    store.put(Kind.POD, pod(version=2, deletionTimestamp="2026-11-23T12:00:00Z"))
+    assert len(store.users(MINE)) == 1
+
+
+def test_a_pod_concerns_its_cache_only_when_it_comes_and_ends() -> None:
+    """Its status changes many times, and the cache is none the wiser."""
+    store = moved()
+    assert store.put(Kind.POD, {**pod(version=2), "status": {"phase": "Running", "podIP": "10.0.0.1"}}) == {SERVICE}
+    scaled = deployment("other", version=2)
+    scaled["spec"]["replicas"] = 2
+    assert store.put(Kind.DEPLOYMENT, scaled) == {SERVICE}
+
+
+def test_the_pod_of_a_download_makes_nobody_a_user() -> None:
+    store = moved()
+    labels = {**names.cache_labels("other"), names.CACHE_LABEL: "other"}
+    assert store.put(Kind.POD, {**pod(name="try"), "metadata": metadata("try", labels=labels)}) == {key("other")}
+    assert [child.meta.name for child in store.children(key("other"), Kind.POD)] == ["try"], "and none that serves"
+    store.remove(Kind.AISERVICE, ais(version=9))
+    assert store.users(key("other")) == ()
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_service_that_goes_uses_nothing(gone: bool) -> None:
+    """Whatever is left of it is stopped, and its caches do not wait for that."""
+    store = moved()
+    body = ais(version=2, modelCacheRef={"name": "other"})
+    body["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z"
+    assert store.put(Kind.AISERVICE, body) == {SERVICE, MINE, key("other")}
+    if gone:
+        assert store.remove(Kind.AISERVICE, ais(version=3)) == {SERVICE, MINE, key("other")}
+    assert store.users(MINE) == store.users(key("other")) == ()
 
 
 def test_what_is_older_is_not_believed() -> None:
@@ -120,6 +187,17 @@ def test_a_list_tells_what_a_broken_watch_did_not() -> None:
         store.forget_missing(Kind.DEPLOYMENT, NAMESPACE, {ObjectId(Kind.DEPLOYMENT, NAMESPACE, "young")}, 99) == set()
     )
     assert young in store.forget_missing(Kind.DEPLOYMENT, NAMESPACE, [], version=99)
+
+
+def test_what_a_list_told_to_be_gone_is_not_brought_back_by_what_was_on_its_way() -> None:
+    store = Store()
+    store.put(Kind.DEPLOYMENT, deployment(version=3))
+    store.forget_missing(Kind.DEPLOYMENT, None, [], version=10)
+    assert store.put(Kind.DEPLOYMENT, deployment(version=4)) == frozenset()
+    assert store.remove(Kind.DEPLOYMENT, deployment(version=5)) == frozenset()
+    assert store.put(Kind.DEPLOYMENT, deployment(version=6)) == frozenset(), "the list is still what is known"
+    assert len(store) == 0
+    assert store.put(Kind.DEPLOYMENT, deployment(version=11)) == {SERVICE, MINE}, "its labels came back"
 
 
 def test_what_nobody_reads_concerns_nobody() -> None:

@@ -11,11 +11,10 @@ from aiservice_operator import names, quantities
 from aiservice_operator.compare import differs
 from aiservice_operator.desired.cache import hold, inline_cache
 from aiservice_operator.desired.common import wire
-from aiservice_operator.engines import Engine, choose_engine
 from aiservice_operator.kinds import Json
 from aiservice_operator.observed import Cache, Meta, Service
 from aiservice_operator.plan.actions import Action, Apply, Delete
-from aiservice_operator.plan.download import CachePlan, CacheView, plan_download
+from aiservice_operator.plan.download import CachePlan, CacheView, accepted, plan_download
 from aiservice_operator.quantities import duration
 from aiservice_operator.settings import Settings
 
@@ -75,7 +74,7 @@ def _existence(view: CacheView, settings: Settings) -> tuple[Action, ...]:
     cache = view.cache
     if cache is None:
         # What cannot be served is not worth a download.
-        served = [user for user in view.users if user.spec and isinstance(choose_engine(user.spec, settings), Engine)]
+        served = [user for user in view.users if accepted(view, user, settings)]
         stated = _stated(served, view.key.name)
         return () if stated is None else (Apply(view.key, _inline(view, stated, settings), "missing"),)
     held = names.FINALIZER in cache.meta.finalizers

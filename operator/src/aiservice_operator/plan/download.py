@@ -12,11 +12,13 @@ from aiservice_operator.desired.common import wire
 from aiservice_operator.desired.job import Placement, Task
 from aiservice_operator.desired.pvc import Memory, pvc
 from aiservice_operator.downloads import Measurement, Proof, Verification, parse_kept
-from aiservice_operator.kinds import Key, Kind
+from aiservice_operator.engines import Engine, accept
+from aiservice_operator.kinds import Apis, Key, Kind
 from aiservice_operator.names import Mode
 from aiservice_operator.observed import Cache, Child, Service
 from aiservice_operator.plan.actions import Action, belongs, ensure
-from aiservice_operator.plan.placement import place
+from aiservice_operator.plan.placement import beside, place
+from aiservice_operator.plan.scaling import stated_replicas
 from aiservice_operator.plan.tries import (
     FailedTry,
     Recipe,
@@ -43,6 +45,10 @@ class CacheView:
     pods: tuple[Child, ...]
     secret: str = ""
     """Digest of the credentials that its source names; empty where it names none."""
+    apis: Apis = field(default_factory=Apis)
+    """What the cluster serves."""
+    cache_claims: frozenset[str] = frozenset()
+    """Those of the claims that its users' pods could write to which belong to ModelCaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ class CachePlan:
     ends_at: datetime | None = None
     """When the cache goes, should nobody use it until then."""
     conflict: str = ""
-    """Why no node can hold a volume that all users can mount; empty where one can."""
+    """Why no node can hold a volume that all users can mount; empty where one can, or holds the files already."""
 
     @property
     def proof(self) -> Proof | None:
@@ -111,6 +117,14 @@ class _Context:
         return tuple(delete(job.child, "another Job takes its place") for job in self.jobs if job not in kept)
 
 
+def accepted(view: CacheView, user: Service, settings: Settings) -> bool:
+    """Whether the operator serves a user of the cache as its spec is written."""
+    if user.spec is None:
+        return False
+    cached = view.cache.spec if view.cache is not None and user.cache_name == view.key.name else None
+    return isinstance(accept(user.spec, settings, view.apis, cached, view.cache_claims), Engine)
+
+
 def plan_download(view: CacheView, cache: Cache, spec: ModelCacheSpec, settings: Settings, now: datetime) -> CachePlan:
     """Decides what to do for the claim and the Jobs."""
     context = _Context(
@@ -120,13 +134,26 @@ def plan_download(view: CacheView, cache: Cache, spec: ModelCacheSpec, settings:
         settings=settings,
         now=now,
         source=names.source_digest(spec),
-        placement=place(view.users, spec, settings),
+        placement=_placement(view, spec, settings),
         jobs=tuple(cache_job(child) for child in view.jobs if not child.meta.deleting),
     )
     known = view.claim if view.claim is not None and belongs(view.claim.meta, cache.meta) else None
     if known is None and (spec.storage or Storage()).size is None:
         return _measure(context)
     return _keep(context, known)
+
+
+def _placement(view: CacheView, spec: ModelCacheSpec, settings: Settings) -> Placement | str:
+    """Where Jobs run: where all users can, and if there is no such place, where those can that have pods to run."""
+    found = place(view.users, spec, settings)
+    if isinstance(found, Placement):
+        return found
+    running = [user for user in view.users if accepted(view, user, settings) and _has_pods(user)]
+    return place(running, spec, settings) if running else found
+
+
+def _has_pods(user: Service) -> bool:
+    return user.spec is not None and stated_replicas(user.spec) != 0
 
 
 def _measure(context: _Context) -> CachePlan:
@@ -174,15 +201,26 @@ def _keep(context: _Context, known: Child | None) -> CachePlan:
         check=unanswered,
         check_failed=check_failed,
     )
-    if isinstance(context.placement, str):
-        return replace(plan, conflict=context.placement)
+    placement = _where(context, live, memory)
+    if isinstance(placement, str):
+        return replace(plan, conflict=placement)
     if live is None:
         return plan
     if live.deleting:
         return replace(plan, actions=(*plan.actions, *_leave(plan)))
     if memory.proof is None:
-        return _with(plan, _download(context, context.placement, live, plan))
-    return _with(plan, _verify(context, context.placement, live, plan))
+        return _with(plan, _download(context, placement, live, plan))
+    return _with(plan, _verify(context, placement, live, plan))
+
+
+def _where(context: _Context, live: Claim | None, memory: Memory) -> Placement | str:
+    """Where Jobs run that have the claim.
+
+    Files that are there serve all who can be where they are. Of a user who cannot, the scheduler says so.
+    """
+    if isinstance(context.placement, Placement) or live is None or live.phase != "Bound" or memory.proof is None:
+        return context.placement
+    return beside(context.view.users, context.settings)
 
 
 def _with(plan: CachePlan, step: Step) -> CachePlan:

@@ -48,6 +48,12 @@ def place(users: Sequence[Service], spec: ModelCacheSpec, settings: Settings) ->
     return Placement(selector, _shared(wishes), terms, one_node=True)
 
 
+def beside(users: Sequence[Service], settings: Settings) -> Placement:
+    """Returns where a bound volume is: the scheduler knows, or finds the pods that mount it; no user has a say."""
+    wishes = [wish for user in users if (wish := _wish(user, settings)) is not None]
+    return Placement(tolerations=_all_of(wishes), one_node=True)
+
+
 def _wish(user: Service, settings: Settings) -> _Wish | None:
     """None for one that runs nowhere, because its spec is not accepted."""
     if user.spec is None or (user.spec.profile is not None and user.spec.profile not in settings.profiles):

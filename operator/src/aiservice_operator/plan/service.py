@@ -20,7 +20,7 @@ from aiservice_operator.desired.pod_monitor import pod_monitor
 from aiservice_operator.desired.service import service as desired_service
 from aiservice_operator.desired.service_account import service_account
 from aiservice_operator.desired.workload import template_digest, workload
-from aiservice_operator.engines import Engine, choose_engine
+from aiservice_operator.engines import Engine, accept
 from aiservice_operator.kinds import Apis, Json, Kind
 from aiservice_operator.observed import Cache, Child, Meta, Service
 from aiservice_operator.plan.actions import Action, belongs, ensure, remove
@@ -29,7 +29,7 @@ from aiservice_operator.plan.followed import Followed, followed
 from aiservice_operator.plan.mount import choose_mount, is_of
 from aiservice_operator.plan.scaling import hand_over, may_scale_down, resized, scaling, stated_replicas
 from aiservice_operator.plan.surge import Decision, Question, decide, revised_at
-from aiservice_operator.refusals import Rejection, missing_api
+from aiservice_operator.refusals import Rejection
 from aiservice_operator.settings import Settings
 
 
@@ -106,8 +106,8 @@ def plan_service(view: ServiceView, settings: Settings, now: datetime, bodies: B
         )
     if meta.deleting:
         return ServicePlan(())
-    engine = _engine(view, spec, settings)
     kept = _fenced(view, spec, settings, bodies)
+    engine = accept(spec, settings, view.apis, view.cache.spec if view.cache is not None else None, view.cache_claims)
     if isinstance(engine, Rejection):
         return ServicePlan((*kept, *_stopped(view, spec, bodies)), engine)
     mount = choose_mount(view.cache, view.mounted, view.deployment)
@@ -130,12 +130,6 @@ def _plan_serving(view: ServiceView, pods: _Pods, settings: Settings, now: datet
         return ServicePlan(companions, precision=pods.engine.precision)
     plan = _plan_pods(view, pods, now)
     return replace(plan, actions=(*companions, *plan.actions))
-
-
-def _engine(view: ServiceView, spec: AIServiceSpec, settings: Settings) -> Engine | Rejection:
-    return missing_api(spec, view.apis) or choose_engine(
-        spec, settings, view.cache.spec if view.cache is not None else None, cache_claims=view.cache_claims
-    )
 
 
 def _fenced(view: ServiceView, spec: AIServiceSpec, settings: Settings, bodies: Bodies) -> tuple[Action, ...]:
