@@ -21,6 +21,11 @@ _MAX_DOCUMENT_BYTES = 8 << 20
 _MISSING = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 
 
+def may_pass(status: int) -> bool:
+    """Whether the same request may succeed later, by the status of the answer."""
+    return status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 def shown(url: str | httpx2.URL) -> str:
     """A URL for messages: without user, password, query and fragment, all of which may hold secrets."""
     parsed = httpx2.URL(url)
@@ -172,7 +177,7 @@ def raise_for_answer(response: httpx2.Response, *, url: str, access_hint: str) -
     """
     status = response.status_code
     said = f"{status} {response.reason_phrase}".strip()
-    if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if may_pass(status):
         wait = parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
         raise TransientError(f"The server answered {said} for {shown(url)}", retry_after=wait)
     if status in _MISSING:
