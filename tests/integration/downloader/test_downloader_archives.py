@@ -115,7 +115,7 @@ def with_directory_at(archive: bytes, offset: int) -> bytes:
         (gzip.compress(tar({"a": content(50_000)}))[:20_000], "cannot be unpacked"),
         (tar({"a": content(50_000)})[:20_000], "cannot be unpacked"),
         (zipped({"a": b"1" * 100})[:-30], "cannot be unpacked"),
-        (damaged(bz2.compress(tar({"a": content(50_000)}))), "Invalid data stream"),
+        (damaged(bz2.compress(tar({"a": content(300_000)}), 1)), "Invalid data stream"),
         (damaged(zipped({"a": content(50_000)}, zipfile.ZIP_BZIP2)), "Invalid data stream"),
         (with_directory_at(zipped({"a": b"1"}), 1 << 20), "cannot be unpacked"),
         (tar({"../../escape": b"1"}), "leads out"),
