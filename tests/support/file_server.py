@@ -27,6 +27,7 @@ class Answer:
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Exchange(BaseHTTPRequestHandler):
         self._ignore_range = isinstance(fault, IgnoreRange)
         self._cut_after = fault.body_bytes if isinstance(fault, CutAfter) else None
         if isinstance(fault, Answer):
-            self.answer(fault.status, fault.headers)
+            self.answer(fault.status, fault.headers, fault.body)
         elif isinstance(fault, Redirect):
             self.answer(302, {"Location": fault.location})
         else:

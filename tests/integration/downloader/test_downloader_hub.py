@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.downloads import Job, assert_published, content, sha256, wait_until
-from support.file_server import Answer, FileServer
+from support.file_server import Answer, CutAfter, FileServer
 from support.hub_server import HubServer, Repository
 
 REPO = "openai/whisper-test"
@@ -126,6 +126,16 @@ def _replace_after_listing(hub: HubServer, repository: Repository, commit: str, 
     hub.after_listing = lambda: repository.commits.update({commit: {**FILES, name: data}})
 
 
+def test_an_answer_that_is_cut_off_without_a_length_goes_on(job: Job, hub: HubServer) -> None:
+    hub.repository(REPO).commit(FILES)
+    hub.send_lengths = False
+    large = f"/cdn/{sha256(FILES['model.safetensors'])}"
+    hub.faults[large] = [CutAfter(100_000)]
+    assert job.run(hub_source(hub)).code == 0
+    assert [request.status for request in hub.gets(large)] == [200, 206]
+    assert_published(job, FILES)
+
+
 def test_a_mirror_that_lists_no_digests_is_asked_for_each_file(job: Job, hub: HubServer) -> None:
     hub.list_digests = False
     hub.repository(REPO).commit(FILES)
@@ -137,7 +147,7 @@ def test_a_mirror_that_lists_no_digests_is_asked_for_each_file(job: Job, hub: Hu
 
 def test_a_busy_hub_is_asked_again(job: Job, hub: HubServer) -> None:
     hub.repository(REPO).commit(FILES)
-    hub.faults[f"/api/models/{REPO}/revision/main"] = [Answer(429, {"Retry-After": "1"}), Answer(500)]
+    hub.faults[f"/api/models/{REPO}/revision/main"] = [Answer(429, {"Retry-After": "1"}), Answer(408), Answer(500)]
     assert job.run(hub_source(hub)).code == 0
     assert_published(job, FILES)
 
@@ -147,6 +157,13 @@ def test_an_endpoint_that_is_no_hub_is_told(job: Job, server: FileServer) -> Non
     outcome = job.run({"huggingFace": {"repo": REPO, "endpoint": server.url}})
     assert outcome.failure == (2, "BadSource", False)
     assert "check the endpoint" in outcome.message["message"]
+
+
+@pytest.mark.parametrize("host", ["hub..example.com", "ü..example.com"])
+def test_an_endpoint_with_a_host_that_is_no_name_is_told(job: Job, host: str) -> None:
+    outcome = job.run({"huggingFace": {"repo": REPO, "endpoint": f"https://{host}"}})
+    assert outcome.failure == (2, "BadSource", False)
+    assert host in outcome.message["message"]
 
 
 def test_a_repository_with_a_path_that_leads_out_is_refused(job: Job, hub: HubServer) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from support.downloads import Job, assert_published, content, first_note, wait_until
+from support.file_server import Answer, FileServer
 from support.relay import relaying
 from support.s3_server import ACCESS_KEY, SECRET_KEY, S3Server
 
@@ -170,6 +172,23 @@ def test_an_endpoint_that_is_no_s3_is_told(job: Job, server: Any) -> None:
     assert "correct endpoint" in outcome.message["message"]
     server.files["/models"] = b"Welcome"  # no XML: the library takes it for a fault of the server
     assert "answered 500" in first_note(job, source_of(server.port, "models"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(408),
+        Answer(429),
+        Answer(400, body=b"<Error><Code>TooManyRequests</Code><Message>Slow down</Message></Error>"),
+    ],
+    ids=["408", "429", "by-code"],
+)
+def test_a_busy_server_is_asked_again(job: Job, server: FileServer, answer: Answer) -> None:
+    answer = replace(answer, headers={"Retry-After": "7"})
+    server.faults["/models"] = [answer] * 9
+    note = first_note(job, source_of(server.port, "models"))
+    assert f"answered {answer.status}" in note
+    assert "trying again in 7 s" in note
 
 
 def test_nobody_at_the_endpoint(job: Job) -> None:

@@ -157,8 +157,10 @@ class Fetcher:
                 self.progress.set_size(file.path, total)
             if response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 self._append(transfer, response.iter_raw(), _strong_etag(response))
-        if total is not None and transfer.position < total:
-            raise TransientError(f"The server ended {shown(file.url)} after {transfer.position} of {total} bytes")
+        # Without a Content-Length, only the list of the source tells an answer that was cut off from a whole one.
+        expected = file.size if total is None else total
+        if expected is not None and transfer.position < expected:
+            raise TransientError(f"The server ended {shown(file.url)} after {transfer.position} of {expected} bytes")
         self.progress.set_size(file.path, transfer.position)
 
     def _receive_stream(self, transfer: _Transfer, stream: Callable[[int], Iterator[bytes]]) -> None:

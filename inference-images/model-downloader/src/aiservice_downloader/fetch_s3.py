@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -20,12 +21,13 @@ from botocore.exceptions import ConnectionError as UnreachableError
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
+from aiservice_downloader.client import may_pass
 from aiservice_downloader.digests import Digest
 from aiservice_downloader.errors import DownloadError, Reason, download_error_in
 from aiservice_downloader.files import Address, Plan, RemoteFile
 from aiservice_downloader.guard import Guard
 from aiservice_downloader.paths import check_distinct, check_relative_path, wanted
-from aiservice_downloader.retry import Patience, TransientError
+from aiservice_downloader.retry import Patience, TransientError, parse_retry_after
 from aiservice_downloader.settings import S3Keys
 from aiservice_downloader.source import S3Source
 
@@ -36,7 +38,7 @@ _URL_SECONDS = 3600  # each request has an address of its own; what it began goe
 _PARALLEL_HEADS = 8
 _MD5 = re.compile(r'^"([0-9a-f]{32})"$')
 _REFUSED = frozenset({"ExpiredToken", "InvalidToken"})  # with the status 400
-_BUSY = frozenset({"RequestTimeout", "SlowDown", "Throttling"})  # whatever the status
+_BUSY = frozenset({"RequestTimeout", "SlowDown", "Throttling", "TooManyRequests"})  # whatever the status
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,12 @@ class _Bucket:
 
     def _failure(self, error: ClientError) -> Exception:
         code = error.response["Error"].get("Code", "")
-        status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        answer = error.response["ResponseMetadata"]
+        status = answer.get("HTTPStatusCode", 0)
         said = f"{status} {code}" if code != str(status) else code
-        if code in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return TransientError(f"{self.where} answered {said}")
+        if code in _BUSY or may_pass(status):
+            wait = parse_retry_after(answer.get("HTTPHeaders", {}).get("retry-after"), datetime.now(UTC))
+            return TransientError(f"{self.where} answered {said}", retry_after=wait)
         if code in _REFUSED or status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return DownloadError(Reason.UNAUTHORIZED, f"{self.where} answered {said}: {self._access_hint()}.")
         if status == HTTPStatus.NOT_FOUND:
