@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from support.fake_kubelet import loading, untouched
+from support.fake_kubelet import Status, loading, ready, untouched
 from support.kube_api import wait_for
 from support.operator_world import World, condition, model
 
@@ -29,7 +30,7 @@ def test_a_service_becomes_ready(world: World) -> None:
     assert status["endpoints"] == {"speech-to-text": status["url"]}
     assert status["model"] == "http hello"
     assert status["selector"] == "app.kubernetes.io/name=aiservice,app.kubernetes.io/instance=hello"
-    assert set(status["timings"]) == {"cacheSeconds", "scheduleSeconds", "loadSeconds"}
+    assert set(status["timings"]) == {"readySeconds", "cacheSeconds", "scheduleSeconds", "loadSeconds"}
 
     cache = world.api.get("ModelCache", status["modelCache"])
     assert {item["type"]: item["status"] for item in cache["status"]["conditions"]} == {
@@ -292,6 +293,33 @@ def test_progress_of_the_rollout_is_said(world: World) -> None:
     world.kubelet.reset()
     service = world.until_serving("slow")
     assert service["status"]["timings"]["loadSeconds"] >= 0
+
+
+def test_the_time_to_being_ready_is_measured_once(world: World) -> None:
+    """When the last pod is ready, not the first; and not again after a rollout."""
+    chosen: list[str] = []
+
+    def one_is_ready(pod: Mapping[str, Any]) -> Status:
+        chosen.append(pod["metadata"]["uid"])
+        return ready(pod) if pod["metadata"]["uid"] == chosen[0] else loading(pod)
+
+    def measured() -> float:
+        return world.operator.metric("aiservice_operator_ready_seconds_count")
+
+    world.kubelet.serve = one_is_ready
+    world.serve("measured", replicas=2)
+    service = world.until("AIService", "measured", "Available", "True", "Serving")
+    assert condition(service, "Ready")["status"] == "Unknown"
+    assert "readySeconds" not in service["status"]["timings"]
+    before = measured()
+    world.kubelet.reset()
+    taken = world.until_serving("measured")["status"]["timings"]["readySeconds"]
+    wait_for(lambda: measured() == before + 1, "it is measured")
+    for version in ("2", "3"):
+        world.api.patch("AIService", "measured", {"spec": {"engine": {"args": [version]}}})
+        service = world.until_serving("measured")
+    assert measured() == before + 1
+    assert service["status"]["timings"]["readySeconds"] == taken
 
 
 def test_of_two_defaults_the_older_wins(world: World) -> None:
