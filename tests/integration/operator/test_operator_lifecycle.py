@@ -283,6 +283,35 @@ def test_a_pvc_source_downloads_nothing(world: World) -> None:
     assert world.api.get("PersistentVolumeClaim", "disk")
 
 
+def test_two_tasks_share_one_copy_of_the_weights(world: World) -> None:
+    """The engine of both images is one: one Deployment, one claim, a port and an address for each task."""
+    ports = {"text-to-image": 7860, "image-to-image": 7863}
+    world.serve("painter", tasks=list(ports))
+    service = world.until_serving("painter")
+    cache = service["status"]["modelCache"]
+    built = world.api.get("Service", "painter")["spec"]
+    assert {port["name"]: port["port"] for port in built["ports"]} == ports
+    address = f"http://painter.{world.namespace}.svc"
+    assert service["status"]["endpoints"] == {task: f"{address}:{port}" for task, port in ports.items()}
+    assert service["status"]["url"] == f"{address}:7860"
+
+    assert left_of(world, "Deployment", "painter") == ["painter"]
+    assert left_of(world, "PersistentVolumeClaim", "painter", cache) == [cache]
+    assert len(left_of(world, "Job", cache)) == 1
+    [pod] = pods(world, "painter")
+    [engine] = pod["spec"]["containers"]
+    assert engine["image"] == "example.test/diffusion:1"
+    assert {port["name"]: port["containerPort"] for port in engine["ports"]} == ports
+    assert {port["targetPort"] for port in built["ports"]} == set(ports)
+    assert mounted(world, "painter") == cache
+
+    # Another task is another port, of the same pods' successors, on the same weights.
+    world.api.patch("AIService", "painter", {"spec": {"tasks": ["image-to-image"]}})
+    world.until_serving("painter")
+    assert [port["port"] for port in world.api.get("Service", "painter")["spec"]["ports"]] == [7863]
+    assert world.api.get("AIService", "painter")["status"]["modelCache"] == cache
+
+
 def test_progress_of_the_rollout_is_said(world: World) -> None:
     world.kubelet.serve = loading
     world.serve("slow")
