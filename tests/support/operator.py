@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Any
 
 CONFIG: dict[str, Any] = {
-    "images": {"speech-recognition": "example.test/speech:1", "vision": "example.test/vision:1"},
+    "images": {
+        "speech-recognition": "example.test/speech:1",
+        "vision": "example.test/vision:1",
+        "diffusion": "example.test/diffusion:1",
+    },
     "profiles": {
         "cpu": {"resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}},
         "gpu": {

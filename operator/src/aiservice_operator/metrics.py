@@ -47,7 +47,7 @@ class Metrics:
         )
         self.ready_seconds = Histogram(
             "aiservice_operator_ready_seconds",
-            "Time from the creation of an AIService to its first readiness.",
+            "Time from the creation of an AIService to its being Ready, with all its pods, for the first time.",
             registry=self.registry,
             buckets=_START_SECONDS,
         )

@@ -93,6 +93,10 @@ def _first(*waits: float | None) -> float | None:
     return min((wait for wait in waits if wait is not None), default=None)
 
 
+def _ready_seconds(status: AIServiceStatus) -> float | None:
+    return status.timings.ready_seconds if status.timings is not None else None
+
+
 def _bytes_done(status: ModelCacheStatus) -> int:
     return status.download.bytes_done if status.download is not None else 0
 
@@ -336,7 +340,7 @@ class Reconciler:
         if key.kind is Kind.MODEL_CACHE:  # an AIService's status concerns nobody
             self._notify(concerned - {key})
         await self._announce(key, meta.uid, turns(key.kind, before.conditions, after.conditions))
-        self._measure(of, before, after)
+        self._measure(before, after)
         return None
 
     async def _announce(self, key: Key, uid: str, found: Sequence[Turn]) -> None:
@@ -348,16 +352,11 @@ class Reconciler:
             except KubeError as error:  # the status says the same, and stays
                 log.info("%s: an Event was not recorded: %s", key, error.message)
 
-    def _measure(
-        self,
-        of: Service | Cache,
-        before: AIServiceStatus | ModelCacheStatus,
-        after: AIServiceStatus | ModelCacheStatus,
-    ) -> None:
+    def _measure(self, before: AIServiceStatus | ModelCacheStatus, after: AIServiceStatus | ModelCacheStatus) -> None:
         if isinstance(before, ModelCacheStatus) and isinstance(after, ModelCacheStatus):
             self._metrics.download_bytes.inc(max(_bytes_done(after) - _bytes_done(before), 0))
         if isinstance(before, AIServiceStatus) and isinstance(after, AIServiceStatus):
-            first = before.timings is None or before.timings.load_seconds is None
-            ready: Condition | None = find(after.conditions, "Ready")
-            if first and ready is not None and ready.reason == "Serving":
-                self._metrics.ready_seconds.observe((self._clock() - of.meta.created).total_seconds())
+            ready, took = find(after.conditions, "Ready"), _ready_seconds(after)
+            serves = ready is not None and ready.reason == "Serving"  # not one that is Ready with nothing to run
+            if serves and took is not None and _ready_seconds(before) is None:
+                self._metrics.ready_seconds.observe(took)

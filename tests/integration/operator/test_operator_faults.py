@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -16,19 +17,25 @@ import pytest
 
 from localcluster.layout import Layout
 from localcluster.processes import kill, main_process
-from support.cluster import ControlPlane, cluster_command
-from support.fake_kubelet import FakeKubelet
+from support.cluster import REPOSITORY, ControlPlane, cluster_command
+from support.fake_kubelet import FakeKubelet, loading
 from support.gate import Gate
 from support.kube_api import ApiError, KubeApi, wait_for
 from support.operator import OperatorProcess
-from support.operator_world import World, make_namespace, remove_namespace
+from support.operator_world import World, condition, make_namespace, model, remove_namespace
 
 
 @pytest.fixture
-def frail(own_plane: ControlPlane, tmp_path: Path) -> Iterator[tuple[World, Gate]]:
+def frail(own_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[World, Gate]]:
     """An operator on a control plane of its own, behind a gate."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY / "scripts/lib")]))
     with contextlib.closing(make_namespace(own_plane)) as api, Gate(own_plane.kubeconfig, tmp_path) as gate:
-        operator = OperatorProcess(gate.kubeconfig, tmp_path, {"watch": {"namespaces": [api.namespace]}})
+        operator = OperatorProcess(
+            gate.kubeconfig,
+            tmp_path,
+            {"watch": {"namespaces": [api.namespace]}},
+            module="support.talkative_operator",
+        )
         with FakeKubelet(own_plane.kubeconfig, api.namespace) as kubelet, operator:
             yield World(api, kubelet, operator), gate
             gate.open()
@@ -82,6 +89,31 @@ def is_there(world: World, name: str) -> bool:
     return True
 
 
+def test_an_api_server_that_answers_nobody(own_plane: ControlPlane, frail: tuple[World, Gate]) -> None:
+    """Its requests hang, and more ModelCaches than the operator has workers are to be looked at: the queue shows it."""
+    world, _ = frail
+    world.kubelet.download = loading
+    for number in range(40):
+        world.api.create("ModelCache", {"metadata": {"name": f"held{number}"}, "spec": model(f"held{number}")})
+    wait_for(lambda: sum(map(downloads, world.api.list("ModelCache"))) == 40, "all are downloading", 90, 0.5)
+    with frozen(own_plane, "kube-apiserver"):
+        wait_for(lambda: world.operator.metric("aiservice_operator_queue_depth") > 10, "they wait")
+        wait_for(lambda: world.operator.metric("aiservice_operator_queue_age_seconds") > 2, "and have for long")
+        assert world.operator.ask("/healthz")[0] == 200
+    world.kubelet.reset()
+    wait_for(lambda: sum(map(cached, world.api.list("ModelCache"))) == 40, "all are cached", 90, 0.5)
+    wait_for(lambda: world.operator.metric("aiservice_operator_queue_depth") == 0, "nothing waits")
+    assert world.operator.metric("aiservice_operator_queue_age_seconds") == 0
+
+
+def downloads(cache: Any) -> bool:
+    return bool(condition(cache, "Downloaded").get("reason") == "Downloading")
+
+
+def cached(cache: Any) -> bool:
+    return bool(condition(cache, "Ready").get("status") == "True")
+
+
 def test_history_that_is_gone(own_plane: ControlPlane, frail: tuple[World, Gate]) -> None:
     """The watches ask for versions that the API server no longer has: 410 Gone."""
     world, gate = frail
@@ -99,11 +131,18 @@ def test_history_that_is_gone(own_plane: ControlPlane, frail: tuple[World, Gate]
     with contextlib.closing(KubeApi(own_plane.kubeconfig, world.namespace)) as watching:
         told = next(watching.watch("AIService", seen))
         assert (told["type"], told["object"]["code"]) == ("ERROR", 410)
+    assert begun_anew(world) == set()
     gate.open()
     assert world.until_serving("first", 60)["status"]["readyReplicas"] == 2
     world.until_gone("AIService", "second")
     wait_for(lambda: not world.api.list("ModelCache", "app.kubernetes.io/instance=second"), "nothing is left of it")
+    assert begun_anew(world) >= {"aiservices", "deployments"}
     assert world.operator.exit_code() is None
+
+
+def begun_anew(world: World) -> set[str]:
+    """What the operator watches from the present on, because it was told that the versions it knew are gone: 410."""
+    return set(re.findall(r"Restarting the watch-stream for (\w+)\.", world.operator.output()))
 
 
 def flow_control(namespace: str) -> list[dict[str, Any]]:
@@ -165,6 +204,7 @@ def test_objects_that_change_all_the_time(shared_world: World, control_plane: Co
     world.serve("busy")
     world.until_serving("busy")
     cache = world.cache_of("busy")
+    before = conflicts(world.operator)
     stop = threading.Event()
 
     def edit() -> None:
@@ -184,6 +224,11 @@ def test_objects_that_change_all_the_time(shared_world: World, control_plane: Co
     finally:
         stop.set()
         editor.join(timeout=30)
+    assert conflicts(world.operator) > before
+
+
+def conflicts(operator: OperatorProcess) -> float:
+    return operator.metric('aiservice_operator_reconcile_errors_total{error="ConflictError",kind="ModelCache"}')
 
 
 OTHER_FILE = {"url": "http://models.test/other", "path": "other", "sha256": "b" * 64}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from support.fake_kubelet import loading, untouched
+from support.fake_kubelet import Status, loading, ready, untouched
 from support.kube_api import wait_for
 from support.operator_world import World, condition, model
 
@@ -29,7 +30,7 @@ def test_a_service_becomes_ready(world: World) -> None:
     assert status["endpoints"] == {"speech-to-text": status["url"]}
     assert status["model"] == "http hello"
     assert status["selector"] == "app.kubernetes.io/name=aiservice,app.kubernetes.io/instance=hello"
-    assert set(status["timings"]) == {"cacheSeconds", "scheduleSeconds", "loadSeconds"}
+    assert set(status["timings"]) == {"readySeconds", "cacheSeconds", "scheduleSeconds", "loadSeconds"}
 
     cache = world.api.get("ModelCache", status["modelCache"])
     assert {item["type"]: item["status"] for item in cache["status"]["conditions"]} == {
@@ -282,6 +283,35 @@ def test_a_pvc_source_downloads_nothing(world: World) -> None:
     assert world.api.get("PersistentVolumeClaim", "disk")
 
 
+def test_two_tasks_share_one_copy_of_the_weights(world: World) -> None:
+    """The engine of both images is one: one Deployment, one claim, a port and an address for each task."""
+    ports = {"text-to-image": 7860, "image-to-image": 7863}
+    world.serve("painter", tasks=list(ports))
+    service = world.until_serving("painter")
+    cache = service["status"]["modelCache"]
+    built = world.api.get("Service", "painter")["spec"]
+    assert {port["name"]: port["port"] for port in built["ports"]} == ports
+    address = f"http://painter.{world.namespace}.svc"
+    assert service["status"]["endpoints"] == {task: f"{address}:{port}" for task, port in ports.items()}
+    assert service["status"]["url"] == f"{address}:7860"
+
+    assert left_of(world, "Deployment", "painter") == ["painter"]
+    assert left_of(world, "PersistentVolumeClaim", "painter", cache) == [cache]
+    assert len(left_of(world, "Job", cache)) == 1
+    [pod] = pods(world, "painter")
+    [engine] = pod["spec"]["containers"]
+    assert engine["image"] == "example.test/diffusion:1"
+    assert {port["name"]: port["containerPort"] for port in engine["ports"]} == ports
+    assert {port["targetPort"] for port in built["ports"]} == set(ports)
+    assert mounted(world, "painter") == cache
+
+    # Another task is another port, of the same pods' successors, on the same weights.
+    world.api.patch("AIService", "painter", {"spec": {"tasks": ["image-to-image"]}})
+    world.until_serving("painter")
+    assert [port["port"] for port in world.api.get("Service", "painter")["spec"]["ports"]] == [7863]
+    assert world.api.get("AIService", "painter")["status"]["modelCache"] == cache
+
+
 def test_progress_of_the_rollout_is_said(world: World) -> None:
     world.kubelet.serve = loading
     world.serve("slow")
@@ -292,6 +322,33 @@ def test_progress_of_the_rollout_is_said(world: World) -> None:
     world.kubelet.reset()
     service = world.until_serving("slow")
     assert service["status"]["timings"]["loadSeconds"] >= 0
+
+
+def test_the_time_to_being_ready_is_measured_once(world: World) -> None:
+    """When the last pod is ready, not the first; and not again after a rollout."""
+    chosen: list[str] = []
+
+    def one_is_ready(pod: Mapping[str, Any]) -> Status:
+        chosen.append(pod["metadata"]["uid"])
+        return ready(pod) if pod["metadata"]["uid"] == chosen[0] else loading(pod)
+
+    def measured() -> float:
+        return world.operator.metric("aiservice_operator_ready_seconds_count")
+
+    world.kubelet.serve = one_is_ready
+    world.serve("measured", replicas=2)
+    service = world.until("AIService", "measured", "Available", "True", "Serving")
+    assert condition(service, "Ready")["status"] == "Unknown"
+    assert "readySeconds" not in service["status"]["timings"]
+    before = measured()
+    world.kubelet.reset()
+    taken = world.until_serving("measured")["status"]["timings"]["readySeconds"]
+    wait_for(lambda: measured() == before + 1, "it is measured")
+    for version in ("2", "3"):
+        world.api.patch("AIService", "measured", {"spec": {"engine": {"args": [version]}}})
+        service = world.until_serving("measured")
+    assert measured() == before + 1
+    assert service["status"]["timings"]["readySeconds"] == taken
 
 
 def test_of_two_defaults_the_older_wins(world: World) -> None:

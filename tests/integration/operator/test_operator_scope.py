@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.cluster import ControlPlane
+from localcluster.commands import tool
+from localcluster.control_plane import ControlPlane as Components
+from localcluster.layout import Layout
+from localcluster.processes import kill, start
+from localcluster.settings import load
+from support.cluster import ControlPlane, cluster_command
 from support.fake_kubelet import FakeKubelet
 from support.kube_api import KubeApi, wait_for
 from support.operator import OperatorProcess
@@ -163,4 +170,93 @@ def test_an_api_that_comes_and_goes(own_plane: ControlPlane, tmp_path: Path) -> 
             for name in ("before", "meanwhile", "after"):
                 world.until_serving(name)
             assert operator.exit_code() is None
+            remove_namespace(api)
+
+
+CLAIMS = [{"name": "gpu", "resourceClaimTemplateName": "one-device"}]
+
+
+def devices(driver: str, node: str, namespace: str) -> list[dict[str, Any]]:
+    """Two devices of a node, as a driver publishes them, and a template that claims one of them."""
+    group = {"apiVersion": "resource.k8s.io/v1"}
+    pool = {"name": node, "generation": 1, "resourceSliceCount": 1}
+    listed = [{"name": "device-0"}, {"name": "device-1"}]
+    selector = {"cel": {"expression": f'device.driver == "{driver}"'}}
+    request = {"name": "device", "exactly": {"deviceClassName": driver}}
+    template = {"spec": {"devices": {"requests": [request]}}}
+    return [
+        {**group, "kind": "DeviceClass", "metadata": {"name": driver}, "spec": {"selectors": [selector]}},
+        {
+            **group,
+            "kind": "ResourceSlice",
+            "metadata": {"name": driver},
+            "spec": {"driver": driver, "nodeName": node, "pool": pool, "devices": listed},
+        },
+        {
+            **group,
+            "kind": "ResourceClaimTemplate",
+            "metadata": {"name": "one-device", "namespace": namespace},
+            "spec": template,
+        },
+    ]
+
+
+def test_devices_that_are_claimed(control_plane: ControlPlane, crds: None, node: str, tmp_path: Path) -> None:
+    """Dynamic resource allocation, with the real scheduler and devices on paper: two pods, a device each."""
+    driver = f"gpu-{uuid.uuid4().hex[:8]}.example.test"
+    with contextlib.closing(make_namespace(control_plane)) as api:
+        operator = OperatorProcess(control_plane.kubeconfig, tmp_path, {"watch": {"namespaces": [api.namespace]}})
+        with FakeKubelet(control_plane.kubeconfig, api.namespace) as kubelet, operator:
+            world = World(api, kubelet, operator)
+            try:
+                control_plane.apply(*devices(driver, node, api.namespace))
+                world.serve("claiming", profile=None, resourceClaims=CLAIMS, replicas=2)
+                world.until("AIService", "claiming", "Accepted", "True", "Accepted")
+                world.until_serving("claiming")
+                claims = control_plane.get("resourceclaims", "-n", api.namespace)["items"]
+                given = [claim["status"]["allocation"]["devices"]["results"] for claim in claims]
+                assert sorted(result["device"] for [result] in given) == ["device-0", "device-1"]
+
+                # There is no third one: the scheduler's words say so.
+                world.api.patch("AIService", "claiming", {"spec": {"replicas": 3}})
+                world.until("AIService", "claiming", "Scheduled", "False", "Unschedulable", 60)
+            finally:
+                remove_namespace(api)
+                control_plane.kubectl("delete", "deviceclass,resourceslice", driver, "--ignore-not-found")
+
+
+@contextlib.contextmanager
+def without_group(plane: ControlPlane, group: str) -> Iterator[None]:
+    """The API server begins anew and serves no version of a group; at the end it serves it again."""
+    layout = Layout(plane.name)
+    settings = load(layout)
+    assert settings is not None
+    components = Components(layout, settings, tool("hyperkube").parent).components()
+    [server] = [component for together in components for component in together if component.name == "kube-apiserver"]
+    kill(layout, server.name)
+    start(layout, [dataclasses.replace(server, argv=(*server.argv, f"--runtime-config={group}/v1=false"))])
+    try:
+        yield
+    finally:
+        kill(layout, server.name)
+        cluster_command(plane.name, "up", "--control-plane-only")
+
+
+def test_claims_where_the_cluster_has_no_devices_to_claim(own_plane: ControlPlane, tmp_path: Path) -> None:
+    """Last of this module: the other components of its control plane take their time to find the API server again."""
+    with contextlib.closing(make_namespace(own_plane)) as api:
+        operator = OperatorProcess(own_plane.kubeconfig, tmp_path, {"watch": {"namespaces": [api.namespace]}})
+        with FakeKubelet(own_plane.kubeconfig, api.namespace) as kubelet, contextlib.ExitStack() as stack:
+            world = World(api, kubelet, operator)
+            with without_group(own_plane, "resource.k8s.io"):
+                assert "resource.k8s.io" not in own_plane.kubectl("api-versions")
+                stack.enter_context(operator)
+                world.serve("claiming", profile=None, resourceClaims=CLAIMS)
+                service = world.until("AIService", "claiming", "Accepted", "False", "NoDynamicResources")
+                assert "choose a profile or set spec.gpu instead" in condition(service, "Accepted")["message"]
+                world.until("AIService", "claiming", "Ready", "False", "NoDynamicResources")
+                assert world.api.find("Deployment", "claiming") is None
+            assert "resource.k8s.io/v1" in own_plane.kubectl("api-versions").split()
+            world.until("AIService", "claiming", "Accepted", "True", "Accepted", 120)
+            assert operator.output().count("beginning anew") == 1
             remove_namespace(api)

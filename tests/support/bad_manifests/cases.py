@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from support.manifests import Manifest, ai_service, model_cache
 
+ELSEWHERE = {"name": "theirs", "namespace": "another-team"}
+"""A reference to a Secret of another namespace, which no field of the API may be."""
+
 
 class Case(NamedTuple):
     """A bad manifest, and what the refusal must say."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.bad_manifests.cases import Case, bad, bucket, cache_of, files, hub, image
+from support.bad_manifests.cases import ELSEWHERE, Case, bad, bucket, cache_of, files, hub, image
 from support.manifests import Manifest, http_file, model_cache
 
 
@@ -122,6 +122,15 @@ _SOURCES = (
         cache_of("pvc", claimName="models", path="../other"),
         "path must stay on the volume: write it relative, without '.', '..' or empty parts",
     ),
+)
+
+_NAMESPACES = tuple(
+    bad(f"{case}-of-another-namespace", manifest, f'unknown field "spec.{path}.namespace"')
+    for case, manifest, path in (
+        ("token", hub(tokenSecretRef=ELSEWHERE), "huggingFace.tokenSecretRef"),
+        ("keys", bucket(credentialsSecretRef=ELSEWHERE), "s3.credentialsSecretRef"),
+        ("pull", image("docker.io/a/b:1", pullSecretRef=ELSEWHERE), "oci.pullSecretRef"),
+    )
 )
 
 _FILES = (
@@ -243,4 +252,4 @@ _KEEPING = (
     ),
 )
 
-MODELS: tuple[Case, ...] = (*_SOURCES, *_FILES, *_KEEPING)
+MODELS: tuple[Case, ...] = (*_SOURCES, *_NAMESPACES, *_FILES, *_KEEPING)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.bad_manifests.cases import Case, bad, service_with, service_with_pod
-from support.manifests import Manifest
+from support.bad_manifests.cases import ELSEWHERE, Case, bad, hub, service_with, service_with_pod
+from support.manifests import ABSENT, Manifest
 
 
 def engine(**fields: Any) -> Manifest:
@@ -56,6 +56,7 @@ def sidecar(**fields: Any) -> Manifest:
     return service_with_pod(sidecars=[{"name": "proxy", "image": "registry.example.com/proxy:1", **fields}])
 
 
+_KEY = {**ELSEWHERE, "key": "token"}
 _IMAGE = "write the image as REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST, without https:// and blanks"
 _HTTP_PATH = "write a path that starts with / and has no blank, ? or #, for example /ready"
 _LABEL_VALUE = "write the value of a label: letters, digits, dashes, underscores and dots, with a letter or digit at"
@@ -291,4 +292,25 @@ _SIDECARS = (
     ),
 )
 
-PODS: tuple[Case, ...] = (*_ENGINE, *_PLACEMENT, *_METADATA, *_VOLUMES, *_SIDECARS)
+_NAMESPACES = tuple(
+    bad(f"{case}-of-another-namespace", manifest, f'unknown field "spec.{path}.namespace"')
+    for case, manifest, path in (
+        ("model-token", service_with(model=hub(tokenSecretRef=ELSEWHERE)["spec"]), "model.huggingFace.tokenSecretRef"),
+        ("secret", variable(name="A", valueFrom={"secretKeyRef": _KEY}), "engine.env[0].valueFrom.secretKeyRef"),
+        ("config", variable(name="A", valueFrom={"configMapKeyRef": _KEY}), "engine.env[0].valueFrom.configMapKeyRef"),
+        (
+            "secret-of-a-sidecar",
+            sidecar(env=[{"name": "A", "valueFrom": {"secretKeyRef": _KEY}}]),
+            "pod.sidecars[0].env[0].valueFrom.secretKeyRef",
+        ),
+        (
+            "secret-to-mount",
+            volume(secret={"secretName": "theirs", "namespace": "another-team"}),
+            "pod.volumes[0].secret",
+        ),
+        ("secret-to-pull", service_with_pod(imagePullSecrets=[ELSEWHERE]), "pod.imagePullSecrets[0]"),
+        ("cache", service_with(model=ABSENT, modelCacheRef=ELSEWHERE), "modelCacheRef"),
+    )
+)
+
+PODS: tuple[Case, ...] = (*_ENGINE, *_PLACEMENT, *_METADATA, *_VOLUMES, *_SIDECARS, *_NAMESPACES)

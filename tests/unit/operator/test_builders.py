@@ -178,6 +178,7 @@ BUILT: dict[str, Callable[[], Json]] = {
     "network-policy": lambda: built(network_policy(full().meta, spec_of(full()), SETTINGS)),
     "pod-monitor": lambda: built(pod_monitor(full().meta, spec_of(full()), MONITORED)),
     "service": lambda: wire(build_service(service().meta, spec_of(service()).tasks)),
+    "service-two-tasks": lambda: wire(build_service(full().meta, spec_of(full()).tasks)),
     "service-account": lambda: wire(service_account(service().meta)),
     "job": download_job,
     "job-measure": measuring_job,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from aiservice_api.v1alpha1 import AIServiceStatus
+from aiservice_api.v1alpha1 import AIServiceStatus, Timings
 from aiservice_operator import names
 from aiservice_operator.kinds import Json, Kind, ObjectId
 from aiservice_operator.observed import Child, Service
@@ -231,6 +231,26 @@ def test_timings_come_from_the_objects() -> None:
     assert status.timings.cache_seconds == 600
     later = status_of(service(status={**status.to_wire(), "conditions": []}), deployment=deployment(**numbers(1)))
     assert later.timings == status.timings
+
+
+def test_only_the_first_time_of_being_ready_is_kept() -> None:
+    """One of two pods is not it, though its own timings are known; nor is what comes after a rollout."""
+    at = timestamp(NOW)
+    started = container_status(running={"startedAt": at}, ready=True)
+    one = pod("a", {**started, "conditions": [{**condition("Ready", "True"), "lastTransitionTime": at}]})
+    created = NOW - timedelta(seconds=100)
+
+    def after(status: AIServiceStatus, count: int, at: datetime = created) -> Timings:
+        known = service(spec={"replicas": 2}, status=status.to_wire(), creationTimestamp=timestamp(at))
+        found = status_of(known, deployment=deployment(2, **numbers(2, ready=count)), pods=(one,)).timings
+        assert found is not None
+        return found
+
+    first = after(AIServiceStatus(), 1)
+    assert (first.load_seconds, first.ready_seconds) == (0, None)
+    ready = after(AIServiceStatus(timings=first), 2)
+    assert ready.ready_seconds == 100
+    assert after(AIServiceStatus(timings=ready), 2, created - timedelta(days=1)) == ready
 
 
 def test_addresses_and_selector() -> None:

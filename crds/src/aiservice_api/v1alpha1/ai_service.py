@@ -211,6 +211,9 @@ class AIServiceSpec(ApiModel):
 class Timings(ApiModel):
     """How long the last start took, in seconds. Absent parts have not finished, or are not known."""
 
+    ready_seconds: Annotated[
+        float | None, Field(description="From creation to being Ready for the first time; later starts keep it.", ge=0)
+    ] = None
     cache_seconds: Annotated[float | None, Field(description="From creation to the model being cached.", ge=0)] = None
     schedule_seconds: Annotated[float | None, Field(description="From pod creation to a node being found.", ge=0)] = (
         None

@@ -92,6 +92,7 @@ def _timings(timings: Timings | None) -> str:
     if timings is None:
         return ""
     parts = {
+        "first ready after": timings.ready_seconds,
         "model cached after": timings.cache_seconds,
         "node found after": timings.schedule_seconds,
         "loaded after": timings.load_seconds,

@@ -15,7 +15,7 @@ from aiservice_operator.plan.service import ServicePlan, ServiceView
 from aiservice_operator.plan.surge import recorded
 from aiservice_operator.settings import Settings
 from aiservice_operator.status.cache import describe
-from aiservice_operator.status.conditions import Check, find, last_failure, merge
+from aiservice_operator.status.conditions import Check, last_failure, merge
 from aiservice_operator.status.service_checks import accepted, available, model_ready, scheduled
 from aiservice_operator.status.service_extras import extras
 from aiservice_operator.status.service_facts import ServiceFacts, service_facts
@@ -59,7 +59,7 @@ def service_status(
         model_cache=service.cache_name,
         precision=plan.precision or previous.precision,
         rollout=_rollout(view),
-        timings=timings(service.meta, view.pods, find(merged, "ModelReady"), previous.timings),
+        timings=timings(service.meta, view.pods, merged, previous.timings),
         last_failure=last_failure(facts.failure or _past(view, previous), previous.last_failure),
         conditions=merged,
     )

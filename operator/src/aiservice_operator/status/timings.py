@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from aiservice_api.v1alpha1 import Condition, Timings
 from aiservice_operator.kinds import Json
 from aiservice_operator.observed import Child, Meta, parse_time
 from aiservice_operator.states import conditions, pod_container
-from aiservice_operator.status.conditions import TRUE
+from aiservice_operator.status.conditions import TRUE, find
 
 
 def timings(
-    service: Meta, pods: Iterable[Child], model_ready: Condition | None, previous: Timings | None
+    service: Meta, pods: Iterable[Child], said: Sequence[Condition], previous: Timings | None
 ) -> Timings | None:
-    """Computes the timings of the newest pod that became ready; those known before where no pod is."""
+    """Computes the timings of the newest pod that became ready; those known before where no pod is.
+
+    Args:
+        service: The AIService.
+        pods: Its pods.
+        said: Its conditions as they are reported now.
+        previous: What was reported before.
+    """
     known = previous or Timings()
-    # A later change of the model is no longer "from creation".
-    if known.cache_seconds is None and model_ready is not None and model_ready.status is TRUE:
-        cached = _seconds(service.created, model_ready.last_transition_time)
-        known = known.model_copy(update={"cache_seconds": cached})
+    # A later change of the model, or a later rollout, is no longer "from creation".
+    if known.cache_seconds is None:
+        known = known.model_copy(update={"cache_seconds": _reached(service, find(said, "ModelReady"))})
+    if known.ready_seconds is None:
+        known = known.model_copy(update={"ready_seconds": _reached(service, find(said, "Ready"))})
     ready = [pod for pod in pods if conditions(pod.body).get("Ready", {}).get("status") == "True"]
     if ready:
         newest = max(ready, key=lambda pod: pod.meta.created)
         known = known.model_copy(update=_of_pod(newest))
     return known if known != Timings() else None
+
+
+def _reached(service: Meta, condition: Condition | None) -> float | None:
+    """From creation to a condition being true; None where it is not."""
+    if condition is None or condition.status is not TRUE:
+        return None
+    return _seconds(service.created, condition.last_transition_time)
 
 
 def _of_pod(pod: Child) -> dict[str, float | None]:
