@@ -36,6 +36,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "InvalidSpec": ("Upgrade the operator to the version of the CRDs: helm upgrade",),
         "InvalidResources": (_EDIT, _PLAN),
         "DoesNotFit": (_EDIT, _PLAN),
+        "PrecisionNotServed": (_EDIT, _PLAN),
         "PortConflict": (_EDIT, _PLAN),
         "MountConflict": (_EDIT, _PLAN),
         "NoDynamicResources": (_EDIT, _PLAN),
