@@ -17,6 +17,8 @@ from support.plugin import Plugin
 
 GPU_LABEL = "test.aiservice.dev/kubectl"
 """On the nodes of this run only: other tests share the cluster."""
+CONFIGURATION_LABELS = {"app.kubernetes.io/component": "configuration", "app.kubernetes.io/part-of": "aiservice"}
+"""As the chart labels the operator's ConfigMap."""
 _RUN = uuid.uuid4().hex[:8]
 _HOSTNAME = "kubernetes.io/hostname"
 """Kubelets set it; pods that share a volume are kept together by it."""
@@ -67,7 +69,7 @@ def world(
         api.create(
             "ConfigMap",
             {
-                "metadata": {"name": "operator", "labels": {"app.kubernetes.io/name": "aiservice-operator"}},
+                "metadata": {"name": "operator", "labels": CONFIGURATION_LABELS},
                 "data": {"config.yaml": json.dumps({**CONFIG, **changes})},
             },
         )

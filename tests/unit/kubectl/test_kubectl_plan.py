@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from aiservice_api.v1alpha1 import ModelCache
+from aiservice_kubectl.errors import UsageError
 from aiservice_kubectl.planning.capacity import Room, rooms
 from aiservice_kubectl.planning.children import Child
-from aiservice_kubectl.planning.examine import examine_cache, examine_service, unserved
+from aiservice_kubectl.planning.configuration import Configuration, serving, unserved
+from aiservice_kubectl.planning.examine import examine_cache, examine_service
 from aiservice_kubectl.planning.manifests import Document
 from aiservice_kubectl.planning.render import render
 from aiservice_kubectl.planning.report import Report, Summary
@@ -240,14 +242,40 @@ def test_a_cache_of_its_own(change: Change, facts: str) -> None:
     assert download.facts.startswith("downloads once, with ")
 
 
+def configured(source: str, **watch: object) -> Configuration:
+    return Configuration(Settings.model_validate({"watch": watch}), source)
+
+
 def test_what_the_operator_does_not_look_at() -> None:
-    watch = {"namespaces": ["speech"], "labels": {"tier": "gold"}}
-    narrow = Settings.model_validate({"watch": watch})
+    narrow = (configured("a", namespaces=["speech"], labels={"tier": "gold"}),)
     good = Document("m.yaml", ai_service(("metadata.labels", {"tier": "gold"})), "speech")
-    assert unserved(good, narrow) == ""
-    assert "does not serve namespace team, only speech" in unserved(document(good.body), narrow)
-    assert "add that to metadata.labels" in unserved(Document("m.yaml", ai_service(), "speech"), narrow)
-    assert unserved(document(ai_service()), SETTINGS) == ""
+    assert serving(good, narrow) is narrow[0]
+    for passed_over, words in (
+        (document(good.body), "does not serve namespace team, only speech"),
+        (Document("m.yaml", ai_service(), "speech"), "add that to metadata.labels"),
+    ):
+        assert serving(passed_over, narrow) is None
+        assert words in unserved(passed_over, narrow)
+    assert serving(document(ai_service()), (configured("a"),)) is not None
+
+
+def test_each_document_gets_the_operator_that_serves_it() -> None:
+    gold, silver = (configured(tier, labels={"tier": tier}) for tier in ("gold", "silver"))
+    elsewhere = configured("elsewhere", namespaces=["speech"])
+    found = (gold, silver, elsewhere)
+    assert serving(document(ai_service(("metadata.labels", {"tier": "silver"}))), found) is silver
+    assert serving(document(ai_service(("metadata.labels", {"tier": "gold"}))), found) is gold
+    assert serving(Document("m.yaml", ai_service(), "speech"), found) is elsewhere
+    nobodys = document(ai_service())
+    assert serving(nobodys, found) is None
+    assert unserved(nobodys, found) == (
+        "no operator would look at it: by gold the operator serves only what is labelled tier=gold: add that to "
+        "metadata.labels; by silver the operator serves only what is labelled tier=silver: add that to "
+        "metadata.labels; by elsewhere the operator does not serve namespace team, only speech (chart value "
+        "watch.namespaces)"
+    )
+    with pytest.raises(UsageError, match=r"several operators serve AIService whisper in namespace team \(one, two\)"):
+        serving(nobodys, (configured("one"), configured("two")))
 
 
 def test_the_report_for_people() -> None:

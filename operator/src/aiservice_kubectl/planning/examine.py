@@ -26,20 +26,6 @@ from aiservice_operator.settings import Settings
 _COMPUTE = ("pods", "cpu", "memory", "ephemeral-storage")
 
 
-def unserved(document: Document, settings: Settings) -> str:
-    """Returns why the operator would not look at a document; empty where it would."""
-    watch = settings.watch
-    if watch.namespaces and document.namespace not in watch.namespaces:
-        served = ", ".join(watch.namespaces)
-        return (
-            f"the operator does not serve namespace {document.namespace}, only {served} (chart value watch.namespaces)"
-        )
-    labels = document.body["metadata"].get("labels") or {}
-    if any(labels.get(name) != value for name, value in watch.labels.items()):
-        return f"the operator serves only what is labelled {watch.selector}: add that to metadata.labels"
-    return ""
-
-
 def examine_cache(document: Document, settings: Settings, survey: Survey) -> Report:
     """Examines a ModelCache."""
     spec = ModelCache.model_validate(document.body).spec
