@@ -210,6 +210,18 @@ def test_documents_share_what_is_free() -> None:
     assert fit(examined(cluster=around))[0] is False
 
 
+def test_services_that_share_a_volume_for_one_node_share_the_node() -> None:
+    around = Survey(True, rooms=(gpu_node("a", 1), gpu_node("b", 1)))
+    assert fit(examined(cluster=around))[0] is True
+    does, words = fit(examined(cluster=around))
+    assert does is False
+    assert words == (
+        "does not fit: 0 of 1 pods find a place, on a beside others that use the cache, since the volume of the cache "
+        "is ReadWriteOnce (storage.accessMode): needs 1 x nvidia.com/gpu; free now 1 x nvidia.com/gpu on 2 matching "
+        "nodes; short of nvidia.com/gpu"
+    )
+
+
 def test_what_autoscaling_may_ask_for() -> None:
     words = fit(examined(("spec.autoscaling", {"max": 5})))[1]
     assert words.endswith("; 2 of the 5 that autoscaling may ask for would fit now")
