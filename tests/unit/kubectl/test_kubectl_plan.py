@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aiservice_api.v1alpha1 import ModelCache
-from aiservice_kubectl.errors import UsageError
+from aiservice_kubectl.errors import RefusedError, UsageError
 from aiservice_kubectl.planning.capacity import Room, rooms
 from aiservice_kubectl.planning.children import Child
 from aiservice_kubectl.planning.configuration import Configuration, serving, unserved
@@ -16,6 +16,7 @@ from aiservice_kubectl.planning.manifests import Document
 from aiservice_kubectl.planning.render import render
 from aiservice_kubectl.planning.report import Report, Summary
 from aiservice_kubectl.planning.survey import Survey
+from aiservice_kubectl.planning.validity import is_verdict
 from aiservice_kubectl.text import Paint
 from aiservice_operator import names
 from aiservice_operator.capacity import read_nodes
@@ -288,6 +289,41 @@ def test_each_document_gets_the_operator_that_serves_it() -> None:
     )
     with pytest.raises(UsageError, match=r"several operators serve AIService whisper in namespace team \(one, two\)"):
         serving(nobodys, (configured("one"), configured("two")))
+
+
+@pytest.mark.parametrize(
+    ("reason", "words", "verdict"),
+    [
+        ("Invalid", "spec.replicas: Invalid value", True),
+        ("BadRequest", 'unknown field "spec.profle"', True),
+        ("NotFound", 'namespaces "team" not found', True),
+        ("Forbidden", 'admission webhook "a.b" denied the request: no', True),
+        (
+            "Forbidden",
+            'admission webhook "a.b" denied the request: x is forbidden: User "j" cannot do resource x',
+            True,
+        ),
+        ("", 'admission webhook "a.b" denied the request: no', True),
+        ("Forbidden", 'aiservices.aiservice.dev "a" is forbidden: exceeded quota: few, requested: 1', True),
+        ("Unauthorized", "x is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", True),
+        (
+            "Forbidden",
+            (
+                'aiservices.aiservice.dev is forbidden: User "j" cannot create resource "aiservices" in API group '
+                '"aiservice.dev" in the namespace "team"'
+            ),
+            False,
+        ),
+        ("Forbidden", 'aiservices.aiservice.dev "a" is forbidden: User "j" cannot get resource "aiservices"', False),
+        ("TooManyRequests", "the server has received too many requests", False),
+        ("InternalError", 'Internal error occurred: failed calling webhook "a.b"', False),
+        ("ServiceUnavailable", "the server is currently unable to handle the request", False),
+        ("Timeout", "the server was unable to return a response", False),
+        ("", "etcdserver: leader changed", False),
+    ],
+)
+def test_which_answers_are_about_the_object(reason: str, words: str, verdict: bool) -> None:
+    assert is_verdict(RefusedError(words, reason)) is verdict
 
 
 def test_the_report_for_people() -> None:
