@@ -91,6 +91,40 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Lines for people; names are filled in."""
 
 
-def advice(reason: str, *, name: str, namespace: str, cache: str) -> tuple[str, ...]:
-    """Returns what to do about a reason; empty where its message says all there is."""
-    return tuple(line.format(name=name, namespace=namespace, cache=cache) for line in ADVICE.get(reason, ()))
+_DOWNLOAD_PODS = "kubectl describe pods -n {namespace} -l app.kubernetes.io/instance={cache}"
+_DOWNLOAD_IMAGE = (
+    "Have the chart value download.image corrected, or make the registry's Secret in namespace {namespace} and have it "
+    "named in the chart value workloads.imagePullSecrets"
+)
+_DOWNLOAD_ROOM = (
+    "Make room on a node where the service's own pods can run: downloads run there too, without a GPU. What they ask "
+    "for is the chart value download.resources"
+)
+DOWNLOAD_ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "Starting": ADVICE["Downloading"],
+        "Unschedulable": ("See what each node lacks: " + _DOWNLOAD_PODS, _DOWNLOAD_ROOM),
+        "ImagePullBackOff": (_DOWNLOAD_IMAGE, _RETRY),
+        "InvalidImageName": (_DOWNLOAD_IMAGE, _RETRY),
+        "ErrImageNeverPull": (_DOWNLOAD_IMAGE, _RETRY),
+        "CrashLoopBackOff": (_DOWNLOAD_LOGS, _RETRY),
+        "OOMKilled": ("Have the chart value download.resources.limits.memory raised", _RETRY),
+        "FailedMount": ("See what the volume waits for: " + _DOWNLOAD_PODS,),
+    }
+)
+"""The same, where it is the download's pod that gives the reason: what it runs on is the operator's to say."""
+
+
+def advice(reason: str, *, name: str, namespace: str, cache: str, download: bool) -> tuple[str, ...]:
+    """Returns what to do about a reason; empty where its message says all there is.
+
+    Args:
+        reason: Of a condition or a pod.
+        name: Of the AIService.
+        namespace: Of the AIService.
+        cache: Name of its ModelCache.
+        download: Whether the model is not cached yet, so that pods are those of its download.
+    """
+    lines = DOWNLOAD_ADVICE.get(reason, ()) if download else ()
+    filled = (line.format(name=name, namespace=namespace, cache=cache) for line in lines or ADVICE.get(reason, ()))
+    return tuple(filled)

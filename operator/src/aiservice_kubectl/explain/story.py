@@ -216,9 +216,13 @@ def _todo(evidence: Evidence, first: list[str], reasons: list[str]) -> tuple[str
     # The cause alone, where there is something to do about it; what is above it goes with it.
     known = [*first, *reasons]
     for reason in known:
-        # A download and an engine both start; what to look at differs.
-        word = "Downloading" if reason == "Starting" and not _cached(evidence) else reason
-        found = advice(word, name=service.meta.name, namespace=service.meta.namespace, cache=service.cache_name or "?")
+        found = advice(
+            reason,
+            name=service.meta.name,
+            namespace=service.meta.namespace,
+            cache=service.cache_name or "?",
+            download=not _cached(evidence),
+        )
         lines += [line for line in found if line not in lines]
         if found and reason not in first:
             break
