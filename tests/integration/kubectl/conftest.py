@@ -13,12 +13,10 @@ from support.cluster import REPOSITORY, ControlPlane
 from support.fake_kubelet import FakeKubelet
 from support.operator import CONFIG, OperatorProcess
 from support.operator_world import World, make_namespace, remove_namespace
-from support.plugin import Plugin
+from support.plugin import CONFIGURATION_LABELS, Plugin
 
 GPU_LABEL = "test.aiservice.dev/kubectl"
 """On the nodes of this run only: other tests share the cluster."""
-CONFIGURATION_LABELS = {"app.kubernetes.io/component": "configuration", "app.kubernetes.io/part-of": "aiservice"}
-"""As the chart labels the operator's ConfigMap."""
 _RUN = uuid.uuid4().hex[:8]
 _HOSTNAME = "kubernetes.io/hostname"
 """Kubelets set it; pods that share a volume are kept together by it."""
