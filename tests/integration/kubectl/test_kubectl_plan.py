@@ -149,7 +149,9 @@ def test_which_operator_is_meant(control_plane: ControlPlane, namespace: str, wo
     assert answer.code == 1
     assert "accepted 1 of 2 objects" in answer.words
     assert "no operator would look at it" in answer.words
-    assert f"the operator does not serve namespace {world.namespace}, only elsewhere" in answer.words
+    assert (
+        f"that of ConfigMap {namespace}/two does not serve namespace {world.namespace}, only elsewhere" in answer.words
+    )
 
 
 def test_a_dry_run_that_is_no_verdict(control_plane: ControlPlane, world: World, ais: Plugin, tmp_path: Path) -> None:

@@ -282,9 +282,9 @@ def test_each_document_gets_the_operator_that_serves_it() -> None:
     nobodys = document(ai_service())
     assert serving(nobodys, found) is None
     assert unserved(nobodys, found) == (
-        "no operator would look at it: by gold the operator serves only what is labelled tier=gold: add that to "
-        "metadata.labels; by silver the operator serves only what is labelled tier=silver: add that to "
-        "metadata.labels; by elsewhere the operator does not serve namespace team, only speech (chart value "
+        "no operator would look at it: that of gold serves only what is labelled tier=gold: add that to "
+        "metadata.labels; that of silver serves only what is labelled tier=silver: add that to "
+        "metadata.labels; that of elsewhere does not serve namespace team, only speech (chart value "
         "watch.namespaces)"
     )
     with pytest.raises(UsageError, match=r"several operators serve AIService whisper in namespace team \(one, two\)"):

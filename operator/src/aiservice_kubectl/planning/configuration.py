@@ -88,8 +88,8 @@ def unserved(document: Document, found: Sequence[Configuration]) -> str:
     """Returns why no operator would look at a document."""
     reasons = {item.source: _passed_over(document, item.settings.watch) for item in found}
     if len(reasons) == 1:
-        return "".join(reasons.values())
-    listed = "; ".join(f"by {source} {reason}" for source, reason in reasons.items())
+        return f"the operator {''.join(reasons.values())}"
+    listed = "; ".join(f"that of {source} {reason}" for source, reason in reasons.items())
     return f"no operator would look at it: {listed}"
 
 
@@ -97,12 +97,10 @@ def _passed_over(document: Document, watch: Watch) -> str:
     """Why an operator would not look at a document; empty where it would."""
     if watch.namespaces and document.namespace not in watch.namespaces:
         served = ", ".join(watch.namespaces)
-        return (
-            f"the operator does not serve namespace {document.namespace}, only {served} (chart value watch.namespaces)"
-        )
+        return f"does not serve namespace {document.namespace}, only {served} (chart value watch.namespaces)"
     labels = document.body["metadata"].get("labels") or {}
     if any(labels.get(name) != value for name, value in watch.labels.items()):
-        return f"the operator serves only what is labelled {watch.selector}: add that to metadata.labels"
+        return f"serves only what is labelled {watch.selector}: add that to metadata.labels"
     return ""
 
 
