@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from support.cluster import ControlPlane, eventually
-from support.manifests import ABSENT, Change, ai_service, changed
+from support.manifests import ABSENT, Change, ai_service, changed, model_cache
 from support.operator import CONFIG
 from support.operator_world import World
 from support.plugin import CONFIGURATION_LABELS, Answer, Plugin
@@ -96,6 +96,10 @@ def test_an_update_counts_its_own_pods_as_free(world: World, ais: Plugin) -> Non
     assert other.code == 3
     assert "1 of 2 pods find a place" in other.words
     assert "free now 1 x nvidia.com/gpu" in other.words
+    beside = model_cache(name="grows")
+    assert planned(world, ais, beside, ai_service(("spec.replicas", 2), SHARED, name="other")).code == 3, (
+        "a cache of the same name has no pods to replace"
+    )
     world.api.delete("AIService", "grows")
     world.until_gone("AIService", "grows")
 
