@@ -197,6 +197,14 @@ def test_what_to_do_about_the_pod_of_a_download(status: Json, reason: str, words
     assert not set(engine.todo) & set(story.todo)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_whose_pods_to_look_at_for_a_volume_that_cannot_be_mounted(cached: bool) -> None:
+    model = CACHED if cached else condition("ModelReady", "False", "FailedMount", "mc-1: see there")
+    found = not_ready("FailedMount", "see there", model)
+    label = f"app.kubernetes.io/instance={found.meta.name if cached else found.cache_name}"
+    assert told(found).todo[0].endswith(f"kubectl describe pods -n team -l {label}")
+
+
 def test_a_quota_that_refuses_the_pods() -> None:
     words = 'pods "whisper-" is forbidden: exceeded quota: gpus'
     failed = {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": words}]}

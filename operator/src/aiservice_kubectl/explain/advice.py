@@ -8,7 +8,7 @@ from types import MappingProxyType
 _LOGS = "Read what the engine printed: kubectl ais logs {name} -n {namespace} --previous"
 _DOWNLOAD_LOGS = "Read what the download printed: kubectl ais logs {name} -n {namespace} --download"
 _RETRY = "To try the download again at once: kubectl delete job -n {namespace} -l app.kubernetes.io/instance={cache}"
-_PODS = "app.kubernetes.io/instance={name}"
+_PODS = "app.kubernetes.io/instance={instance}"
 _EDIT = "Change the spec: kubectl edit ais {name} -n {namespace}"
 _IMAGE = (
     "Correct spec.engine.image, or make the registry's Secret in this namespace and name it in "
@@ -91,7 +91,6 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Lines for people; names are filled in."""
 
 
-_DOWNLOAD_PODS = "kubectl describe pods -n {namespace} -l app.kubernetes.io/instance={cache}"
 _DOWNLOAD_IMAGE = (
     "Have the chart value download.image corrected, or make the registry's Secret in namespace {namespace} and have it "
     "named in the chart value workloads.imagePullSecrets"
@@ -103,13 +102,12 @@ _DOWNLOAD_ROOM = (
 DOWNLOAD_ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "Starting": ADVICE["Downloading"],
-        "Unschedulable": ("See what each node lacks: " + _DOWNLOAD_PODS, _DOWNLOAD_ROOM),
+        "Unschedulable": ("See what each node lacks: kubectl describe pods -n {namespace} -l " + _PODS, _DOWNLOAD_ROOM),
         "ImagePullBackOff": (_DOWNLOAD_IMAGE, _RETRY),
         "InvalidImageName": (_DOWNLOAD_IMAGE, _RETRY),
         "ErrImageNeverPull": (_DOWNLOAD_IMAGE, _RETRY),
         "CrashLoopBackOff": (_DOWNLOAD_LOGS, _RETRY),
         "OOMKilled": ("Have the chart value download.resources.limits.memory raised", _RETRY),
-        "FailedMount": ("See what the volume waits for: " + _DOWNLOAD_PODS,),
     }
 )
 """The same, where it is the download's pod that gives the reason: what it runs on is the operator's to say."""
@@ -125,6 +123,6 @@ def advice(reason: str, *, name: str, namespace: str, cache: str, download: bool
         cache: Name of its ModelCache.
         download: Whether the model is not cached yet, so that pods are those of its download.
     """
-    lines = DOWNLOAD_ADVICE.get(reason, ()) if download else ()
-    filled = (line.format(name=name, namespace=namespace, cache=cache) for line in lines or ADVICE.get(reason, ()))
-    return tuple(filled)
+    known = {**ADVICE, **DOWNLOAD_ADVICE} if download else ADVICE
+    places = {"name": name, "namespace": namespace, "cache": cache, "instance": cache if download else name}
+    return tuple(line.format(**places) for line in known.get(reason, ()))
