@@ -12,6 +12,9 @@ from typing import Any
 
 from support.cluster import ControlPlane
 
+CONFIGURATION_LABELS = {"app.kubernetes.io/component": "configuration", "app.kubernetes.io/part-of": "aiservice"}
+"""As the chart labels the operator's ConfigMap."""
+
 
 @dataclass(frozen=True)
 class Answer:

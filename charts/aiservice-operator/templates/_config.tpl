@@ -31,8 +31,10 @@ network:
         {{- include "aiservice-operator.selectorLabels" . | nindent 8 }}
       namespaceLabels:
         kubernetes.io/metadata.name: {{ .Release.Namespace }}
+    {{- /* Labels of the gateway's pods that none of its values changes. */}}
     - podLabels:
-        app.kubernetes.io/name: aiservice-gateway
+        app.kubernetes.io/component: gateway
+        app.kubernetes.io/part-of: aiservice
       namespaceLabels:
         kubernetes.io/metadata.name: {{ default .Release.Namespace .Values.network.gatewayNamespace }}
     - podLabels:

@@ -13,6 +13,8 @@ from urllib.parse import urlencode
 from aiservice_kubectl.errors import ClusterError, RefusedError
 from aiservice_operator.kinds import Json
 
+INTERRUPTED = 130
+"""Exit code of what the user stops by Ctrl-C."""
 _REQUEST_SECONDS = 30
 _FROM_SERVER = re.compile(r"^Error from server(?: \((\w+)\))?: (.*)", re.DOTALL)
 _WHERE = re.compile(r'^error when (?:creating|replacing) "STDIN": ')
@@ -68,7 +70,7 @@ class Kubectl:
         try:
             return subprocess.run(self._command(*arguments), check=False).returncode
         except KeyboardInterrupt:
-            return 130
+            return INTERRUPTED
 
     def _command(self, *arguments: str) -> list[str]:
         program = which("kubectl")

@@ -9,7 +9,7 @@ from aiservice_api.tasks import ENGINES
 from aiservice_api.v1alpha1 import AIServiceSpec, ModelCacheSpec, Precision
 from aiservice_operator.hardware import Hardware, allocate, choose_precision, profile_memory
 from aiservice_operator.kinds import Apis
-from aiservice_operator.memory import GPU_PRECISIONS
+from aiservice_operator.memory import CPU_PRECISIONS, GPU_PRECISIONS
 from aiservice_operator.refusals import Rejection, contradiction, missing_api
 from aiservice_operator.settings import Profile, Settings
 
@@ -77,7 +77,8 @@ def choose_engine(
     hardware = allocate(spec, profile)
     if isinstance(hardware, Rejection):
         return hardware
-    possible = GPU_PRECISIONS.get(engine) if spec.engine.image is None else None
+    known = GPU_PRECISIONS if hardware.on_gpu else CPU_PRECISIONS
+    possible = known.get(engine) if spec.engine.image is None else None
     precision = choose_precision(spec, hardware, spec.model or cached, possible, settings.profiles)
     if isinstance(precision, Rejection):
         return precision

@@ -172,10 +172,12 @@ def choose_precision(
         spec: What is asked for.
         hardware: What the engine runs on.
         model: Where the model comes from, as far as that is known.
-        possible: What the engine serves on a GPU, preferred first; None: not known.
+        possible: What the engine serves on this hardware, preferred first; None: not known.
         profiles: All of the operator's, to name those on which it would fit.
     """
     automatic = spec.precision is Precision.AUTO
+    if not automatic and possible is not None and spec.precision not in possible:
+        return _not_served(spec, hardware, possible)
     if not hardware.on_gpu:
         return Precision.FP32 if automatic else spec.precision
     wanted = _automatic(possible) if automatic else (spec.precision,)
@@ -194,6 +196,15 @@ def choose_precision(
         f"{_title(model)} needs {_gib(needs[least])} GiB of GPU memory "
         f"{'(spec.gpuMemory)' if stated else f'in {least}'}, and {gpu.resource} has {_gib(gpu.memory)}: "
         + (", or ".join(remedies) or "choose a smaller model, or a GPU with more memory in spec.gpu"),
+    )
+
+
+def _not_served(spec: AIServiceSpec, hardware: Hardware, possible: Sequence[Precision]) -> Rejection:
+    return Rejection(
+        "PrecisionNotServed",
+        f"the operator's engine for {' and '.join(spec.tasks)} does not serve {spec.precision} on a "
+        f"{'GPU' if hardware.on_gpu else 'CPU'}: set spec.precision to {_either([Precision.AUTO, *possible])}, or "
+        "spec.engine.image to a server that does",
     )
 
 
@@ -226,9 +237,14 @@ def _larger(need: Decimal, profiles: Mapping[str, Profile]) -> list[str]:
     """The profiles with enough memory, the smallest first, as a remedy."""
     memories = {name: profile_memory(profile.gpu) for name, profile in profiles.items() if profile.gpu is not None}
     enough = sorted((memory, name) for name, memory in memories.items() if memory is not None and memory >= need)
-    *others, last = [f"{name} ({_gib(memory)} GiB)" for memory, name in enough] or [""]
-    named = f"{', '.join(others)} or {last}" if others else last
+    named = _either([f"{name} ({_gib(memory)} GiB)" for memory, name in enough])
     return [f"use a GPU with as much, such as that of profile {named}"] if named else []
+
+
+def _either(words: Sequence[str]) -> str:
+    """The words as a choice: `a, b or c`."""
+    *others, last = words or [""]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _title(model: ModelCacheSpec | None) -> str:

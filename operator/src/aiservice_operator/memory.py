@@ -70,6 +70,11 @@ GPU_PRECISIONS: Mapping[str, tuple[Precision, ...]] = MappingProxyType(
 """What the operator's own engines serve on a GPU, the one that they prefer first. An engine that is not here, or an
 image of the user's own, is asked for what the spec says."""
 
+CPU_PRECISIONS: Mapping[str, tuple[Precision, ...]] = MappingProxyType(
+    {"speech-recognition": (Precision.FP32,), "vision": (Precision.FP32, Precision.BF16)}
+)
+"""The same on a CPU."""
+
 
 def known_needs(model: ModelCacheSpec | None) -> Needs:
     """Returns what a model needs; empty where that is not known."""

@@ -68,7 +68,7 @@ def test_an_edited_child_is_put_right(demo: RunningDemo) -> None:
 
 def test_an_engine_that_cannot_start_says_why(demo: RunningDemo) -> None:
     cache = demo.get("aiservice", "speech-to-text")["status"]["modelCache"]
-    spec = {"modelCacheRef": {"name": cache}, "precision": "fp16"}
+    spec = {"modelCacheRef": {"name": cache}, "engine": {"args": ["--precision=fp16"]}}
     demo.kubectl("apply", "-f", "-", stdin=ai_service("broken", spec))
     eventually(lambda: "fp16" in demo.condition("aiservice", "broken", "Ready").get("message", ""), timeout=90)
     assert demo.condition("aiservice", "broken", "Ready")["status"] == "False"

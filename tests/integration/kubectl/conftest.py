@@ -13,7 +13,7 @@ from support.cluster import REPOSITORY, ControlPlane
 from support.fake_kubelet import FakeKubelet
 from support.operator import CONFIG, OperatorProcess
 from support.operator_world import World, make_namespace, remove_namespace
-from support.plugin import Plugin
+from support.plugin import CONFIGURATION_LABELS, Plugin
 
 GPU_LABEL = "test.aiservice.dev/kubectl"
 """On the nodes of this run only: other tests share the cluster."""
@@ -67,7 +67,7 @@ def world(
         api.create(
             "ConfigMap",
             {
-                "metadata": {"name": "operator", "labels": {"app.kubernetes.io/name": "aiservice-operator"}},
+                "metadata": {"name": "operator", "labels": CONFIGURATION_LABELS},
                 "data": {"config.yaml": json.dumps({**CONFIG, **changes})},
             },
         )

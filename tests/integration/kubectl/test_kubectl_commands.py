@@ -142,6 +142,21 @@ def test_logs_are_kubectls(world: World, ais: Plugin) -> None:
     assert "/downloader" in download.err
 
 
+def test_logs_of_pods_that_have_none_do_not_keep_others_away(world: World, ais: Plugin) -> None:
+    """There is no kubelet: all pods fail to give logs, and each of them was asked."""
+    world.serve("pair", replicas=2)
+    world.until_serving("pair")
+    where = ("-n", world.namespace)
+    pods = [pod["metadata"]["name"] for pod in world.api.list("Pod", "app.kubernetes.io/instance=pair")]
+    assert len(pods) == 2
+    answer = ais("logs", "pair", *where)
+    assert answer.code == 1
+    assert [name for name in pods if f"/{name}/engine" not in answer.err] == []
+    followed = ais("logs", "pair", "--follow", *where)
+    assert followed.code == 0
+    assert [name for name in pods if f"/{name}/engine" not in followed.out] == []
+
+
 def test_a_name_that_nothing_has(world: World, ais: Plugin) -> None:
     world.serve("whisper")
     for command in (["why", "wisper"], ["status", "wisper"], ["logs", "wisper"]):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.cluster import ControlPlane
-from support.manifests import ABSENT, Change, ai_service, changed
+from support.cluster import ControlPlane, eventually
+from support.manifests import ABSENT, Change, ai_service, changed, model_cache
 from support.operator import CONFIG
 from support.operator_world import World
-from support.plugin import Answer, Plugin
+from support.plugin import CONFIGURATION_LABELS, Answer, Plugin
 
 SHARED = ("spec.model.storage", {"accessMode": "ReadWriteMany"})
 
@@ -96,6 +96,10 @@ def test_an_update_counts_its_own_pods_as_free(world: World, ais: Plugin) -> Non
     assert other.code == 3
     assert "1 of 2 pods find a place" in other.words
     assert "free now 1 x nvidia.com/gpu" in other.words
+    beside = model_cache(name="grows")
+    assert planned(world, ais, beside, ai_service(("spec.replicas", 2), SHARED, name="other")).code == 3, (
+        "a cache of the same name has no pods to replace"
+    )
     world.api.delete("AIService", "grows")
     world.until_gone("AIService", "grows")
 
@@ -118,22 +122,84 @@ def test_without_a_cluster(ais: Plugin, tmp_path: Path) -> None:
 
 
 def test_which_operator_is_meant(control_plane: ControlPlane, namespace: str, world: World, ais: Plugin) -> None:
-    """A second release that serves the same namespace."""
+    """Releases in one namespace, which serve the same namespace."""
     found = ("-n", world.namespace, "--operator-namespace", namespace)
-    answer = ais("plan", "-f", "-", *found, stdin=yaml.safe_dump(ai_service()))
+
+    def configure(name: str, **watch: object) -> None:
+        metadata = {"name": name, "labels": CONFIGURATION_LABELS, "namespace": namespace}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+        control_plane.apply({**body, "data": {"config.yaml": json.dumps({**CONFIG, "watch": watch})}})
+
+    def asked(*bodies: object) -> Answer:
+        return ais("plan", "-f", "-", *found, stdin=yaml.safe_dump_all(bodies))
+
+    small = ("spec.profile", "gpu")
+    answer = asked(ai_service(small))
     assert answer.code == 2
     assert f"namespace {namespace} has no configuration of the operator" in answer.err
-    labelled = {"labels": {"app.kubernetes.io/name": "aiservice-operator"}, "namespace": namespace}
     for name in ("one", "two"):
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, **labelled}}
-        control_plane.apply({**body, "data": {"config.yaml": json.dumps(CONFIG)}})
-    answer = ais("plan", "-f", "-", *found, stdin=yaml.safe_dump(ai_service()))
+        configure(name)
+    answer = asked(ai_service(small))
     assert answer.code == 2
-    assert f"several operators serve namespace {world.namespace}" in answer.err
-    narrow = json.dumps({**CONFIG, "watch": {"namespaces": ["elsewhere"]}})
+    assert f"several operators serve AIService whisper in namespace {world.namespace}" in answer.err
     for name in ("one", "two"):
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, **labelled}}
-        control_plane.apply({**body, "data": {"config.yaml": narrow}})
-    answer = ais("plan", "-f", "-", *found, stdin=yaml.safe_dump(ai_service()))
-    assert answer.code == 2
-    assert f"no operator serves namespace {world.namespace}" in answer.err
+        configure(name, labels={"tier": name})
+    both = [ai_service(small, ("metadata.labels", {"tier": tier}), name=tier) for tier in ("one", "two")]
+    answer = asked(*both)
+    assert answer.code in {0, 3}, answer.out + answer.err
+    assert f"those of ConfigMap {namespace}/one and ConfigMap {namespace}/two" in answer.words
+    configure("two", namespaces=["elsewhere"])
+    answer = asked(*both)
+    assert answer.code == 1
+    assert "accepted 1 of 2 objects" in answer.words
+    assert "no operator would look at it" in answer.words
+    assert (
+        f"that of ConfigMap {namespace}/two does not serve namespace {world.namespace}, only elsewhere" in answer.words
+    )
+
+
+def test_a_dry_run_that_is_no_verdict(control_plane: ControlPlane, world: World, ais: Plugin, tmp_path: Path) -> None:
+    """Who may not make the dry run has not learnt that the manifest is bad."""
+    config, manifest = tmp_path / "config.yaml", tmp_path / "m.yaml"
+    config.write_text(json.dumps(CONFIG))
+    manifest.write_text(yaml.safe_dump(ai_service(("spec.profile", "gpu"))))
+    kubeconfig = tmp_path / "nobody"
+    nobody = json.loads(control_plane.kubeconfig.read_text())
+    token = control_plane.kubectl("create", "token", "default", "-n", world.namespace).strip()
+    nobody["users"][0]["user"] = {"token": token}
+    kubeconfig.write_text(json.dumps(nobody))
+    answer = ais(
+        *("plan", "-f", str(manifest), "-n", world.namespace, "--config", str(config)), KUBECONFIG=str(kubeconfig)
+    )
+    assert (answer.code, answer.out) == (4, "")
+    assert "whether AIService whisper would be accepted cannot be told" in answer.err
+    assert "takes the right to create" in answer.err
+
+
+def test_what_admission_refuses_is_a_verdict(control_plane: ControlPlane, world: World, ais: Plugin) -> None:
+    rule = {"apiGroups": ["aiservice.dev"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["aiservices"]}
+    check = {"expression": "object.metadata.name != 'unwanted'", "message": "not here", "reason": "Forbidden"}
+    here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}}}
+    admission = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": world.namespace}}
+    kind = "ValidatingAdmissionPolicy"
+    control_plane.apply(
+        {**admission, "kind": kind, "spec": {"matchConstraints": {"resourceRules": [rule]}, "validations": [check]}},
+        {
+            **admission,
+            "kind": f"{kind}Binding",
+            "spec": {"policyName": world.namespace, "validationActions": ["Deny"], "matchResources": here},
+        },
+    )
+
+    def refused() -> Answer:
+        """The answer, once the API server knows the policy."""
+        answer = planned(world, ais, ai_service(name="unwanted"))
+        assert answer.code != 0
+        return answer
+
+    try:
+        answer = eventually(refused)
+    finally:
+        control_plane.kubectl("delete", f"{kind.lower()},{kind.lower()}binding", world.namespace)
+    assert answer.code == 1, answer.err
+    assert "denied request: not here" in answer.words

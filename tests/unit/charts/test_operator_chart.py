@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from aiservice_kubectl.planning.configuration import SELECTOR
 from aiservice_operator import settings
 from support import charts
 from support.charts import Case, Manifest, kinds, only, template
 from support.cluster import REPOSITORY, CommandError, run, tool
 
 DEFAULT = Case("aiservice-operator", "default")
-GATEWAY = Case("aiservice-gateway", "external")
+GATEWAY = Case("aiservice-gateway", "bundled")
 CRDS = REPOSITORY / "crds"
 
 
@@ -44,7 +45,7 @@ def test_the_operator_reads_the_default_configuration(tmp_path: Path) -> None:
     assert read.network.enabled
     assert [places(peer) for peer in read.network.allow_from] == [
         ("aiservice-operator", charts.NAMESPACE),
-        ("aiservice-gateway", charts.NAMESPACE),
+        ("gateway", charts.NAMESPACE),
         ("prometheus", "monitoring"),
     ]
     assert read.leader_election == settings.LeaderElection()
@@ -90,7 +91,7 @@ def test_the_operator_reads_every_value(tmp_path: Path) -> None:
     assert operator.pod_labels == {"app.kubernetes.io/name": "operator", "app.kubernetes.io/instance": DEFAULT.chart}
     assert [places(peer) for peer in read.network.allow_from] == [
         ("operator", charts.NAMESPACE),
-        ("aiservice-gateway", "gateways"),
+        ("gateway", "gateways"),
         ("prometheus", "observability"),
         ("client", "shop"),
     ]
@@ -149,13 +150,29 @@ def test_every_profile_of_the_examples_is_in_the_chart(tmp_path: Path) -> None:
 
 
 def places(peer: settings.Peer) -> tuple[str, str]:
-    return peer.pod_labels["app.kubernetes.io/name"], peer.namespace_labels["kubernetes.io/metadata.name"]
+    labels = peer.pod_labels
+    name = labels.get("app.kubernetes.io/name") or labels["app.kubernetes.io/component"]
+    return name, peer.namespace_labels["kubernetes.io/metadata.name"]
 
 
-def test_the_gateways_pods_may_reach_every_service(tmp_path: Path) -> None:
-    [gateway] = [pod for name, pod in charts.pods(template(GATEWAY)) if name.startswith("Deployment/")]
+@pytest.mark.parametrize("values", [{}, {"nameOverride": "door"}, {"fullnameOverride": "door"}], ids=str)
+def test_the_gateways_pods_may_reach_every_service_and_its_stores_may_not(
+    tmp_path: Path, values: dict[str, str]
+) -> None:
     peers = configuration(tmp_path).network.allow_from
-    assert any(peer.pod_labels.items() <= gateway["metadata"]["labels"].items() for peer in peers)
+    allowed = [
+        name
+        for name, pod in charts.pods(template(GATEWAY, values=values))
+        if any(peer.pod_labels.items() <= pod["metadata"]["labels"].items() for peer in peers)
+    ]
+    assert [name.split("/")[0] for name in allowed] == ["Deployment"]
+
+
+@pytest.mark.parametrize("case", [DEFAULT, Case("aiservice-operator", "full")], ids=str)
+def test_the_configuration_is_found_by_a_label_that_no_value_changes(case: Case) -> None:
+    wanted = dict(label.split("=") for label in SELECTOR.split(","))
+    found = [one for one in template(case) if wanted.items() <= one["metadata"]["labels"].items()]
+    assert [(one["kind"], list(one["data"])) for one in found] == [("ConfigMap", ["config.yaml"])]
 
 
 def test_the_cuda_flavour_is_for_engines_without_a_tag(tmp_path: Path) -> None:

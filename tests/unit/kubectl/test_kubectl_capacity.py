@@ -102,6 +102,28 @@ def test_a_volume_that_is_mounted_already_decides_the_node() -> None:
     assert place(need(2, beside=("other", "mc-1")), available).placed == 2
 
 
+def test_the_first_user_of_a_volume_decides_the_node_of_the_others() -> None:
+    available = nodes([node("a", 1), node("b", 1), node("c", 1)], [])
+    first, other = ("team", "mc-1"), ("team", "mc-2")
+    assert place(need(0, 1, beside=first), available).bound == (), "nothing was placed"
+    assert (place(need(1, beside=first), available).placed, place(need(1, beside=other), available).placed) == (1, 1)
+    again = place(need(1, beside=first), available)
+    assert (again.placed, again.bound, again.short) == (0, ("a",), (GPU,))
+    assert place(need(1), available).placed == 1
+
+
+def test_a_volume_on_a_node_that_the_pods_cannot_run_on() -> None:
+    available = nodes([node("a", 1, taints=[TAINT]), node("b", 2)], [user_of("mc-1", "a")])
+    found = place(need(1, beside=("team", "mc-1")), available)
+    assert (found.placed, found.matching, found.bound) == (0, 1, ("a",))
+
+
+def user_of(cache: str, node_name: str) -> Json:
+    user = pod(node_name, 0)
+    user["metadata"]["labels"] = {names.CACHE_LABEL: cache}
+    return user
+
+
 def test_costs_are_summed_by_currency() -> None:
     dollars = Price(hourly=Decimal("0.70"))
     euros = Price(hourly=Decimal("1.005"), currency="EUR")

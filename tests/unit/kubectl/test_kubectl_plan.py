@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 
 from aiservice_api.v1alpha1 import ModelCache
+from aiservice_kubectl.errors import RefusedError, UsageError
 from aiservice_kubectl.planning.capacity import Room, rooms
 from aiservice_kubectl.planning.children import Child
-from aiservice_kubectl.planning.examine import examine_cache, examine_service, unserved
+from aiservice_kubectl.planning.configuration import Configuration, serving, unserved
+from aiservice_kubectl.planning.examine import examine_cache, examine_service
 from aiservice_kubectl.planning.manifests import Document
 from aiservice_kubectl.planning.render import render
 from aiservice_kubectl.planning.report import Report, Summary
 from aiservice_kubectl.planning.survey import Survey
+from aiservice_kubectl.planning.validity import is_verdict
 from aiservice_kubectl.text import Paint
 from aiservice_operator import names
 from aiservice_operator.capacity import read_nodes
@@ -208,6 +211,18 @@ def test_documents_share_what_is_free() -> None:
     assert fit(examined(cluster=around))[0] is False
 
 
+def test_services_that_share_a_volume_for_one_node_share_the_node() -> None:
+    around = Survey(True, rooms=(gpu_node("a", 1), gpu_node("b", 1)))
+    assert fit(examined(cluster=around))[0] is True
+    does, words = fit(examined(cluster=around))
+    assert does is False
+    assert words == (
+        "does not fit: 0 of 1 pods find a place, on a beside others that use the cache, since the volume of the cache "
+        "is ReadWriteOnce (storage.accessMode): needs 1 x nvidia.com/gpu; free now 1 x nvidia.com/gpu on 2 matching "
+        "nodes; short of nvidia.com/gpu"
+    )
+
+
 def test_what_autoscaling_may_ask_for() -> None:
     words = fit(examined(("spec.autoscaling", {"max": 5})))[1]
     assert words.endswith("; 2 of the 5 that autoscaling may ask for would fit now")
@@ -240,14 +255,75 @@ def test_a_cache_of_its_own(change: Change, facts: str) -> None:
     assert download.facts.startswith("downloads once, with ")
 
 
+def configured(source: str, **watch: object) -> Configuration:
+    return Configuration(Settings.model_validate({"watch": watch}), source)
+
+
 def test_what_the_operator_does_not_look_at() -> None:
-    watch = {"namespaces": ["speech"], "labels": {"tier": "gold"}}
-    narrow = Settings.model_validate({"watch": watch})
+    narrow = (configured("a", namespaces=["speech"], labels={"tier": "gold"}),)
     good = Document("m.yaml", ai_service(("metadata.labels", {"tier": "gold"})), "speech")
-    assert unserved(good, narrow) == ""
-    assert "does not serve namespace team, only speech" in unserved(document(good.body), narrow)
-    assert "add that to metadata.labels" in unserved(Document("m.yaml", ai_service(), "speech"), narrow)
-    assert unserved(document(ai_service()), SETTINGS) == ""
+    assert serving(good, narrow) is narrow[0]
+    for passed_over, words in (
+        (document(good.body), "does not serve namespace team, only speech"),
+        (Document("m.yaml", ai_service(), "speech"), "add that to metadata.labels"),
+    ):
+        assert serving(passed_over, narrow) is None
+        assert words in unserved(passed_over, narrow)
+    assert serving(document(ai_service()), (configured("a"),)) is not None
+
+
+def test_each_document_gets_the_operator_that_serves_it() -> None:
+    gold, silver = (configured(tier, labels={"tier": tier}) for tier in ("gold", "silver"))
+    elsewhere = configured("elsewhere", namespaces=["speech"])
+    found = (gold, silver, elsewhere)
+    assert serving(document(ai_service(("metadata.labels", {"tier": "silver"}))), found) is silver
+    assert serving(document(ai_service(("metadata.labels", {"tier": "gold"}))), found) is gold
+    assert serving(Document("m.yaml", ai_service(), "speech"), found) is elsewhere
+    nobodys = document(ai_service())
+    assert serving(nobodys, found) is None
+    assert unserved(nobodys, found) == (
+        "no operator would look at it: that of gold serves only what is labelled tier=gold: add that to "
+        "metadata.labels; that of silver serves only what is labelled tier=silver: add that to "
+        "metadata.labels; that of elsewhere does not serve namespace team, only speech (chart value "
+        "watch.namespaces)"
+    )
+    with pytest.raises(UsageError, match=r"several operators serve AIService whisper in namespace team \(one, two\)"):
+        serving(nobodys, (configured("one"), configured("two")))
+
+
+@pytest.mark.parametrize(
+    ("reason", "words", "verdict"),
+    [
+        ("Invalid", "spec.replicas: Invalid value", True),
+        ("BadRequest", 'unknown field "spec.profle"', True),
+        ("NotFound", 'namespaces "team" not found', True),
+        ("Forbidden", 'admission webhook "a.b" denied the request: no', True),
+        (
+            "Forbidden",
+            'admission webhook "a.b" denied the request: x is forbidden: User "j" cannot do resource x',
+            True,
+        ),
+        ("", 'admission webhook "a.b" denied the request: no', True),
+        ("Forbidden", 'aiservices.aiservice.dev "a" is forbidden: exceeded quota: few, requested: 1', True),
+        ("Unauthorized", "x is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", True),
+        (
+            "Forbidden",
+            (
+                'aiservices.aiservice.dev is forbidden: User "j" cannot create resource "aiservices" in API group '
+                '"aiservice.dev" in the namespace "team"'
+            ),
+            False,
+        ),
+        ("Forbidden", 'aiservices.aiservice.dev "a" is forbidden: User "j" cannot get resource "aiservices"', False),
+        ("TooManyRequests", "the server has received too many requests", False),
+        ("InternalError", 'Internal error occurred: failed calling webhook "a.b"', False),
+        ("ServiceUnavailable", "the server is currently unable to handle the request", False),
+        ("Timeout", "the server was unable to return a response", False),
+        ("", "etcdserver: leader changed", False),
+    ],
+)
+def test_which_answers_are_about_the_object(reason: str, words: str, verdict: bool) -> None:
+    assert is_verdict(RefusedError(words, reason)) is verdict
 
 
 def test_the_report_for_people() -> None:

@@ -163,6 +163,40 @@ def test_a_download_that_failed_in_its_own_words() -> None:
     assert any("kubectl delete job" in line for line in story.todo)
 
 
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (
+            container_status("downloader", terminated={**ENDED, "reason": "OOMKilled"}),
+            "OOMKilled",
+            "chart value download.resources.limits.memory",
+        ),
+        (
+            container_status("downloader", waiting={"reason": "ImagePullBackOff", "message": "no"}),
+            "ImagePullBackOff",
+            "chart value download.image",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "conditions": [condition("PodScheduled", "False", "Unschedulable", "0/3 nodes: Insufficient memory")],
+            },
+            "Unschedulable",
+            "kubectl describe pods -n team -l app.kubernetes.io/instance=",
+        ),
+    ],
+)
+def test_what_to_do_about_the_pod_of_a_download(status: Json, reason: str, words: str) -> None:
+    model = condition("ModelReady", "Unknown", "Downloading", "mc-1: downloading")
+    found = seen(ACCEPTED, model, condition("Ready", "Unknown", "Downloading", "mc-1: downloading"))
+    story = told(found, cache=cache(found.cache_name or "", MODEL), download_pods=(pod("d", status),))
+    assert story.reason == reason
+    assert words in story.todo[0]
+    engine = told(not_ready(reason, "x", CACHED), pods=(pod("whisper-1", status),))
+    assert engine.reason == reason
+    assert not set(engine.todo) & set(story.todo)
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_whose_pods_to_look_at_for_a_volume_that_cannot_be_mounted(cached: bool) -> None:
     model = CACHED if cached else condition("ModelReady", "False", "FailedMount", "mc-1: see there")

@@ -11,7 +11,7 @@ import pytest
 from aiservice_kubectl import kubectl as kubectl_module
 from aiservice_kubectl.arguments import parser
 from aiservice_kubectl.errors import ClusterError, Exit, RefusedError
-from aiservice_kubectl.explain.advice import ADVICE, advice
+from aiservice_kubectl.explain.advice import ADVICE, DOWNLOAD_ADVICE, advice
 from aiservice_kubectl.lookup import unknown
 from aiservice_kubectl.text import Colour, Paint, age, paragraph, plain, sentence, since, table
 from support.cluster import REPOSITORY
@@ -111,11 +111,13 @@ def test_a_name_that_nothing_has() -> None:
 
 
 def test_advice_has_no_hole_in_it() -> None:
-    for reason in ADVICE:
-        lines = advice(reason, name="whisper", namespace="team", cache="mc-1", instance="mc-1")
+    where = {"name": "whisper", "namespace": "team", "cache": "mc-1"}
+    for download, reason in [*((False, reason) for reason in ADVICE), *((True, reason) for reason in DOWNLOAD_ADVICE)]:
+        lines = advice(reason, **where, download=download)
         assert lines
         assert not any("{" in line for line in lines), lines
-    assert advice("SomethingNew", name="whisper", namespace="team", cache="mc-1", instance="mc-1") == ()
+    assert advice("SomethingNew", **where, download=False) == ()
+    assert advice("Unauthorized", **where, download=True) == advice("Unauthorized", **where, download=False)
 
 
 def test_the_entry_point_is_there() -> None:

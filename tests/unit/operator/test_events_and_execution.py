@@ -214,7 +214,7 @@ async def test_refusals_are_collected_and_other_errors_end_the_plan() -> None:
 
 
 async def test_a_number_of_pods_is_written_alone_and_known_at_once() -> None:
-    existing = {**body(replicas=2, template={}), "metadata": metadata("whisper")}
+    existing = {**body(replicas=2, template={"metadata": {}}), "metadata": metadata("whisper")}
     kube, store = FakeKube(existing), Store()
     step = Scale(ObjectId(Kind.DEPLOYMENT, NAMESPACE, "whisper"), "uid-whisper", 0, "why")
     executed = await executor(kube, store).run(KEY, [step])

@@ -13,7 +13,7 @@ from aiservice_api.tasks import ENGINES
 from aiservice_api.v1alpha1 import AIServiceSpec, ModelCacheSpec, Precision
 from aiservice_operator.engines import Engine, choose_engine
 from aiservice_operator.hardware import Gpu, Hardware, allocate, choose_precision, partition_memory
-from aiservice_operator.memory import GPU_PRECISIONS, NEEDS
+from aiservice_operator.memory import CPU_PRECISIONS, GPU_PRECISIONS, NEEDS
 from aiservice_operator.refusals import Rejection
 from aiservice_operator.settings import Profile, Settings
 from support.cluster import REPOSITORY
@@ -178,7 +178,8 @@ def chosen(**fields: Any) -> Precision | Rejection:
     ("fields", "precision"),
     [
         ({"profile": "cpu"}, "fp32"),
-        ({"profile": "cpu", "precision": "bf16"}, "bf16"),
+        ({"profile": "cpu", "tasks": ["image-to-text"], "precision": "bf16"}, "bf16"),
+        ({"profile": "cpu", "precision": "int8", "engine": {"image": "own:1"}}, "int8"),
         ({"profile": "large"}, "fp16"),
         ({"profile": "large", "precision": "fp32"}, "fp32"),
         ({"profile": "unknown", "precision": "fp32", "gpuMemory": "80Gi"}, "fp32"),
@@ -188,11 +189,34 @@ def chosen(**fields: Any) -> Precision | Rejection:
         ({"profile": "small", "model": MODEL}, "fp16"),
         ({"profile": "small", "model": WHISPER, "gpuMemory": "4Gi"}, "fp16"),
         ({"profile": "slice", "model": WHISPER}, "fp16"),
-        ({"profile": "small", "tasks": ["image-to-text"], "model": BLIP, "precision": "int8"}, "int8"),
+        ({"profile": "middle", "tasks": ["image-to-text"], "model": BLIP, "precision": "bf16"}, "bf16"),
     ],
 )
 def test_the_precision_that_pods_are_told(fields: dict[str, Any], precision: str) -> None:
     assert chosen(**fields) == Precision(precision)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"profile": "large", "tasks": ["image-to-text"], "precision": "int8"},
+            (
+                "the operator's engine for image-to-text does not serve int8 on a GPU: set spec.precision to auto, "
+                "fp16, bf16 or fp32, or spec.engine.image to a server that does"
+            ),
+        ),
+        (
+            {"profile": "cpu", "precision": "fp16"},
+            (
+                "the operator's engine for speech-to-text does not serve fp16 on a CPU: set spec.precision to auto or "
+                "fp32, or spec.engine.image to a server that does"
+            ),
+        ),
+    ],
+)
+def test_a_precision_that_the_engine_does_not_serve_there(fields: dict[str, Any], message: str) -> None:
+    assert chosen(**fields) == Rejection("PrecisionNotServed", message)
 
 
 @pytest.mark.parametrize(
@@ -265,12 +289,13 @@ def test_auto_is_int8_only_where_nothing_else_fits_and_the_engine_can(memory: st
 
 
 def test_the_engines_serve_what_the_operator_believes() -> None:
+    assert set(CPU_PRECISIONS) == set(GPU_PRECISIONS)
     for engine, believed in GPU_PRECISIONS.items():
         package = f"aiservice_{engine.replace('-', '_')}"
         source = (REPOSITORY / "inference-images" / engine / "src" / package / "engine.py").read_text()
         assigned = (node for node in ast.parse(source).body if isinstance(node, ast.Assign))
         (table,) = (node.value for node in assigned if ast.unparse(node.targets[0]) == "PRECISIONS")
-        assert ast.literal_eval(table)["cuda"] == tuple(believed)
+        assert ast.literal_eval(table) == {"cpu": CPU_PRECISIONS[engine], "cuda": believed}
 
 
 def test_every_known_need_is_less_in_smaller_formats() -> None:

@@ -40,7 +40,8 @@ def planned(view: ServiceView) -> dict[Kind, Action]:
 
 CHANGES: list[Json] = [
     {"engine": {"image": "example.test/other:2"}},
-    {"precision": "int8"},
+    {"engine": {"args": ["--x"]}},
+    {"profile": "nvidia-l4", "precision": "fp32"},
     {"tasks": ["image-to-text"], "engine": {"image": "own:1"}},
     {"pod": {"sidecars": [{"name": "a", "image": "a:1", "ports": [{"name": "a", "containerPort": 9}]}]}},
     {"resources": {"limits": {"memory": "9Gi"}}, "network": {"restrict": False}},
@@ -88,14 +89,14 @@ def scaled(count: int = 2) -> Child:
 
 def test_an_autoscaler_is_given_a_pod_to_begin_with() -> None:
     view = replace(served(), deployment=scaled(0))
-    steps = planned(switched(view, replicas=None, autoscaling={"min": 3, "max": 4}, precision="int8"))
+    steps = planned(switched(view, replicas=None, autoscaling={"min": 3, "max": 4}, engine={"args": ["--x"]}))
     wake = steps[Kind.DEPLOYMENT]
     assert isinstance(wake, Scale)
     assert wake.replicas == 3
 
 
 def test_what_the_pods_do_not_depend_on_is_repaired() -> None:
-    view = switched(served(), precision="int8")
+    view = switched(served(), engine={"args": ["--x"]})
     assert list(planned(replace(view, account=None))) == [Kind.SERVICE_ACCOUNT]
     assert list(planned(replace(view, endpoint=None))) == [Kind.SERVICE]
     assert view.deployment is not None
@@ -106,7 +107,7 @@ def test_what_the_pods_do_not_depend_on_is_repaired() -> None:
 def test_a_cache_that_is_not_ready_just_now_holds_nothing() -> None:
     """Its files are those that are asked for: pods can be given what they need to serve them."""
     before = serving(service(), cache=READY, mounted=READY)
-    view = replace(before, service=service(spec={"precision": "int8"}), cache=LOADING, mounted=LOADING)
+    view = replace(before, service=service(spec={"engine": {"args": ["--x"]}}), cache=LOADING, mounted=LOADING)
     assert isinstance(planned(view)[Kind.DEPLOYMENT], Apply)
 
 

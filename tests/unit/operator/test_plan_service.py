@@ -58,7 +58,6 @@ def test_what_is_as_wanted_is_left_alone() -> None:
     "change",
     [
         {"replicas": 2},
-        {"precision": "int8"},
         {"engine": {"args": ["--x"]}},
         {"engine": {"env": [{"name": "A", "value": "1"}]}},
         {"profile": "nvidia-l4"},
@@ -73,6 +72,12 @@ def test_each_field_reaches_the_deployment_and_back(change: dict[str, Any]) -> N
     assert kinds(plan_service(replace(after, service=before.service, capacity=Capacity()))) == ["Deployment"], (
         "what is no longer asked for goes"
     )
+
+
+def test_a_precision_reaches_the_deployment() -> None:
+    before = settled(service(spec={"profile": "nvidia-l4"}), cache=READY)
+    exact = service(spec={"profile": "nvidia-l4", "precision": "fp32"})
+    assert kinds(plan_service(replace(before, service=exact, capacity=Capacity()))) == ["Deployment"]
 
 
 @pytest.mark.parametrize(

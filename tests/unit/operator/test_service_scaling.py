@@ -62,7 +62,7 @@ def test_the_hand_over_is_done_once_and_again_if_it_was_cut_off() -> None:
     # Cut off after the hand-over: nothing tells of it but the annotation, which is still the old one.
     assert applied(known, AUTO) == action
     scaled = replace(known, deployment=live(Kind.DEPLOYMENT, action.body))
-    changed = applied(scaled, {**AUTO, "precision": "int8"})
+    changed = applied(scaled, {**AUTO, "engine": {"args": ["--x"]}})
     assert changed.hand_over is None
     assert "replicas" not in changed.body["spec"]
 
@@ -252,7 +252,7 @@ def test_a_secret_that_appears_later_replaces_no_pod_until_it_changes() -> None:
 
 def test_another_rollout_takes_what_was_seen_with_it() -> None:
     appeared = after(settled(service(spec=NAMING), cache=READY, references=None), references="aaaa")
-    rolled = after(appeared, {"precision": "int8"})
+    rolled = after(appeared, {"engine": {"args": ["--x"]}})
     assert (annotation(rolled), seen(rolled)) == ("aaaa", None)
 
 

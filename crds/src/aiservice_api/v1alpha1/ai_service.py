@@ -149,8 +149,8 @@ class AIServiceSpec(ApiModel):
         Precision,
         Field(
             description="Number format of the weights. auto: fp32 on a CPU; on a GPU fp16, or int8 where only that "
-            "fits and the engine can. status.precision says which. The engine refuses to start with one that it cannot "
-            "serve."
+            "fits and the engine can. status.precision says which. One that the operator's engine does not serve there "
+            "is not accepted; an image of your own is told whatever is stated."
         ),
     ] = Precision.AUTO
     profile: Annotated[

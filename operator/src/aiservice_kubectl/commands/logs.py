@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiservice_kubectl.errors import NotFoundError
+from aiservice_kubectl.kubectl import INTERRUPTED
 from aiservice_kubectl.lookup import find_service
 from aiservice_kubectl.request import Request
 from aiservice_operator import names
@@ -27,21 +28,36 @@ def run(request: Request) -> int:
         raise NotFoundError(_nothing(service, download=options.download))
     common = ["logs", f"--namespace={service.meta.namespace}", f"--container={container}", "--prefix"]
     common += [f"--tail={options.tail}"]
+    if options.follow:
+        # With one pod alone its failure is the whole answer.
+        tolerant = ["--ignore-errors"] if len(pods) > 1 else []
+        follow = ["--follow", f"--max-log-requests={_FOLLOWED}", *tolerant, f"--selector={selector}"]
+        return request.cluster.kubectl.pass_through([*common, *follow])
     if options.previous:
-        return _previous(request, service, pods, common)
-    follow = ["--follow", f"--max-log-requests={_FOLLOWED}"] if options.follow else []
-    return request.cluster.kubectl.pass_through([*common, *follow, f"--selector={selector}"])
+        return _each(request, _restarted(service, pods), [*common, "--previous"])
+    return _each(request, pods, common)
 
 
-def _previous(request: Request, service: Service, pods: Sequence[Child], common: Sequence[str]) -> int:
-    restarted = [pod.meta.name for pod in pods if pod_container(pod).get("restartCount", 0) > 0]
+def _each(request: Request, pods: Sequence[Child], command: Sequence[str]) -> int:
+    """Pod after pod: with a selector kubectl stops at the first that has no logs, or says nothing by its exit code."""
+    worst = 0
+    for pod in pods:
+        code = request.cluster.kubectl.pass_through([*command, pod.meta.name])
+        if code == INTERRUPTED:
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def _restarted(service: Service, pods: Sequence[Child]) -> list[Child]:
+    """The pods whose container was started a second time."""
+    restarted = [pod for pod in pods if pod_container(pod).get("restartCount", 0) > 0]
     if not restarted:
         raise NotFoundError(
             f"no container of {service.meta.name} has been started a second time, so there is nothing before the "
             f"present logs: leave out --previous"
         )
-    codes = [request.cluster.kubectl.pass_through([*common, "--previous", name]) for name in restarted]
-    return max(codes)
+    return restarted
 
 
 def _what(service: Service, *, download: bool) -> tuple[str, str, str]:

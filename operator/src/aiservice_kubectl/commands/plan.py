@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 
-from aiservice_api.v1alpha1 import ModelCache
+from aiservice_api.v1alpha1 import ModelCache, ModelCacheSpec
 from aiservice_kubectl.cluster import together
 from aiservice_kubectl.errors import ClusterError, Exit, RefusedError, UsageError
-from aiservice_kubectl.planning.configuration import Configuration, from_cluster, from_file
-from aiservice_kubectl.planning.examine import examine_cache, examine_service, unserved
+from aiservice_kubectl.planning.configuration import Configuration, from_cluster, from_file, serving, unserved
+from aiservice_kubectl.planning.examine import examine_cache, examine_service
 from aiservice_kubectl.planning.manifests import Document, read_all
 from aiservice_kubectl.planning.render import render
 from aiservice_kubectl.planning.report import Report, Summary
@@ -35,13 +35,22 @@ def run(request: Request) -> int:
     if not documents:
         found = f"; it holds {', '.join(others)}" if others else ""
         raise UsageError(f"there is no AIService and no ModelCache in {', '.join(options.filename)}{found}")
-    around, configuration, notes = _around(request, documents)
+    around, configurations, notes = _around(request, documents)
+    refusals = _refusals(request, documents, around)
+    chosen = [
+        None if refused else serving(document, configurations)
+        for document, refused in zip(documents, refusals, strict=True)
+    ]
     if others:
         notes.append(f"left out, being of other kinds: {', '.join(others)}")
-    reports = _examine(request, documents, configuration.settings, around)
-    summary = Summary(
-        tuple(reports), (f"profiles and images are those of {configuration.source}", *notes, *around.notes)
-    )
+    planned = _planned(documents, refusals)
+    reports = [
+        Report(document.title, document.namespace, None, tuple(refused or [unserved(document, configurations)]))
+        if configuration is None
+        else _examine(document, configuration.settings, around, planned)
+        for document, refused, configuration in zip(documents, refusals, chosen, strict=True)
+    ]
+    summary = Summary(tuple(reports), (*_sources(chosen), *notes, *around.notes))
     if request.as_json:
         request.say_json(_as_json(summary))
     else:
@@ -59,14 +68,21 @@ def _namespace(request: Request) -> str:
         return "default"
 
 
-def _around(request: Request, documents: Sequence[Document]) -> tuple[Survey, Configuration, list[str]]:
-    """The cluster and the operator's configuration; without a cluster only with --config."""
+def _sources(chosen: Sequence[Configuration | None]) -> list[str]:
+    """The note that says whose profiles and images were taken."""
+    sources = dict.fromkeys(configuration.source for configuration in chosen if configuration is not None)
+    return [f"profiles and images are those of {' and '.join(sources)}"] if sources else []
+
+
+def _around(request: Request, documents: Sequence[Document]) -> tuple[Survey, tuple[Configuration, ...], list[str]]:
+    """The cluster and the operators' configurations; without a cluster only with --config."""
     options = request.options
     if options.offline:
-        return Survey(False), from_file(options.config), [_UNASKED]
-    planned = {(document.namespace, document.name) for document in documents}
+        return Survey(False), (from_file(options.config),), [_UNASKED]
+    namespaces = {document.namespace for document in documents}
+    planned = {(document.namespace, document.name) for document in documents if document.kind == "AIService"}
     try:
-        around = survey(request.cluster, planned)
+        around = survey(request.cluster, namespaces, planned)
     except RefusedError:
         raise
     except ClusterError as error:
@@ -74,34 +90,34 @@ def _around(request: Request, documents: Sequence[Document]) -> tuple[Survey, Co
             raise ClusterError(
                 f"{error}\nTo plan without a cluster give the operator's configuration: --offline --config FILE"
             ) from error
-        return Survey(False), from_file(options.config), [str(error), _UNASKED]
+        return Survey(False), (from_file(options.config),), [str(error), _UNASKED]
     if options.config is not None:
-        return around, from_file(options.config), []
-    return around, from_cluster(request.cluster, documents[0].namespace, options.operator_namespace), []
+        return around, (from_file(options.config),), []
+    return around, from_cluster(request.cluster, options.operator_namespace), []
 
 
-def _examine(request: Request, documents: Sequence[Document], settings: Settings, around: Survey) -> list[Report]:
-    refusals = (
-        together(*(partial(by_server, request.cluster, document) for document in documents))
-        if around.reached
-        else [by_models(document) for document in documents]
-    )
-    good = [document for document, refused in zip(documents, refusals, strict=True) if not refused]
-    planned = {
+def _refusals(request: Request, documents: Sequence[Document], around: Survey) -> list[list[str]]:
+    """Why the API server would refuse each document; empty where it would not."""
+    if not around.reached:
+        return [by_models(document) for document in documents]
+    return together(*(partial(by_server, request.cluster, document) for document in documents))
+
+
+def _planned(documents: Sequence[Document], refusals: Sequence[Sequence[str]]) -> dict[tuple[str, str], ModelCacheSpec]:
+    """The ModelCaches of the manifest, by namespace and name."""
+    return {
         (document.namespace, document.name): ModelCache.model_validate(document.body).spec
-        for document in good
-        if document.kind == "ModelCache"
+        for document, refused in zip(documents, refusals, strict=True)
+        if document.kind == "ModelCache" and not refused
     }
-    reports = []
-    for document, refused in zip(documents, refusals, strict=True):
-        reasons = refused or [words for words in [unserved(document, settings)] if words]
-        if reasons:
-            reports.append(Report(document.title, document.namespace, None, tuple(reasons)))
-        elif document.kind == "ModelCache":
-            reports.append(examine_cache(document, settings, around))
-        else:
-            reports.append(examine_service(document, settings, around, planned))
-    return reports
+
+
+def _examine(
+    document: Document, settings: Settings, around: Survey, planned: Mapping[tuple[str, str], ModelCacheSpec]
+) -> Report:
+    if document.kind == "ModelCache":
+        return examine_cache(document, settings, around)
+    return examine_service(document, settings, around, planned)
 
 
 def _as_json(summary: Summary) -> dict[str, object]:

@@ -36,6 +36,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "InvalidSpec": ("Upgrade the operator to the version of the CRDs: helm upgrade",),
         "InvalidResources": (_EDIT, _PLAN),
         "DoesNotFit": (_EDIT, _PLAN),
+        "PrecisionNotServed": (_EDIT, _PLAN),
         "PortConflict": (_EDIT, _PLAN),
         "MountConflict": (_EDIT, _PLAN),
         "NoDynamicResources": (_EDIT, _PLAN),
@@ -90,15 +91,38 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Lines for people; names are filled in."""
 
 
-def advice(reason: str, *, name: str, namespace: str, cache: str, instance: str) -> tuple[str, ...]:
+_DOWNLOAD_IMAGE = (
+    "Have the chart value download.image corrected, or make the registry's Secret in namespace {namespace} and have it "
+    "named in the chart value workloads.imagePullSecrets"
+)
+_DOWNLOAD_ROOM = (
+    "Make room on a node where the service's own pods can run: downloads run there too, without a GPU. What they ask "
+    "for is the chart value download.resources"
+)
+DOWNLOAD_ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "Starting": ADVICE["Downloading"],
+        "Unschedulable": ("See what each node lacks: kubectl describe pods -n {namespace} -l " + _PODS, _DOWNLOAD_ROOM),
+        "ImagePullBackOff": (_DOWNLOAD_IMAGE, _RETRY),
+        "InvalidImageName": (_DOWNLOAD_IMAGE, _RETRY),
+        "ErrImageNeverPull": (_DOWNLOAD_IMAGE, _RETRY),
+        "CrashLoopBackOff": (_DOWNLOAD_LOGS, _RETRY),
+        "OOMKilled": ("Have the chart value download.resources.limits.memory raised", _RETRY),
+    }
+)
+"""The same, where it is the download's pod that gives the reason: what it runs on is the operator's to say."""
+
+
+def advice(reason: str, *, name: str, namespace: str, cache: str, download: bool) -> tuple[str, ...]:
     """Returns what to do about a reason; empty where its message says all there is.
 
     Args:
-        reason: Of a condition or of a pod.
+        reason: Of a condition or a pod.
         name: Of the AIService.
-        namespace: Where it is.
+        namespace: Of the AIService.
         cache: Name of its ModelCache.
-        instance: Whose pods are concerned: the name of either.
+        download: Whether the model is not cached yet, so that pods are those of its download.
     """
-    places = {"name": name, "namespace": namespace, "cache": cache, "instance": instance}
-    return tuple(line.format(**places) for line in ADVICE.get(reason, ()))
+    known = {**ADVICE, **DOWNLOAD_ADVICE} if download else ADVICE
+    places = {"name": name, "namespace": namespace, "cache": cache, "instance": cache if download else name}
+    return tuple(line.format(**places) for line in known.get(reason, ()))

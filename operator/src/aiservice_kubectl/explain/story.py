@@ -211,15 +211,18 @@ def _deleting(evidence: Evidence) -> str:
 
 
 def _todo(evidence: Evidence, first: list[str], reasons: list[str]) -> tuple[str, ...]:
-    name, namespace = evidence.service.meta.name, evidence.service.meta.namespace
-    cache, cached = evidence.service.cache_name or "?", _cached(evidence)
+    service = evidence.service
     lines: list[str] = []
     # The cause alone, where there is something to do about it; what is above it goes with it.
     known = [*first, *reasons]
     for reason in known:
-        # A download and an engine both start; what to look at differs.
-        word = "Downloading" if reason == "Starting" and not cached else reason
-        found = advice(word, name=name, namespace=namespace, cache=cache, instance=name if cached else cache)
+        found = advice(
+            reason,
+            name=service.meta.name,
+            namespace=service.meta.namespace,
+            cache=service.cache_name or "?",
+            download=not _cached(evidence),
+        )
         lines += [line for line in found if line not in lines]
         if found and reason not in first:
             break

@@ -20,6 +20,8 @@ class Room:
 
     node: Node
     free: dict[str, Decimal]
+    caches: set[tuple[str, str]]
+    """Namespace and name of the ModelCaches that pods on it mount, those that were placed included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,39 +52,47 @@ class Placed:
     """What was free on them in all, of what a pod asks for."""
     short: tuple[str, ...]
     """Resources of which there is too little on those nodes, the scarcest first."""
+    bound: tuple[str, ...]
+    """Nodes that mount the volume of the pods already, beside which they have to run."""
 
 
 def rooms(nodes: Iterable[Node]) -> tuple[Room, ...]:
     """Returns the nodes as they are, nothing placed yet."""
-    return tuple(Room(node, dict(node.free)) for node in nodes)
+    return tuple(Room(node, dict(node.free), set(node.caches)) for node in nodes)
 
 
 def place(need: Need, available: Sequence[Room]) -> Placed:
-    """Places pods; what the least of them hold is taken from the rooms, so that what is placed next finds less."""
+    """Places pods; what the least of them hold is taken from the rooms, so that what is placed next finds less.
+
+    A volume for one node stays where the first of its users was placed.
+    """
     amounts = {name: amount for name, amount in requested(need.spec).items() if amount > 0}
     matching = [room for room in available if room.node.usable and allows(need.spec, room.node)]
     free = {name: sum((max(_left(room, name), Decimal()) for room in matching), Decimal()) for name in amounts}
-    order = _order(need, matching, amounts)
+    bound = [room for room in available if need.beside is not None and need.beside in room.caches]
+    order = _order(need, matching, amounts, bound)
     left, possible = need.least, 0
     for room in order:
         fitting = _count(room, amounts)
         here = min(left, fitting)
         for name, amount in amounts.items():
             room.free[name] = _left(room, name) - amount * here
+        if here and need.beside is not None:
+            room.caches.add(need.beside)
         left -= here
         possible += fitting
     looked_at = order if need.beside is not None else matching
     short = _short(looked_at, amounts) if left else ()
-    return Placed(need.least - left, min(possible, need.most), len(matching), free, short)
+    names = tuple(room.node.name for room in bound)
+    return Placed(need.least - left, min(possible, need.most), len(matching), free, short, names)
 
 
-def _order(need: Need, matching: Sequence[Room], amounts: Amounts) -> list[Room]:
+def _order(need: Need, matching: Sequence[Room], amounts: Amounts, bound: Sequence[Room]) -> list[Room]:
     """The rooms, those that take the most pods first; of a volume for one node that room alone."""
     order = sorted(matching, key=lambda room: -_count(room, amounts))
     if need.beside is None:
         return order
-    bound = [room for room in order if need.beside in room.node.caches]
-    return (bound or order)[:1]
+    return [room for room in order if not bound or room in bound][:1]
 
 
 def _left(room: Room, name: str) -> Decimal:

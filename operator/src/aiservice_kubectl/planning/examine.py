@@ -26,20 +26,6 @@ from aiservice_operator.settings import Settings
 _COMPUTE = ("pods", "cpu", "memory", "ephemeral-storage")
 
 
-def unserved(document: Document, settings: Settings) -> str:
-    """Returns why the operator would not look at a document; empty where it would."""
-    watch = settings.watch
-    if watch.namespaces and document.namespace not in watch.namespaces:
-        served = ", ".join(watch.namespaces)
-        return (
-            f"the operator does not serve namespace {document.namespace}, only {served} (chart value watch.namespaces)"
-        )
-    labels = document.body["metadata"].get("labels") or {}
-    if any(labels.get(name) != value for name, value in watch.labels.items()):
-        return f"the operator serves only what is labelled {watch.selector}: add that to metadata.labels"
-    return ""
-
-
 def examine_cache(document: Document, settings: Settings, survey: Survey) -> Report:
     """Examines a ModelCache."""
     spec = ModelCache.model_validate(document.body).spec
@@ -194,13 +180,16 @@ def _placed(placed: Placed, amounts: Mapping[str, Decimal], pods: Pods) -> str:
         return f"fits: {lead}"
     if not placed.matching:
         return f"does not fit: no node that is Ready has the labels and taints that its pods can run on ({lead})"
-    together = (
-        ", all on one node, since the volume of the cache is ReadWriteOnce (storage.accessMode)"
-        if pods.beside is not None and wanted > 1
-        else ""
-    )
     short = f"; short of {', '.join(placed.short)}" if placed.short else ""
-    return f"does not fit: {placed.placed} of {wanted} pods find a place{together}: {lead}{short}"
+    return f"does not fit: {placed.placed} of {wanted} pods find a place{_together(placed, pods)}: {lead}{short}"
+
+
+def _together(placed: Placed, pods: Pods) -> str:
+    """Where the pods have to run because of their volume."""
+    why = "since the volume of the cache is ReadWriteOnce (storage.accessMode)"
+    if placed.bound:
+        return f", on {' or '.join(placed.bound)} beside others that use the cache, {why}"
+    return f", all on one node, {why}" if pods.beside is not None and pods.least > 1 else ""
 
 
 def _cost(spec: AIServiceSpec, settings: Settings, pods: Pods) -> tuple[Cost | None, str]:

@@ -28,17 +28,17 @@ class Survey:
     notes: list[str] = field(default_factory=list)
 
 
-def survey(cluster: Cluster, planned: set[tuple[str, str]]) -> Survey:
+def survey(cluster: Cluster, namespaces: set[str], planned: set[tuple[str, str]]) -> Survey:
     """Looks at the cluster.
 
     Args:
         cluster: Which.
+        namespaces: Those of the manifest.
         planned: Namespace and name of the AIServices of the manifest. Their pods count as free: they are replaced.
     """
     notes: list[str] = []
-    namespaces = sorted({namespace for namespace, _ in planned})
-    services = [item for space in namespaces for item in if_allowed(_services(cluster, space), notes)]
-    caches = [item for space in namespaces for item in if_allowed(_caches(cluster, space), notes)]
+    services = [item for space in sorted(namespaces) for item in if_allowed(_services(cluster, space), notes)]
+    caches = [item for space in sorted(namespaces) for item in if_allowed(_caches(cluster, space), notes)]
     return Survey(True, tuple(services), tuple(caches), _rooms(cluster, planned, notes), _apis(cluster), notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,19 +10,45 @@ from pydantic import ValidationError
 
 from aiservice_api.v1alpha1 import AIService, ModelCache
 from aiservice_kubectl.cluster import Cluster
-from aiservice_kubectl.errors import RefusedError
+from aiservice_kubectl.errors import ClusterError, RefusedError
 from aiservice_kubectl.planning.manifests import Document
 
 _MODELS: dict[str, type[AIService | ModelCache]] = {"AIService": AIService, "ModelCache": ModelCache}
 
 
+_VERDICTS = frozenset({"Invalid", "BadRequest", "NotFound"})
+_NO_RIGHT = re.compile(r'\S+(?: "[^"]*")? is forbidden: User ".*" cannot \w+ resource ', re.DOTALL)
+"""How the API server begins where the user lacks a right; quotas and admission say Forbidden, too."""
+_DENIED = re.compile(
+    r"^admission webhook \"[^\"]*\" denied|ValidatingAdmissionPolicy '[^']*' with binding '[^']*' denied"
+)
+_RIGHTS = "\nA dry run takes the right to create and to update it; --offline --config FILE plans without"
+
+
 def by_server(cluster: Cluster, document: Document) -> list[str]:
-    """Returns why the API server would refuse a document; empty where it would accept it."""
+    """Returns why the API server would refuse a document; empty where it would accept it.
+
+    Raises:
+        ClusterError: it gave no verdict: it is busy, fails, or the user may not ask.
+    """
     try:
         cluster.kubectl.dry_run(document.body, document.namespace)
     except RefusedError as error:
+        if not is_verdict(error):
+            raise ClusterError(
+                f"whether {document.title} would be accepted cannot be told: {str(error).strip()}"
+                f"{_RIGHTS if error.reason == 'Forbidden' else ''}"
+            ) from error
         return [str(error).strip()]
     return []
+
+
+def is_verdict(error: RefusedError) -> bool:
+    """Whether an answer is about the object, not about the server or the user's rights."""
+    words = str(error).strip()
+    if error.reason == "Forbidden":
+        return _NO_RIGHT.match(words) is None
+    return error.reason in _VERDICTS or _DENIED.search(words) is not None
 
 
 def by_models(document: Document) -> list[str]:
