@@ -141,8 +141,7 @@ def _image(pod: Child, container: Json) -> Failure | None:
     image = container.get("image", "")
     if reason in _IMAGE:
         detail = _BACK_OFF.sub("", message)
-        hint = "check the name, that the registry can be reached, and imagePullSecrets"
-        return _failure(pod, "ImagePullBackOff", f"image {image} cannot be pulled: {detail or hint}")
+        return _failure(pod, "ImagePullBackOff", f"image {image} cannot be pulled{detail and ': '}{detail}")
     if reason in _UNUSABLE_IMAGE:
         return _failure(pod, str(reason), f"image {image} cannot be used: {message}")
     return None
@@ -167,9 +166,7 @@ def _ended(pod: Child, container: Json) -> Failure | None:
     if ended.get("reason") == "OOMKilled":
         limit = _memory_limit(pod, name)
         limited = f"more memory than its limit of {limit}" if limit else "more memory than its node has"
-        return _failure(
-            pod, "OOMKilled", f"container {name} was killed for using {limited}: raise the memory limit", when
-        )
+        return _failure(pod, "OOMKilled", f"container {name} was killed for using {limited}", when)
     # Only the last line: the rest of a log may hold what not everybody may read who may read a status.
     said = str(ended.get("message", "")).strip().rpartition("\n")[2].strip()
     last_words = said or f"it left no message; `kubectl logs {pod.meta.name} --previous` shows what it printed"

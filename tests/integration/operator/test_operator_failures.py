@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from support.cluster import ControlPlane
-from support.fake_kubelet import crashing, download_failed, downloaded, loading, oom_killed, ready, untouched, waiting
+from support.fake_kubelet import (
+    crashing,
+    download_failed,
+    downloaded,
+    loading,
+    oom_killed,
+    ready,
+    untouched,
+    waiting,
+)
 from support.kube_api import wait_for
 from support.operator_world import World, condition, model
 
@@ -47,7 +56,8 @@ def test_files_that_are_not_what_was_asked_for(world: World) -> None:
     world.kubelet.download = download_failed("ChecksumMismatch", "model.bin: expected aa, got bb", retryable=False)
     world.serve("forged")
     cache = world.until("ModelCache", world.cache_of("forged"), "Verified", "False", "ChecksumMismatch")
-    assert condition(cache, "Verified")["message"] == "model.bin: expected aa, got bb"
+    message = condition(cache, "Verified")["message"]
+    assert message == "model.bin: expected aa, got bb. Correct the digest, or the files at the source"
     assert condition(cache, "Downloaded")["reason"] == "ChecksumMismatch"
     world.until("AIService", "forged", "ModelReady", "False", "ChecksumMismatch")
 
@@ -85,7 +95,9 @@ def test_a_download_that_needs_more_memory(world: World) -> None:
     world.kubelet.download = oom_killed
     world.serve("hungry")
     cache = world.until("ModelCache", world.cache_of("hungry"), "Downloaded", "False", "OOMKilled")
-    assert "limit of 1Gi" in condition(cache, "Downloaded")["message"]
+    message = condition(cache, "Downloaded")["message"]
+    assert "limit of 1Gi" in message
+    assert "download.resources.limits.memory" in message, "no field of the ModelCache has it"
 
 
 def test_a_claim_that_cannot_be_bound(world: World) -> None:
@@ -129,7 +141,7 @@ def test_an_engine_that_crashes(world: World) -> None:
     world.kubelet.serve = crashing("the weights in /models are no Whisper model")
     world.serve("crashing")
     message = ready_message(world, "crashing", "CrashLoopBackOff")
-    assert message == "container engine exited with code 1: the weights in /models are no Whisper model"
+    assert message.startswith("container engine exited with code 1: the weights in /models are no Whisper model. Mend ")
     failure = world.api.get("AIService", "crashing")["status"]["lastFailure"]
     assert (failure["reason"], failure["object"].split("-")[0]) == ("CrashLoopBackOff", "Pod/crashing")
     world.until_events("crashing", "Failed")
@@ -141,7 +153,8 @@ def test_an_engine_that_crashes(world: World) -> None:
 def test_an_engine_that_needs_more_memory(world: World) -> None:
     world.kubelet.serve = crashing("", reason="OOMKilled", code=137)
     world.serve("greedy", resources={"limits": {"memory": "3Gi"}})
-    assert "limit of 3Gi" in ready_message(world, "greedy", "OOMKilled")
+    message = ready_message(world, "greedy", "OOMKilled")
+    assert "limit of 3Gi. Raise spec.resources.limits.memory" in message
 
 
 def test_an_image_that_cannot_be_pulled(world: World) -> None:
@@ -149,7 +162,7 @@ def test_an_image_that_cannot_be_pulled(world: World) -> None:
     world.kubelet.serve = waiting("ImagePullBackOff", pull)
     world.serve("imageless", engine={"image": "example.test/nothing:1"})
     message = ready_message(world, "imageless", "ImagePullBackOff")
-    assert message == "image example.test/nothing:1 cannot be pulled: not found"
+    assert message.startswith("image example.test/nothing:1 cannot be pulled: not found. Correct the image")
 
 
 def test_a_sidecar_that_crashes(world: World) -> None:
@@ -165,7 +178,7 @@ def test_a_sidecar_that_crashes(world: World) -> None:
     world.kubelet.serve = behave
     world.serve("escorted", pod={"sidecars": [sidecar]})
     message = ready_message(world, "escorted", "CrashLoopBackOff")
-    assert message == "container proxy exited with code 1: no route to the gateway"
+    assert message.startswith("container proxy exited with code 1: no route to the gateway. Mend ")
 
 
 def test_a_volume_that_cannot_be_mounted(world: World) -> None:
@@ -195,7 +208,8 @@ def test_a_volume_that_cannot_be_mounted(world: World) -> None:
     )
     service = world.until("AIService", "unmounted", "Ready", "False", "FailedMount", 60)
     message = condition(service, "Ready")["message"]
-    assert message == "the pod cannot be started: MountVolume.SetUp failed for volume model: no such device"
+    said = "the pod cannot be started: MountVolume.SetUp failed for volume model: no such device. "
+    assert message.startswith(said)
     world.kubelet.reset()
     world.until_serving("unmounted")
 
@@ -235,7 +249,8 @@ def test_a_new_engine_that_crashes_leaves_the_old_one_serving(world: World) -> N
     )
     world.api.patch("AIService", "careful", {"spec": {"engine": {"args": ["--wrong"]}}})
     message = ready_message(world, "careful", "CrashLoopBackOff")
-    assert message.endswith("unknown flag --wrong. Meanwhile 1 pod as before.")
+    assert "unknown flag --wrong. Mend " in message
+    assert message.endswith(". Meanwhile 1 pod as before.")
     assert condition(world.api.get("AIService", "careful"), "Available")["status"] == "True"
     world.until_events("careful", "Ready", "Degraded")
 
@@ -321,6 +336,7 @@ def test_pods_that_a_policy_refuses(world: World, control_plane: ControlPlane) -
         world.serve("quota", model=None, modelCacheRef={"name": "full"})
         message = ready_message(world, "quota", "PodsRefused")
         assert "exceeded quota: tight" in message
+        assert "have the policy changed" in message
     finally:
         control_plane.kubectl("delete", "resourcequota", "tight", "-n", world.namespace)
 
