@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from aiservice_operator.failures import UNREADY
 from support.cluster import ControlPlane
 from support.fake_kubelet import (
     crashing,
@@ -16,6 +18,7 @@ from support.fake_kubelet import (
     loading,
     oom_killed,
     ready,
+    unready,
     untouched,
     waiting,
 )
@@ -253,6 +256,42 @@ def test_a_new_engine_that_crashes_leaves_the_old_one_serving(world: World) -> N
     assert message.endswith(". Meanwhile 1 pod as before.")
     assert condition(world.api.get("AIService", "careful"), "Available")["status"] == "True"
     world.until_events("careful", "Ready", "Degraded")
+
+
+def test_an_engine_that_hangs(world: World) -> None:
+    world.serve("hanging")
+    world.until_serving("hanging")
+    world.kubelet.serve = unready(since=datetime.now(UTC) - UNREADY + timedelta(seconds=10))
+    world.until("AIService", "hanging", "Available", "Unknown", "Starting")
+    message = ready_message(world, "hanging", "NotReady")
+    (pod,) = world.api.list("Pod", "app.kubernetes.io/instance=hanging")
+    where = f"pod {pod['metadata']['name']} on node {pod['spec']['nodeName']}"
+    assert message.startswith(
+        f"container engine of {where} was ready, and does not answer its readiness probe any more. "
+    )
+    assert "delete the pod" in message
+    world.kubelet.serve = ready
+    service = world.until_serving("hanging")
+    assert service["status"]["lastFailure"]["reason"] == "NotReady"
+    world.until_events("hanging", "Ready", "Failed", "Ready")
+
+
+def test_a_node_that_is_lost(world: World, control_plane: ControlPlane) -> None:
+    """The kubelet is silent; that the pods are not ready any more says the real node controller."""
+    node, heard = f"lost-{world.namespace}", {"type": "Ready", "reason": "Test", "message": "said by a test"}
+    control_plane.add_node(node, labels={"zone": node})
+    try:
+        world.serve("stranded", pod={"nodeSelector": {"zone": node}})
+        world.until_serving("stranded")
+        control_plane.patch_status(f"node/{node}", {"conditions": [{**heard, "status": "Unknown"}]})
+        message = ready_message(world, "stranded", "NodeNotReady")
+        assert f"on node {node} cannot be reached" in message
+        control_plane.patch_status(f"node/{node}", {"conditions": [{**heard, "status": "True"}]})
+        world.kubelet.serve = functools.partial(ready)  # as before, and said again
+        service = world.until_serving("stranded")
+        assert service["status"]["lastFailure"]["reason"] == "NodeNotReady"
+    finally:
+        control_plane.remove_node(node)
 
 
 def test_a_gpu_that_is_not_there(world: World) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from aiservice_api.v1alpha1 import Condition, ConditionStatus
-from aiservice_operator.failures import Failure, Words, of_pods
+from aiservice_operator.failures import UNREADY, Failure, Words, of_pods
 from aiservice_operator.kinds import Json, Kind, ObjectId
 from aiservice_operator.observed import Child
 from aiservice_operator.plan import CachePlan, Refusal, ServiceView, plan_service
@@ -28,6 +29,7 @@ from support.operator_objects import (
     container_status,
     pod,
     service,
+    timestamp,
 )
 from support.operator_views import serving, view, with_status
 
@@ -41,6 +43,13 @@ TO_DO = re.compile(
 
 def waits(reason: str) -> Json:
     return container_status(waiting={"reason": reason, "message": "no"})
+
+
+def runs(*, ready: bool) -> Json:
+    """A pod whose container began long ago, in a pod that has not been ready for some time."""
+    lost = {**condition("Ready", "False"), "lastTransitionTime": timestamp(NOW - UNREADY)}
+    running = {"startedAt": timestamp(NOW - timedelta(hours=1))}
+    return {**container_status(running=running, ready=ready, started=True), "conditions": [lost]}
 
 
 UNPLACED: Json = {"phase": "Pending", "conditions": [condition("PodScheduled", "False", "Unschedulable", "0/1 nodes")]}
@@ -58,6 +67,8 @@ PODS: dict[str, Json] = {
     "Unschedulable": UNPLACED,
     "FailedMount": PLACED,
     "FailedAttachVolume": PLACED,
+    "NotReady": runs(ready=False),
+    "NodeNotReady": runs(ready=True),
     "UnexpectedAdmissionError": {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no device"},
     "FailedCreatePodSandBox": PLACED,
 }

@@ -51,6 +51,14 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "CrashLoopBackOff": (_LOGS,),
         "OOMKilled": ("A smaller precision or model needs less", _EDIT),
         "CreateContainerConfigError": ("See what there is: kubectl get secrets,configmaps -n {namespace}",),
+        "NotReady": (
+            "See what it does: kubectl ais logs {name} -n {namespace}",
+            "To have another: kubectl delete pod POD -n {namespace}",
+        ),
+        "NodeNotReady": (
+            "See what the node says: kubectl describe node NODE",
+            "To have another pod elsewhere: kubectl delete pod POD -n {namespace}",
+        ),
         "FailedMount": ("See what the volume waits for: kubectl describe pods -n {namespace} -l " + _PODS,),
         "FailedAttachVolume": ("See what holds the volume: kubectl get volumeattachments",),
         "ProgressDeadlineExceeded": (

@@ -44,6 +44,8 @@ SERVING: Mapping[str, str] = MappingProxyType(
         "PodsRefused": (
             "Provide what is missing, have the policy changed, or ask for something else (spec.resources, spec.pod)"
         ),
+        "NotReady": "It serves again when it answers; where it hangs, read its log and delete the pod to have another",
+        "NodeNotReady": "Mend the node, or delete the pod to have another elsewhere",
     }
 )
 """Of the pods of an AIService."""
