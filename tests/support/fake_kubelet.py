@@ -13,7 +13,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,11 @@ _AGAIN_SECONDS = 0.1
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _time(datetime.now(UTC))
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def ready(pod: Mapping[str, Any]) -> Status:
@@ -38,6 +42,21 @@ def ready(pod: Mapping[str, Any]) -> Status:
 def loading(pod: Mapping[str, Any]) -> Status:
     """The container runs and is not ready yet."""
     return _running(pod, is_ready=False)
+
+
+def unready(since: datetime) -> Behaviour:
+    """The container has loaded, was ready until then, and does not answer its readiness probe any more."""
+
+    def behave(pod: Mapping[str, Any]) -> Status:
+        status = _running(pod, is_ready=False)
+        for container in status["containerStatuses"]:
+            container["started"] = True
+            container["state"]["running"]["startedAt"] = _time(since - timedelta(minutes=1))
+        for condition in status["conditions"]:
+            condition["lastTransitionTime"] = _time(since)
+        return status
+
+    return behave
 
 
 def _running(pod: Mapping[str, Any], *, is_ready: bool) -> Status:

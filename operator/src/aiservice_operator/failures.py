@@ -12,19 +12,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
+from aiservice_operator import names
 from aiservice_operator.kinds import Json
 from aiservice_operator.observed import Child, parse_time
 from aiservice_operator.states import (
     conditions,
     container_statuses,
     gone_by,
+    pod_container,
     pod_ended,
+    unready_since,
     unschedulable_since,
     waits_on_node_since,
 )
 
 SETTLE = timedelta(seconds=3)
 """How long a pod or a claim may wait before that is a failure: what it waits for is often just being made."""
+UNREADY = timedelta(seconds=30)
+"""How long a pod that was ready may be unready before that is a failure: a busy engine misses a probe now and then."""
+_SETTLES = {"Unschedulable": SETTLE, "NotReady": UNREADY, "NodeNotReady": SETTLE}
+"""How long what may pass by itself is no failure; of nodes Kubernetes has waited long enough before it says so."""
 LATE = timedelta(seconds=30)
 """How long a pod may take on its node to begin with its containers before its Events are looked at."""
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"})
@@ -96,11 +103,9 @@ def settles_after(pods: Sequence[Child], now: datetime) -> float | None:
 
 
 def _settled_at(failure: Failure, room: datetime | None) -> datetime:
-    """When a failure counts as one: a pod waits for a node at first, and as long as others make room for it."""
-    if failure.reason != "Unschedulable":
-        return failure.time
-    settled = failure.time + SETTLE
-    return max(settled, room) if room is not None else settled
+    """When a failure counts as one: a pod also waits for a node as long as others make room for it."""
+    settled = failure.time + _SETTLES.get(failure.reason, timedelta())
+    return max(settled, room) if room is not None and failure.reason == "Unschedulable" else settled
 
 
 def _room_at(pods: Iterable[Child]) -> datetime | None:
@@ -112,7 +117,8 @@ def of_pod(pod: Child) -> Failure | None:
     """Returns why a pod does not run, or None where nothing has gone wrong so far."""
     checks: list[Callable[[Child, Json], Failure | None]] = [_image, _setup, _ended]
     found = (check(pod, container) for container in container_statuses(pod) for check in checks)
-    return next((failure for failure in found if failure is not None), None) or _evicted(pod) or _unschedulable(pod)
+    first = next((failure for failure in found if failure is not None), None)
+    return first or _evicted(pod) or _unschedulable(pod) or _unready(pod)
 
 
 def starts_late(pod: Child, now: datetime) -> bool:
@@ -141,8 +147,7 @@ def _image(pod: Child, container: Json) -> Failure | None:
     image = container.get("image", "")
     if reason in _IMAGE:
         detail = _BACK_OFF.sub("", message)
-        hint = "check the name, that the registry can be reached, and imagePullSecrets"
-        return _failure(pod, "ImagePullBackOff", f"image {image} cannot be pulled: {detail or hint}")
+        return _failure(pod, "ImagePullBackOff", f"image {image} cannot be pulled{detail and ': '}{detail}")
     if reason in _UNUSABLE_IMAGE:
         return _failure(pod, str(reason), f"image {image} cannot be used: {message}")
     return None
@@ -167,9 +172,7 @@ def _ended(pod: Child, container: Json) -> Failure | None:
     if ended.get("reason") == "OOMKilled":
         limit = _memory_limit(pod, name)
         limited = f"more memory than its limit of {limit}" if limit else "more memory than its node has"
-        return _failure(
-            pod, "OOMKilled", f"container {name} was killed for using {limited}: raise the memory limit", when
-        )
+        return _failure(pod, "OOMKilled", f"container {name} was killed for using {limited}", when)
     # Only the last line: the rest of a log may hold what not everybody may read who may read a status.
     said = str(ended.get("message", "")).strip().rpartition("\n")[2].strip()
     last_words = said or f"it left no message; `kubectl logs {pod.meta.name} --previous` shows what it printed"
@@ -191,6 +194,35 @@ def _unschedulable(pod: Child) -> Failure | None:
         return None
     message = conditions(pod.body)["PodScheduled"].get("message", "")
     return _failure(pod, "Unschedulable", f"no node can take the pod: {message}", when)
+
+
+def _unready(pod: Child) -> Failure | None:
+    """A pod that was ready and is not any more: a container does not answer, or its node does not."""
+    since = unready_since(pod)
+    # What becomes of a download on such a node is decided by its Job.
+    if since is None or pod_container(pod).get("name") != names.ENGINE_CONTAINER:
+        return None
+    where = f"pod {pod.meta.name} on node {pod.body['spec']['nodeName']}"
+    statuses = container_statuses(pod)
+    hung = next((item["name"] for item in statuses if _was_ready(item, since)), None)
+    if hung is not None:
+        message = f"container {hung} of {where} was ready, and does not answer its readiness probe any more"
+        return _failure(pod, "NotReady", message, since)
+    # Containers that are ready in a pod that is not: the word of a node that no kubelet speaks for any more, unless a
+    # gate is closed, which is for whoever added it to explain.
+    gated = conditions(pod.body)["Ready"].get("reason") == "ReadinessGatesNotReady"
+    if gated or not all(item.get("ready") for item in statuses):
+        return None
+    return _failure(pod, "NodeNotReady", f"{where} cannot be reached: the node does not answer", since)
+
+
+def _was_ready(container: Json, since: datetime) -> bool:
+    """Whether a container that runs is not ready, and its pod became unready only after it had begun.
+
+    A pod that loads has been unready from before its containers began.
+    """
+    began = _time(container.get("state", {}).get("running", {}).get("startedAt"))
+    return container.get("started") is True and not container.get("ready") and began is not None and began < since
 
 
 def _memory_limit(pod: Child, container: str) -> str:

@@ -260,6 +260,14 @@ def waits_on_node_since(pod: Child) -> datetime | None:
     return parse_time(scheduled["lastTransitionTime"]) if reasons <= _NOT_BEGUN else None
 
 
+def unready_since(pod: Child) -> datetime | None:
+    """Returns since when a pod that runs is not ready, be it not yet; None where it is, or is going."""
+    ready = conditions(pod.body).get("Ready", {})
+    if pod.meta.deleting or pod.body["status"].get("phase") != "Running" or ready.get("status") != "False":
+        return None
+    return parse_time(ready["lastTransitionTime"])
+
+
 def pod_running(pod: Child) -> bool:
     """Whether the pod's container is running now."""
     return "running" in pod_container(pod).get("state", {})

@@ -50,7 +50,7 @@ def test_a_quota_that_refuses_the_pods(world: World, control_plane: ControlPlane
             cache = world.until("ModelCache", name, "Downloaded", "False", "PodsRefused", 60)
             message = condition(cache, "Downloaded")["message"]
             assert message.startswith("pods cannot be created: exceeded quota: no-pods, requested: pods=1"), message
-            assert f"`kubectl describe resourcequota,limitrange -n {world.namespace}`" in message
+            assert "`kubectl describe resourcequota,limitrange`" in message
             assert condition(cache, "Ready")["reason"] == "PodsRefused"
             assert cache["status"]["lastFailure"]["object"] == f"Job/{job(world, name)['metadata']['name']}"
         world.until("ModelCache", measured, "StorageBound", "Unknown", "Measuring")

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from aiservice_operator.failures import UNREADY
 from support.cluster import ControlPlane
-from support.fake_kubelet import crashing, download_failed, downloaded, loading, oom_killed, ready, untouched, waiting
+from support.fake_kubelet import (
+    crashing,
+    download_failed,
+    downloaded,
+    loading,
+    oom_killed,
+    ready,
+    unready,
+    untouched,
+    waiting,
+)
 from support.kube_api import wait_for
 from support.operator_world import World, condition, model
 
@@ -46,7 +59,8 @@ def test_files_that_are_not_what_was_asked_for(world: World) -> None:
     world.kubelet.download = download_failed("ChecksumMismatch", "model.bin: expected aa, got bb", retryable=False)
     world.serve("forged")
     cache = world.until("ModelCache", world.cache_of("forged"), "Verified", "False", "ChecksumMismatch")
-    assert condition(cache, "Verified")["message"] == "model.bin: expected aa, got bb"
+    message = condition(cache, "Verified")["message"]
+    assert message == "model.bin: expected aa, got bb. Correct the digest, or the files at the source"
     assert condition(cache, "Downloaded")["reason"] == "ChecksumMismatch"
     world.until("AIService", "forged", "ModelReady", "False", "ChecksumMismatch")
 
@@ -84,7 +98,9 @@ def test_a_download_that_needs_more_memory(world: World) -> None:
     world.kubelet.download = oom_killed
     world.serve("hungry")
     cache = world.until("ModelCache", world.cache_of("hungry"), "Downloaded", "False", "OOMKilled")
-    assert "limit of 1Gi" in condition(cache, "Downloaded")["message"]
+    message = condition(cache, "Downloaded")["message"]
+    assert "limit of 1Gi" in message
+    assert "download.resources.limits.memory" in message, "no field of the ModelCache has it"
 
 
 def test_a_claim_that_cannot_be_bound(world: World) -> None:
@@ -150,7 +166,7 @@ def test_an_engine_that_crashes(world: World) -> None:
     world.kubelet.serve = crashing("the weights in /models are no Whisper model")
     world.serve("crashing")
     message = ready_message(world, "crashing", "CrashLoopBackOff")
-    assert message == "container engine exited with code 1: the weights in /models are no Whisper model"
+    assert message.startswith("container engine exited with code 1: the weights in /models are no Whisper model. Mend ")
     failure = world.api.get("AIService", "crashing")["status"]["lastFailure"]
     assert (failure["reason"], failure["object"].split("-")[0]) == ("CrashLoopBackOff", "Pod/crashing")
     world.until_events("crashing", "Failed")
@@ -162,7 +178,8 @@ def test_an_engine_that_crashes(world: World) -> None:
 def test_an_engine_that_needs_more_memory(world: World) -> None:
     world.kubelet.serve = crashing("", reason="OOMKilled", code=137)
     world.serve("greedy", resources={"limits": {"memory": "3Gi"}})
-    assert "limit of 3Gi" in ready_message(world, "greedy", "OOMKilled")
+    message = ready_message(world, "greedy", "OOMKilled")
+    assert "limit of 3Gi. Raise spec.resources.limits.memory" in message
 
 
 def test_an_image_that_cannot_be_pulled(world: World) -> None:
@@ -170,7 +187,7 @@ def test_an_image_that_cannot_be_pulled(world: World) -> None:
     world.kubelet.serve = waiting("ImagePullBackOff", pull)
     world.serve("imageless", engine={"image": "example.test/nothing:1"})
     message = ready_message(world, "imageless", "ImagePullBackOff")
-    assert message == "image example.test/nothing:1 cannot be pulled: not found"
+    assert message.startswith("image example.test/nothing:1 cannot be pulled: not found. Correct the image")
 
 
 def test_a_sidecar_that_crashes(world: World) -> None:
@@ -186,7 +203,7 @@ def test_a_sidecar_that_crashes(world: World) -> None:
     world.kubelet.serve = behave
     world.serve("escorted", pod={"sidecars": [sidecar]})
     message = ready_message(world, "escorted", "CrashLoopBackOff")
-    assert message == "container proxy exited with code 1: no route to the gateway"
+    assert message.startswith("container proxy exited with code 1: no route to the gateway. Mend ")
 
 
 def test_a_volume_that_cannot_be_mounted(world: World) -> None:
@@ -197,7 +214,8 @@ def test_a_volume_that_cannot_be_mounted(world: World) -> None:
     world.warn(pod, "FailedMount", "MountVolume.SetUp failed for volume model: no such device")
     service = world.until("AIService", "unmounted", "Ready", "False", "FailedMount", 60)
     message = condition(service, "Ready")["message"]
-    assert message == "the pod cannot be started: MountVolume.SetUp failed for volume model: no such device"
+    said = "the pod cannot be started: MountVolume.SetUp failed for volume model: no such device. "
+    assert message.startswith(said)
     world.kubelet.reset()
     world.until_serving("unmounted")
 
@@ -237,9 +255,46 @@ def test_a_new_engine_that_crashes_leaves_the_old_one_serving(world: World) -> N
     )
     world.api.patch("AIService", "careful", {"spec": {"engine": {"args": ["--wrong"]}}})
     message = ready_message(world, "careful", "CrashLoopBackOff")
-    assert message.endswith("unknown flag --wrong. Meanwhile 1 pod as before.")
+    assert "unknown flag --wrong. Mend " in message
+    assert message.endswith(". Meanwhile 1 pod as before.")
     assert condition(world.api.get("AIService", "careful"), "Available")["status"] == "True"
     world.until_events("careful", "Ready", "Degraded")
+
+
+def test_an_engine_that_hangs(world: World) -> None:
+    world.serve("hanging")
+    world.until_serving("hanging")
+    world.kubelet.serve = unready(since=datetime.now(UTC) - UNREADY + timedelta(seconds=10))
+    world.until("AIService", "hanging", "Available", "Unknown", "Starting")
+    message = ready_message(world, "hanging", "NotReady")
+    (pod,) = world.api.list("Pod", "app.kubernetes.io/instance=hanging")
+    where = f"pod {pod['metadata']['name']} on node {pod['spec']['nodeName']}"
+    assert message.startswith(
+        f"container engine of {where} was ready, and does not answer its readiness probe any more. "
+    )
+    assert "delete the pod" in message
+    world.kubelet.serve = ready
+    service = world.until_serving("hanging")
+    assert service["status"]["lastFailure"]["reason"] == "NotReady"
+    world.until_events("hanging", "Ready", "Failed", "Ready")
+
+
+def test_a_node_that_is_lost(world: World, control_plane: ControlPlane) -> None:
+    """The kubelet is silent; that the pods are not ready any more says the real node controller."""
+    node, heard = f"lost-{world.namespace}", {"type": "Ready", "reason": "Test", "message": "said by a test"}
+    control_plane.add_node(node, labels={"zone": node})
+    try:
+        world.serve("stranded", pod={"nodeSelector": {"zone": node}})
+        world.until_serving("stranded")
+        control_plane.patch_status(f"node/{node}", {"conditions": [{**heard, "status": "Unknown"}]})
+        message = ready_message(world, "stranded", "NodeNotReady")
+        assert f"on node {node} cannot be reached" in message
+        control_plane.patch_status(f"node/{node}", {"conditions": [{**heard, "status": "True"}]})
+        world.kubelet.serve = functools.partial(ready)  # as before, and said again
+        service = world.until_serving("stranded")
+        assert service["status"]["lastFailure"]["reason"] == "NodeNotReady"
+    finally:
+        control_plane.remove_node(node)
 
 
 def test_a_gpu_that_is_not_there(world: World) -> None:
@@ -323,6 +378,7 @@ def test_pods_that_a_policy_refuses(world: World, control_plane: ControlPlane) -
         world.serve("quota", model=None, modelCacheRef={"name": "full"})
         message = ready_message(world, "quota", "PodsRefused")
         assert "exceeded quota: tight" in message
+        assert "have the policy changed" in message
     finally:
         control_plane.kubectl("delete", "resourcequota", "tight", "-n", world.namespace)
 

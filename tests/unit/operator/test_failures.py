@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from aiservice_operator.failures import (
     SETTLE,
+    UNREADY,
     Words,
     late_after,
     of_pod,
@@ -57,7 +59,7 @@ def unschedulable(age: timedelta, message: str = "0/1 nodes are available: 1 Ins
             container_status(terminated={"exitCode": 137, "reason": "OOMKilled"}),
             (
                 "OOMKilled",
-                "container engine was killed for using more memory than its limit of 8Gi: raise the memory limit",
+                "container engine was killed for using more memory than its limit of 8Gi",
             ),
         ),
         (
@@ -75,13 +77,7 @@ def unschedulable(age: timedelta, message: str = "0/1 nodes are available: 1 Ins
         ),
         (
             container_status(waiting={"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x:1"'}),
-            (
-                "ImagePullBackOff",
-                (
-                    "image example.test/speech:1 cannot be pulled: check the name, that the registry can be reached, "
-                    "and imagePullSecrets"
-                ),
-            ),
+            ("ImagePullBackOff", "image example.test/speech:1 cannot be pulled"),
         ),
         (
             container_status(waiting={"reason": "InvalidImageName", "message": "cannot parse"}),
@@ -232,3 +228,62 @@ def test_the_cause_is_told_and_not_its_consequence() -> None:
 
 def test_a_pod_that_goes_has_no_failure() -> None:
     assert of_pods([pod("p", container_status(terminated=ENDED), deletionTimestamp=timestamp(NOW))], NOW) is None
+
+
+def not_ready(age: timedelta, *, began: timedelta = timedelta(hours=1), reason: str = "", **container: Any) -> Child:
+    """A pod that has not been ready for some time; its container began longer ago, and has loaded."""
+    ready = {**condition("Ready", "False", reason), "lastTransitionTime": timestamp(NOW - age)}
+    state = {"running": {"startedAt": timestamp(NOW - began)}, "started": True, **container}
+    return pod("p", {**container_status(**state), "conditions": [ready]})
+
+
+def test_a_pod_that_hangs_has_failed_after_a_while() -> None:
+    hangs = not_ready(UNREADY)
+    failure = of_pods([hangs], NOW)
+    assert failure is not None
+    assert (failure.reason, failure.object, failure.time) == ("NotReady", "Pod/p", NOW - UNREADY)
+    assert failure.message == (
+        "container engine of pod p on node node was ready, and does not answer its readiness probe any more"
+    )
+    assert settles_after([hangs], NOW) is None
+    busy = not_ready(UNREADY - timedelta(seconds=12))
+    assert of_pods([busy], NOW) is None, "it may be busy"
+    assert settles_after([busy], NOW) == 12
+
+
+@pytest.mark.parametrize(
+    "loads",
+    [
+        not_ready(timedelta(hours=1), started=False),
+        not_ready(timedelta(hours=1)),
+        not_ready(timedelta(hours=1), began=timedelta(minutes=59)),
+        not_ready(timedelta(minutes=1), began=timedelta(seconds=30), started=False),
+    ],
+)
+def test_a_pod_that_was_not_ready_yet_loads(loads: Child) -> None:
+    """Also in the moment between the passing of its startup probe and that of its readiness probe."""
+    assert of_pods([loads], NOW) is None
+    assert settles_after([loads], NOW) is None
+
+
+def test_a_pod_whose_node_is_lost() -> None:
+    """The containers are as the kubelet saw them last; that the pod is not ready says the node controller."""
+    lost = not_ready(SETTLE, ready=True)
+    failure = of_pods([lost], NOW)
+    assert failure is not None
+    assert failure.reason == "NodeNotReady"
+    assert failure.message == "pod p on node node cannot be reached: the node does not answer"
+    assert settles_after([not_ready(timedelta(), ready=True)], NOW) == SETTLE.total_seconds()
+    gated = not_ready(timedelta(hours=1), ready=True, reason="ReadinessGatesNotReady")
+    assert of_pods([gated], NOW) is None, "its node answers"
+
+
+def test_a_pod_that_drains_is_not_told_as_unready() -> None:
+    for status in (not_ready(UNREADY).body["status"], not_ready(UNREADY, ready=True).body["status"]):
+        assert of_pods([pod("p", status, deletionTimestamp=timestamp(NOW))], NOW) is None
+
+
+def test_a_download_on_a_lost_node_is_its_jobs_matter() -> None:
+    status = not_ready(UNREADY, ready=True).body["status"]
+    status["containerStatuses"][0]["name"] = "downloader"
+    assert of_pods([pod("p", status, container="downloader")], NOW) is None

@@ -16,6 +16,7 @@ from aiservice_operator.plan import Refusal, ServicePlan, ServiceView, plan_serv
 from aiservice_operator.plan.surge import Decision
 from aiservice_operator.settings import Network, Settings
 from aiservice_operator.status import service_status
+from aiservice_operator.status.remedies import REFUSED, SERVING
 from support.operator_objects import (
     MODEL,
     NAMESPACE,
@@ -105,12 +106,12 @@ def test_what_the_autoscaler_has_set_is_what_is_wanted() -> None:
         (
             {"able": condition("AbleToScale", "False", "FailedGetScale", "no such Deployment")},
             ("False", "FailedGetScale"),
-            "no such Deployment",
+            "no such Deployment. Its Events tell more: `kubectl describe hpa whisper`",
         ),
         (
             {"active": condition("ScalingActive", "False", "ScalingDisabled", "scaling is disabled")},
             ("False", "ScalingDisabled"),
-            "scaling is disabled",
+            "scaling is disabled. Its Events tell more: `kubectl describe hpa whisper`",
         ),
     ],
 )
@@ -206,15 +207,16 @@ def test_a_monitor_that_is_refused_keeps_nothing_from_serving() -> None:
     ready = told(status, "Ready")
     assert ready is not None
     assert ready[:2] == ("True", "Serving")
-    assert told(status, "Monitored") == ("False", "ChildRefused", "PodMonitor whisper: forbidden")
+    assert told(status, "Monitored") == ("False", "ChildRefused", f"PodMonitor whisper: forbidden. {REFUSED}")
     other = told(status_of(serving(service(), cache=READY), refusals=refused(Kind.AUTOSCALER)), "Ready")
-    assert other == ("False", "ChildRefused", "HorizontalPodAutoscaler whisper: forbidden. Meanwhile 1 pod as before.")
+    said = f"HorizontalPodAutoscaler whisper: forbidden. {REFUSED}. Meanwhile 1 pod as before."
+    assert other == ("False", "ChildRefused", said)
 
 
 def test_an_autoscaler_that_is_refused_is_not_waited_for() -> None:
     known = serving(service(spec=AUTO), cache=READY)
     found = told(status_of(replace(known, autoscaler=None), refusals=refused(Kind.AUTOSCALER)), "Autoscaling")
-    assert found == ("False", "ChildRefused", "forbidden")
+    assert found == ("False", "ChildRefused", f"forbidden. {REFUSED}")
 
 
 def test_no_more_conditions_than_fit() -> None:
@@ -255,7 +257,10 @@ def test_what_keeps_a_pod_from_a_node_besides_the_scheduler() -> None:
         return found[2]
 
     plain = ready(ServicePlan(()), {})
-    assert plain == "no node can take the pod: 0/1 nodes are available: too few GPUs. Meanwhile 1 pod as before."
+    assert plain == (
+        "no node can take the pod: 0/1 nodes are available: too few GPUs. "
+        f"{SERVING['Unschedulable']}. Meanwhile 1 pod as before."
+    )
     assert "all pods that use it run on one node" in ready(ServicePlan((), one_node=True), {})
     decision = Decision.model_validate({"template": "t", "mode": "Always", "surge": True, "reason": "r"})
     always = ready(ServicePlan((), rollout=decision), {"rollout": {"surge": "Always"}})
@@ -291,7 +296,7 @@ def test_events_tell_what_a_pod_waits_for() -> None:
     assert ready == (
         "False",
         "FailedAttachVolume",
-        "the pod cannot be started: the volume is attached elsewhere",
+        f"the pod cannot be started: the volume is attached elsewhere. {SERVING['FailedAttachVolume']}",
     )
 
 

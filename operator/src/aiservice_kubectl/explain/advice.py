@@ -11,8 +11,8 @@ _RETRY = "To try the download again at once: kubectl delete job -n {namespace} -
 _PODS = "app.kubernetes.io/instance={instance}"
 _EDIT = "Change the spec: kubectl edit ais {name} -n {namespace}"
 _IMAGE = (
-    "Correct spec.engine.image, or make the registry's Secret in this namespace and name it in "
-    "spec.pod.imagePullSecrets (or in the chart value workloads.imagePullSecrets)"
+    "To make a Secret for the registry: kubectl create secret docker-registry REGISTRY -n {namespace} "
+    "--docker-server=HOST --docker-username=USER --docker-password=PASSWORD"
 )
 _REACH = (
     "See that the cluster lets pods of this namespace reach the source (NetworkPolicies, proxies, and the chart value "
@@ -47,16 +47,18 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "Free a GPU (spec.suspend: true stops a service and keeps its model), or choose another profile",
         ),
         "PlacementConflict": ("Give the cache a StorageClass with ReadWriteMany: spec.model.storage.accessMode",),
-        "ImagePullBackOff": (_IMAGE,),
-        "InvalidImageName": (_IMAGE,),
-        "ErrImageNeverPull": (_IMAGE,),
+        "ImagePullBackOff": (_EDIT, _IMAGE),
+        "InvalidImageName": (_EDIT,),
         "CrashLoopBackOff": (_LOGS,),
-        "OOMKilled": (
-            "Raise spec.resources.limits.memory, or choose a smaller precision or model",
-            _EDIT,
+        "OOMKilled": ("A smaller precision or model needs less", _EDIT),
+        "CreateContainerConfigError": ("See what there is: kubectl get secrets,configmaps -n {namespace}",),
+        "NotReady": (
+            "See what it does: kubectl ais logs {name} -n {namespace}",
+            "To have another: kubectl delete pod POD -n {namespace}",
         ),
-        "CreateContainerConfigError": (
-            "Make the Secret or ConfigMap that is missing, in namespace {namespace}; the pods start by themselves",
+        "NodeNotReady": (
+            "See what the node says: kubectl describe node NODE",
+            "To have another pod elsewhere: kubectl delete pod POD -n {namespace}",
         ),
         "FailedMount": ("See what the volume waits for: kubectl describe pods -n {namespace} -l " + _PODS,),
         "FailedAttachVolume": ("See what holds the volume: kubectl get volumeattachments",),

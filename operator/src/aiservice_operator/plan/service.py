@@ -102,7 +102,12 @@ def plan_service(view: ServiceView, settings: Settings, now: datetime, bodies: B
     spec, meta = view.service.spec, view.service.meta
     if spec is None:
         return ServicePlan(
-            (), Rejection("InvalidSpec", f"this version of the operator cannot read it: {view.service.invalid}")
+            (),
+            Rejection(
+                "InvalidSpec",
+                f"this version of the operator cannot read it: {view.service.invalid}. Upgrade the operator, or "
+                "correct the spec",
+            ),
         )
     if meta.deleting:
         return ServicePlan(())

@@ -8,6 +8,7 @@ from aiservice_api.v1alpha1 import AIServiceSpec, Autoscaling, ScalingMetric
 from aiservice_operator.kinds import Json, Kind
 from aiservice_operator.states import conditions
 from aiservice_operator.status.conditions import Check, no, pending, yes
+from aiservice_operator.status.remedies import REFUSED, advised
 from aiservice_operator.status.service_facts import ServiceFacts, pods
 
 _NO_METRIC = frozenset({"FailedGetPodsMetric", "FailedGetContainerResourceMetric", "FailedGetResourceMetric"})
@@ -20,7 +21,7 @@ def autoscaling(facts: ServiceFacts, spec: AIServiceSpec) -> Check | None:
         return None
     refused = next((item for item in facts.refusals if item.identity.kind is Kind.AUTOSCALER), None)
     if refused is not None:
-        return no("ChildRefused", refused.message)
+        return no("ChildRefused", advised(refused.message, REFUSED))
     if live is None:
         return pending("WaitingForModel", "the autoscaler is created when the model is cached")
     return _told(facts, scaling, conditions(live.body))
@@ -30,7 +31,8 @@ def _told(facts: ServiceFacts, scaling: Autoscaling, state: Mapping[str, Json]) 
     """What the autoscaler's own conditions tell."""
     able, active = state.get("AbleToScale", {}), state.get("ScalingActive", {})
     if able.get("status") == "False":
-        return no(able["reason"], f"the autoscaler cannot scale: {able.get('message', '')}")
+        said = f"the autoscaler cannot scale: {able.get('message', '')}"
+        return no(able["reason"], advised(said, _more(facts)))
     if active.get("status") == "False":
         return _inactive(facts, scaling, active)
     if not active:
@@ -50,7 +52,7 @@ def _inactive(facts: ServiceFacts, scaling: Autoscaling, active: Json) -> Check:
     if facts.rollout is None or facts.rollout.ready == 0:
         return pending("Starting", "the autoscaler waits for pods that are ready")
     if reason not in _NO_METRIC:
-        return no(reason, f"the autoscaler does not scale: {message}")
+        return no(reason, advised(f"the autoscaler does not scale: {message}", _more(facts)))
     remedy = (
         "metrics-server has to be installed in the cluster"
         if scaling.metric is ScalingMetric.CPU
@@ -59,3 +61,7 @@ def _inactive(facts: ServiceFacts, scaling: Autoscaling, active: Json) -> Check:
         "spec.autoscaling.metric to CPU"
     )
     return no("MetricMissing", f"the number of pods stays as it is: {remedy}. {message}")
+
+
+def _more(facts: ServiceFacts) -> str:
+    return f"Its Events tell more: `kubectl describe hpa {facts.view.service.meta.name}`"

@@ -13,6 +13,7 @@ from aiservice_operator.states import Claim, claim
 from aiservice_operator.status.conditions import FALSE, TRUE, Check, merge, no, pending, yes
 from aiservice_operator.status.conditions import last_failure as merge_failure
 from aiservice_operator.status.download import downloaded, problem_of, progress
+from aiservice_operator.status.remedies import advised
 from aiservice_operator.status.storage import CacheFacts, own_claim, provided_claim
 from aiservice_operator.status.verified import verified
 
@@ -31,7 +32,8 @@ def cache_status(
     """Computes the status of a ModelCache."""
     previous, spec = cache.status, cache.spec
     if spec is None:
-        unreadable = no("InvalidSpec", f"this version of the operator cannot read it: {cache.invalid}")
+        said = f"this version of the operator cannot read it: {cache.invalid}"
+        unreadable = no("InvalidSpec", advised(said, "Upgrade the operator, or correct the spec"))
         conditions = merge(previous.conditions, [("Ready", unreadable)], cache.meta.generation, now)
         return previous.model_copy(update={"observed_generation": cache.meta.generation, "conditions": conditions})
     if spec.pvc is not None:

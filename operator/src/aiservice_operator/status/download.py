@@ -18,10 +18,9 @@ from aiservice_operator.plan.tries import FailedTry, failed_last, pods_of
 from aiservice_operator.quantities import human_bytes
 from aiservice_operator.states import CacheJob, pod_running, unbound
 from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
+from aiservice_operator.status.remedies import DOWNLOADING, advised
 from aiservice_operator.status.storage import CacheFacts, claim_refusal, held
 
-_WAITING = frozenset({"Unschedulable", "ImagePullBackOff", "CreateContainerConfigError", "PodsRefused"})
-"""Failures of a pod that goes on as soon as they are mended."""
 _SECRET_FIELDS = {
     "hugging_face": "huggingFace.tokenSecretRef",
     "s3": "s3.credentialsSecretRef",
@@ -56,11 +55,7 @@ def _pods_refused(job: CacheJob, facts: CacheFacts) -> Failure | None:
     said = facts.words.get(meta.uid)
     if said is None:
         return None
-    message = (
-        f"pods cannot be created: {said.message}. `kubectl describe resourcequota,limitrange -n {meta.namespace}` "
-        "shows what is allowed; it goes on by itself when its pod is"
-    )
-    return Failure(said.reason, message, f"Job/{meta.name}", said.time)
+    return Failure(said.reason, f"pods cannot be created: {said.message}", f"Job/{meta.name}", said.time)
 
 
 def downloaded(
@@ -82,7 +77,7 @@ def downloaded(
         return no(found.reason, f"{found.message.rstrip('.')}. {what_next(spec, plan, plan.job, problem)}".strip())
     refused = next((refusal.message for refusal in refusals if refusal.identity.kind is Kind.JOB), "")
     if refused:
-        return no("JobRefused", f"the download Job cannot be created: {refused}")
+        return no("JobRefused", advised(f"the download Job cannot be created: {refused}", DOWNLOADING["JobRefused"]))
     if plan.job is None or plan.job.succeeded:
         return pending("WaitingForClaim", "the download begins when there is a claim for it")
     return _under_way(view, plan.job)
@@ -107,7 +102,8 @@ def _out_of_space(spec: ModelCacheSpec, plan: CachePlan, problem: FailedTry, ref
     if state.growing and state.growth_fault:
         return no(
             "ExpansionFailed",
-            f"{said}. PersistentVolumeClaim {state.name} does not grow to {state.requested}: {state.growth_fault}",
+            f"{said}. PersistentVolumeClaim {state.name} does not grow to {state.requested}: {state.growth_fault}. "
+            "Mend that, or delete the claim: it is made anew with that size",
         )
     if waits_to_grow(state, problem):
         return pending("Expanding", f"PersistentVolumeClaim {state.name} grows to {state.requested}, then it goes on")
@@ -125,8 +121,9 @@ def _out_of_space(spec: ModelCacheSpec, plan: CachePlan, problem: FailedTry, ref
 
 def what_next(spec: ModelCacheSpec, plan: CachePlan, job: CacheJob | None, problem: FailedTry) -> str:
     """Returns when it is tried again, and what to do about it."""
-    if job is None or problem.failure.reason in _WAITING:
-        return ""
+    remedy = DOWNLOADING.get(problem.failure.reason, "")
+    if job is None or remedy:
+        return remedy
     name = job.child.meta.name
     if plan.again_at is not None and problem.retryable and job.failed_at is not None:
         return f"The next try is at {plan.again_at:%H:%M:%S} UTC; delete Job {name} to try at once."

@@ -6,6 +6,7 @@ from aiservice_api.v1alpha1 import AIServiceSpec
 from aiservice_operator.plan.mount import cache_ready
 from aiservice_operator.states import pod_ended
 from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
+from aiservice_operator.status.remedies import REFUSED, advised
 from aiservice_operator.status.service_facts import ServiceFacts, pods
 
 
@@ -42,7 +43,8 @@ def _without_cache(facts: ServiceFacts, spec: AIServiceSpec, name: str) -> Check
     if facts.plan.rejection is not None:
         return pending("NotAccepted", "nothing is downloaded while the spec is not accepted")
     if facts.view.cache_refused:
-        return no("CacheRefused", f"ModelCache {name} cannot be created: {facts.view.cache_refused}")
+        said = f"ModelCache {name} cannot be created: {facts.view.cache_refused}"
+        return no("CacheRefused", advised(said, REFUSED))
     return pending("Creating", f"ModelCache {name} is being created")
 
 
@@ -79,7 +81,9 @@ def without_pods(facts: ServiceFacts) -> Check | None:
     """The check for what pods decide, where there are none to be."""
     stays_at_none = facts.rollout is None or (facts.rollout.wanted == 0 and facts.wanted > 0)
     if facts.plan.rejection is not None and stays_at_none:
-        return no(facts.plan.rejection.reason, "nothing runs, because the spec is not accepted")
+        return no(
+            facts.plan.rejection.reason, "nothing runs, because the spec is not accepted: mend it as Accepted says"
+        )
     if facts.rollout is None:
         return pending("WaitingForModel", "pods are created when the model is cached")
     if facts.suspended:

@@ -11,6 +11,7 @@ from aiservice_operator.observed import Service
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.status.autoscaling import autoscaling
 from aiservice_operator.status.conditions import Check, no, yes
+from aiservice_operator.status.remedies import REFUSED, advised
 from aiservice_operator.status.service_facts import ServiceFacts, pods
 
 
@@ -83,4 +84,6 @@ def _network(facts: ServiceFacts, spec: AIServiceSpec) -> Check | None:
 def _monitored(refusals: Sequence[Refusal]) -> Check | None:
     """Only where Prometheus is not told of the pods, which keeps them from nothing else."""
     refused = next((item for item in refusals if item.identity.kind is Kind.POD_MONITOR), None)
-    return no("ChildRefused", f"PodMonitor {refused.identity.name}: {refused.message}") if refused is not None else None
+    if refused is None:
+        return None
+    return no("ChildRefused", advised(f"PodMonitor {refused.identity.name}: {refused.message}", REFUSED))

@@ -14,6 +14,7 @@ from aiservice_operator.plan.scaling import stated_replicas
 from aiservice_operator.plan.service import ServicePlan, ServiceView
 from aiservice_operator.settings import Settings
 from aiservice_operator.states import Rollout, past_deadline, rollout
+from aiservice_operator.status.remedies import SERVING, advised, of_pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +75,14 @@ def _failure(
     """A pod's failure, why there is no pod, or that none gets ready for a reason that nothing tells."""
     found = of_pods(view.pods, now, words)
     if found is not None:
-        return _with_hint(found, view.service.spec, plan, state)
+        hinted = _with_hint(found, view.service.spec, plan, state)
+        return replace(hinted, message=advised(hinted.message, of_pod(found)))
     if view.deployment is None or state is None:
         return None
     deployment = f"Deployment/{view.deployment.meta.name}"
     if state.refused and state.refused_at is not None:
-        return Failure("PodsRefused", f"pods cannot be created: {state.refused}", deployment, state.refused_at)
+        message = advised(f"pods cannot be created: {state.refused}", SERVING["PodsRefused"])
+        return Failure("PodsRefused", message, deployment, state.refused_at)
     late = past_deadline(view.deployment)
     if late is None or state.complete:
         return None

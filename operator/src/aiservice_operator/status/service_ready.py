@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from aiservice_operator.observed import mounted_cache
 from aiservice_operator.plan.service import ServiceView
 from aiservice_operator.status.conditions import FALSE, TRUE, UNKNOWN, Check, no, pending, yes
+from aiservice_operator.status.remedies import REFUSED, advised
 from aiservice_operator.status.service_facts import ServiceFacts, pods
 
 
@@ -41,7 +42,8 @@ def _refused(facts: ServiceFacts) -> Check | None:
     if not facts.refusals:
         return None
     refused = facts.refusals[0]
-    return _meanwhile(facts, no("ChildRefused", f"{refused.identity.kind} {refused.identity.name}: {refused.message}"))
+    said = f"{refused.identity.kind} {refused.identity.name}: {refused.message}"
+    return _meanwhile(facts, no("ChildRefused", advised(said, REFUSED)))
 
 
 def _complete(facts: ServiceFacts) -> Check | None:

@@ -17,6 +17,7 @@ from aiservice_operator.plan.download import CachePlan, CacheView
 from aiservice_operator.plan.tries import pods_of
 from aiservice_operator.states import CacheJob, Claim, claim
 from aiservice_operator.status.conditions import Check, no, pending, yes
+from aiservice_operator.status.remedies import DOWNLOADING, REFUSED, advised
 
 _NO_VOLUME = timedelta(seconds=10)
 """How long somebody may take to provide a volume before that counts as a failure."""
@@ -66,7 +67,7 @@ def provided_claim(name: str, namespace: str, facts: CacheFacts, now: datetime) 
         )
     state = claim(facts.source_claim)
     if state.deleting:
-        return no("ClaimTerminating", f"PersistentVolumeClaim {name} is being deleted")
+        return no("ClaimTerminating", f"PersistentVolumeClaim {name} is being deleted: create it again when it is gone")
     if state.phase == "Pending" and facts.claim_event is not None and facts.claim_event.waits_for_pod:
         return yes("WaitsForPod", f"PersistentVolumeClaim {name} will be bound when a serving pod is scheduled")
     return _settled(state) or _refused(state, facts, now) or _waiting(state, facts)
@@ -86,13 +87,13 @@ def own_claim(
     if plan.conflict:
         return no("PlacementConflict", plan.conflict)
     if plan.claim is None:
-        return no("ClaimRefused", refused) if refused else _before_the_claim(plan)
+        return no("ClaimRefused", advised(refused, REFUSED)) if refused else _before_the_claim(plan)
     state = plan.claim
     if state.deleting:
         return no(
             "ClaimTerminating",
             f"PersistentVolumeClaim {state.name} is being deleted and goes when no pod uses it; then the model is "
-            "downloaded anew",
+            "downloaded anew. Suspend the AIServices that use it, to have that now",
         )
     if state.phase == "Bound":
         return yes("Bound", _bound(spec, plan, state, refused))
@@ -148,7 +149,8 @@ def _unscheduled(view: CacheView, plan: CachePlan, facts: CacheFacts, now: datet
     stuck = of_pods(pods_of(plan.job, view.pods), now) if plan.job is not None else None
     if stuck is None or stuck.reason != "Unschedulable":
         return None
-    return no("Unschedulable", f"its volume is bound where the download runs, but {stuck.message}")
+    said = f"its volume is bound where the download runs, but {stuck.message}"
+    return no("Unschedulable", advised(said, DOWNLOADING["Unschedulable"]))
 
 
 def _refused(state: Claim, facts: CacheFacts, now: datetime) -> Check | None:

@@ -14,6 +14,7 @@ from aiservice_operator.plan.verification import DAMAGED
 from aiservice_operator.states import Claim
 from aiservice_operator.status.conditions import Check, no, pending, yes
 from aiservice_operator.status.download import what_next
+from aiservice_operator.status.remedies import advised
 
 
 def verified(
@@ -36,7 +37,7 @@ def verified(
 
 def _not_downloaded(problem: FailedTry | None) -> Check:
     if problem is not None and problem.failure.reason == DAMAGED:
-        return no(DAMAGED, problem.failure.message)
+        return no(DAMAGED, advised(problem.failure.message, "Correct the digest, or the files at the source"))
     return pending("NotDownloaded", "files are verified while they are downloaded")
 
 
