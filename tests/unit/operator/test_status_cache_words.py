@@ -71,7 +71,7 @@ def test_what_is_not_let_in_is_told_which_secret_to_correct(source: Json, advice
 def test_who_refuses_a_pod_is_told_with_where_to_look() -> None:
     status = status_of(**CASES["pod refused"][0])
     said = message(status, "Downloaded")
-    assert said.startswith("pods cannot be created: exceeded quota: tight. `kubectl describe resourcequota,limitrange` ")
+    assert said.startswith("pods cannot be created: exceeded quota: tight. `kubectl describe resourcequota,")
     assert status.last_failure is not None
     assert status.last_failure.object == "Job/job"
 
