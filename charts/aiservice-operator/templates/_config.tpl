@@ -22,6 +22,7 @@ download:
   progressIntervalSeconds: {{ .Values.download.progressIntervalSeconds }}
   verifyIntervalHours: {{ int .Values.download.verifyIntervalHours }}
   allowedHosts: {{ toJson .Values.download.allowedHosts }}
+  deniedNetworks: {{ toJson .Values.download.deniedNetworks }}
   resources:
     {{- toYaml .Values.download.resources | nindent 4 }}
 network:

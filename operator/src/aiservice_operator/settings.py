@@ -5,6 +5,7 @@ Helm values become this file, so every field here is a value of the chart `aiser
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +28,14 @@ class _Section(BaseModel):
 
 def _is_quantity(text: str) -> str:
     parse(text)
+    return text
+
+
+def _is_network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{error}: write a network in CIDR form, such as 2001:db8::/32 or 10.1.0.0/16") from error
     return text
 
 
@@ -125,7 +134,9 @@ class Download(_Section):
     """How often the files of a cache with `verify: Always` are compared with their digests."""
     allowed_hosts: list[str] = []
     """Hosts (`minio.storage.svc`, `*.corp.example`) and networks (`10.1.0.0/16`) that downloads may reach besides
-    public addresses."""
+    public addresses. They win over `denied_networks`."""
+    denied_networks: list[Annotated[str, AfterValidator(_is_network)]] = []
+    """Networks on public addresses that downloads may not reach: pods, Services or servers of one's own."""
 
 
 class Peer(_Section):

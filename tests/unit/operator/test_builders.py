@@ -125,7 +125,12 @@ def job_of(spec: Json, task: Task, placement: Placement, attempt: Attempt) -> Js
     owner, stated = cache("mine", spec).meta, ModelCacheSpec.model_validate(spec)
     settings = SETTINGS.model_copy(
         update={
-            "download": SETTINGS.download.model_copy(update={"allowed_hosts": ["minio.storage.svc", "10.1.0.0/16"]})
+            "download": SETTINGS.download.model_copy(
+                update={
+                    "allowed_hosts": ["minio.storage.svc", "10.1.0.0/16"],
+                    "denied_networks": ["2001:db8:42::/48"],
+                }
+            )
         }
     )
     return wire(job(owner, stated, task, placement=placement, attempt=attempt, settings=settings))

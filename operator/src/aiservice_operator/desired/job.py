@@ -185,6 +185,7 @@ def _environment(spec: ModelCacheSpec, task: Task, revision: str, settings: Sett
         "AISERVICE_MODE": task.mode.value,
         "AISERVICE_SOURCE": _compact(names.source_wire(spec)),
         "AISERVICE_ALLOWED_HOSTS": _compact(settings.download.allowed_hosts),
+        "AISERVICE_DENIED_NETWORKS": _compact(settings.download.denied_networks),
         "TERMINATION_LOG": TERMINATION_LOG,
         "HOME": "/tmp",  # noqa: S108 - the volume for scratch files
     }
