@@ -23,6 +23,7 @@ download:
   verifyIntervalHours: {{ int .Values.download.verifyIntervalHours }}
   allowedHosts: {{ toJson .Values.download.allowedHosts }}
   deniedNetworks: {{ toJson .Values.download.deniedNetworks }}
+  env: {{ toJson .Values.download.env }}
   resources:
     {{- toYaml .Values.download.resources | nindent 4 }}
 network:

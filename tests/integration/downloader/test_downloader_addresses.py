@@ -84,7 +84,7 @@ def test_measuring(job: Job, server: FileServer) -> None:
 
 
 def test_targets_behind_a_proxy(job: Job, server: FileServer) -> None:
-    job.environ["http_proxy"] = server.url  # the proxy itself may be reached, wherever it is
+    job.environ["HTTP_PROXY"] = server.url  # the proxy itself may be reached, wherever it is
     source = http_source(server, {"a": b"1"})
     source["http"]["files"][0]["url"] = "http://10.0.0.7/a"
     assert refused(job, source).startswith("10.0.0.7 is not")

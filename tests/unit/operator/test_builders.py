@@ -129,6 +129,7 @@ def job_of(spec: Json, task: Task, placement: Placement, attempt: Attempt) -> Js
                 update={
                     "allowed_hosts": ["minio.storage.svc", "10.1.0.0/16"],
                     "denied_networks": ["2001:db8:42::/48"],
+                    "env": {"HTTPS_PROXY": "http://proxy.test:3128", "NO_PROXY": ".svc"},
                 }
             )
         }
