@@ -22,6 +22,8 @@ download:
   progressIntervalSeconds: {{ .Values.download.progressIntervalSeconds }}
   verifyIntervalHours: {{ int .Values.download.verifyIntervalHours }}
   allowedHosts: {{ toJson .Values.download.allowedHosts }}
+  deniedNetworks: {{ toJson .Values.download.deniedNetworks }}
+  env: {{ toJson .Values.download.env }}
   resources:
     {{- toYaml .Values.download.resources | nindent 4 }}
 network:

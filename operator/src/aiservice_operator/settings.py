@@ -5,6 +5,8 @@ Helm values become this file, so every field here is a value of the chart `aiser
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -30,6 +32,27 @@ def _is_quantity(text: str) -> str:
     return text
 
 
+def _is_network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{error}: write a network in CIDR form, such as 2001:db8::/32 or 10.1.0.0/16") from error
+    return text
+
+
+_PROXY = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]+)?/?")
+
+
+def _usable_proxies(variables: dict[_DownloadVariable, str]) -> dict[_DownloadVariable, str]:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        if name in variables and _PROXY.fullmatch(variables[name]) is None:
+            raise ValueError(
+                f"{name} is no proxy's address: write it like http://proxy.corp.example:3128, without user and "
+                "password, which everybody who may read Jobs would see"
+            )
+    return variables
+
+
 def _known_engines(images: dict[str, str]) -> dict[str, str]:
     unknown = sorted(set(images) - set(ENGINES.values()))
     if unknown:
@@ -39,6 +62,8 @@ def _known_engines(images: dict[str, str]) -> dict[str, str]:
     return images
 
 
+_DownloadVariable = Literal["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "HF_HUB_DISABLE_XET"]
+"""Not any: others would change where files go, or what is checked."""
 Quantities = dict[str, Annotated[str, AfterValidator(_is_quantity)]]
 
 
@@ -125,7 +150,11 @@ class Download(_Section):
     """How often the files of a cache with `verify: Always` are compared with their digests."""
     allowed_hosts: list[str] = []
     """Hosts (`minio.storage.svc`, `*.corp.example`) and networks (`10.1.0.0/16`) that downloads may reach besides
-    public addresses."""
+    public addresses. They win over `denied_networks`."""
+    denied_networks: list[Annotated[str, AfterValidator(_is_network)]] = []
+    """Networks on public addresses that downloads may not reach: pods, Services or servers of one's own."""
+    env: Annotated[dict[_DownloadVariable, str], AfterValidator(_usable_proxies)] = {}
+    """Environment variables of the download container: a proxy, and whether the Hub's chunk storage is used."""
 
 
 class Peer(_Section):

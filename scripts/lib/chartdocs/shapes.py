@@ -14,6 +14,9 @@ _NAME: Json = {"type": "string", "minLength": 1}
 _QUANTITY: Json = {"type": ["string", "number"], "pattern": "^[0-9]+(\\.[0-9]+)?([EPTGMk]i?|[mun]|Ki)?$"}
 _QUOTED_QUANTITY: Json = {**_QUANTITY, "type": "string"}
 
+# Without user and password: everybody who may read Jobs would see them.
+_PROXY: Json = {"type": "string", "pattern": "^https?://(\\[[0-9a-fA-F:.]+\\]|[A-Za-z0-9._-]+)(:[0-9]+)?/?$"}
+
 
 def _closed(properties: Json, *required: str) -> Json:
     """An object with these properties and no others."""
@@ -86,6 +89,10 @@ SHAPES: dict[str, Json] = {
     "engineImages": _closed(dict.fromkeys(_ENGINES, _IMAGE)),
     "nameList": _list_of(_closed({"name": _NAME}, "name")),
     "env": _list_of({"type": "object", "properties": {"name": _NAME}, "required": ["name"]}),
+    # Other variables would change where files go, or what is checked.
+    "downloadEnv": _closed(
+        {"HTTP_PROXY": _PROXY, "HTTPS_PROXY": _PROXY, "NO_PROXY": _STRING, "HF_HUB_DISABLE_XET": _STRING}
+    ),
     # Keys have the bounds of spec.profile of an AIService.
     "profiles": {
         "type": "object",

@@ -39,6 +39,22 @@ def test_a_name_that_leads_to_the_machine_itself(job: Job, server: FileServer) -
     assert server.requests == []
 
 
+def test_what_is_denied(job: Job, server: FileServer) -> None:
+    """A public address, so that nothing but the denial is in the way; nothing is sent there."""
+    source = http_source(server, {"a": b"1"})
+    job.environ |= {"AISERVICE_DENIED_NETWORKS": '["18.164.0.0/16"]', "KUBERNETES_SERVICE_HOST": "18.165.0.1"}
+    for address, what in [
+        ("18.164.174.23", "in 18.164.0.0/16, one of download.deniedNetworks"),
+        ("18.165.0.1", "the API server of this cluster"),
+        ("168.63.129.16", "where Azure serves its machines"),
+    ]:
+        source["http"]["files"][0]["url"] = f"http://{address}/a"
+        assert refused(job, source).startswith(f"{address} is {what}, and downloads do not go there.")
+    job.environ["AISERVICE_DENIED_NETWORKS"] = '["127.0.0.0/8"]'
+    job.environ["AISERVICE_ALLOWED_HOSTS"] = '["127.0.0.1"]'
+    assert job.run(http_source(server, {"a": b"1"})).code == 0
+
+
 def test_a_redirect(job: Job, server: FileServer) -> None:
     job.environ["AISERVICE_ALLOWED_HOSTS"] = '["127.0.0.1"]'
     source = http_source(server, {"a": b"1"})
@@ -68,7 +84,7 @@ def test_measuring(job: Job, server: FileServer) -> None:
 
 
 def test_targets_behind_a_proxy(job: Job, server: FileServer) -> None:
-    job.environ["http_proxy"] = server.url  # the proxy itself may be reached, wherever it is
+    job.environ["HTTP_PROXY"] = server.url  # the proxy itself may be reached, wherever it is
     source = http_source(server, {"a": b"1"})
     source["http"]["files"][0]["url"] = "http://10.0.0.7/a"
     assert refused(job, source).startswith("10.0.0.7 is not")

@@ -85,6 +85,12 @@ def test_the_operator_reads_every_value(tmp_path: Path) -> None:
     assert read.download.backoff_limit == 2
     assert read.download.verify_interval_hours == 12
     assert read.download.allowed_hosts == ["minio.storage.svc", "*.corp.example", "10.1.0.0/16"]
+    assert read.download.denied_networks == ["2001:db8:42::/48", "203.0.113.0/24"]
+    assert read.download.env == {
+        "HTTPS_PROXY": "http://proxy.example.com:3128",
+        "NO_PROXY": ".svc",
+        "HF_HUB_DISABLE_XET": "1",
+    }
     assert read.watch.labels == {"example.com/tier": "production"}
     assert read.roll_on_config_change is False
     operator = read.network.allow_from[0]
@@ -345,6 +351,17 @@ def test_the_last_job_with_a_service_account_and_roles_of_your_own_or_not_at_all
         ({"profiles": {"l4": {"resources": {"limits": {"cpu": 2}}}}}, "got number, want string"),
         ({"download": {"backoffLimit": 101}}, "at '/download/backoffLimit'"),
         ({"download": {"allowedHosts": "minio"}}, "at '/download/allowedHosts': got string, want array"),
+        (
+            {"download": {"deniedNetworks": ["pods.corp"]}},
+            "at '/download/deniedNetworks/0': 'pods.corp' does not match",
+        ),
+        ({"download": {"deniedNetworks": ["10.0.0.1"]}}, "at '/download/deniedNetworks/0': '10.0.0.1' does not match"),
+        (
+            {"download": {"env": {"AISERVICE_CACHE_DIR": "/"}}},
+            "additional properties 'AISERVICE_CACHE_DIR' not allowed",
+        ),
+        ({"download": {"env": {"HTTPS_PROXY": "http://a:b@proxy"}}}, "at '/download/env/HTTPS_PROXY'"),
+        ({"download": {"env": {"HF_HUB_DISABLE_XET": 1}}}, "at '/download/env/HF_HUB_DISABLE_XET': got number"),
         ({"network": {"allowFrom": [{"podLabels": {}}]}}, "at '/network/allowFrom/0/podLabels': minProperties"),
         ({"network": {"allowFrom": [{"namespaceLabels": {"a": "b"}}]}}, "missing property 'podLabels'"),
         ({"monitoring": {"interval": "often"}}, "'often' does not match pattern"),

@@ -9,7 +9,15 @@ import threading
 import pytest
 
 from aiservice_downloader.errors import DownloadError, Reason, download_error_in
-from aiservice_downloader.guard import AllowedHosts, Guard, is_public, parse_allowed_hosts, proxy_hosts
+from aiservice_downloader.guard import (
+    AllowedHosts,
+    Guard,
+    api_server,
+    is_public,
+    parse_allowed_hosts,
+    parse_denied_networks,
+    proxy_hosts,
+)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +91,65 @@ def test_names_addresses_and_networks_can_be_allowed() -> None:
         assert not caught.value.retryable
         assert host in caught.value.message
         assert address in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "address", ["168.63.129.16", "::ffff:168.63.129.16", "64:ff9b::a83f:8110", "2002:a83f:8110::1"]
+)
+def test_the_platform_of_azure_is_denied_without_a_word_in_any_form(address: str) -> None:
+    assert ipaddress.ip_address("168.63.129.16").is_global, "it has to be denied by name, so to speak"
+    with pytest.raises(DownloadError, match=r"where Azure serves its machines.*download\.allowedHosts") as caught:
+        connect(Guard(AllowedHosts()), "files.example", address)
+    assert caught.value.reason is Reason.FORBIDDEN_ADDRESS
+    connect(Guard(AllowedHosts()), "files.example", "168.63.129.17")
+
+
+def test_networks_on_public_addresses_can_be_denied() -> None:
+    guard = Guard(AllowedHosts(), denied=parse_denied_networks('["2600:1f00:42::/48", "18.164.0.0/16"]'))
+    for address in ("2600:1f00:42::7", "18.164.174.23", "::ffff:18.164.174.23", "64:ff9b::12a4:ae17"):
+        with pytest.raises(DownloadError, match=r"in \S+, one of download\.deniedNetworks") as caught:
+            connect(guard, "pod.example", address)
+        assert caught.value.reason is Reason.FORBIDDEN_ADDRESS
+    connect(guard, "hub.example", "2600:1f00:43::7")
+    connect(guard, "hub.example", "18.165.0.1")
+    proxied = Guard(AllowedHosts(), frozenset({"proxy.corp"}), parse_denied_networks('["18.164.0.0/16"]'))
+    with pytest.raises(DownloadError, match=r"one of download\.deniedNetworks"):
+        proxied.check_target("18.164.174.23")
+
+
+def test_the_api_server_is_denied_wherever_it_is() -> None:
+    guard = Guard(AllowedHosts(), denied=api_server({"KUBERNETES_SERVICE_HOST": "2600:1f00:42::1"}))
+    with pytest.raises(DownloadError, match="is the API server of this cluster"):
+        connect(guard, "2600:1f00:42::1", "2600:1f00:42::1")
+    connect(guard, "2600:1f00:42::2", "2600:1f00:42::2")
+    assert api_server({}) == ()
+    assert api_server({"KUBERNETES_SERVICE_HOST": "api.example"}) == ()
+
+
+def test_what_is_allowed_wins_over_what_is_denied() -> None:
+    denied = parse_denied_networks('["2600:1f00:42::/48"]') + api_server({"KUBERNETES_SERVICE_HOST": "18.164.0.1"})
+    guard = Guard(
+        parse_allowed_hosts('["mirror.corp", "2600:1f00:42:7::/64", "168.63.129.16", "18.164.0.1"]'), denied=denied
+    )
+    connect(guard, "mirror.corp", "2600:1f00:42::1")
+    for address in ("2600:1f00:42:7::1", "168.63.129.16", "18.164.0.1"):
+        connect(guard, address, address)
+    with pytest.raises(DownloadError, match=r"one of download\.deniedNetworks"):
+        connect(guard, "other.corp", "2600:1f00:42:8::1")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10.0.0.0/8", "no JSON"),
+        ("[1]", "no JSON list"),
+        ('["10.0.0.1/8"]', "'10.0.0.1/8'"),
+        ('["a.corp"]', "'a.corp'"),
+    ],
+)
+def test_entries_that_are_no_networks_are_named(text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        parse_denied_networks(text)
 
 
 def test_a_name_allows_the_connection_of_its_own_thread_only() -> None:

@@ -163,7 +163,7 @@ def test_sources_that_are_refused(source: dict[str, object], expected: str) -> N
 
 def test_equal_buckets_and_images_have_one_form() -> None:
     assert parse_source('{"s3": {"bucket": "models", "prefix": "/a/"}}') == parse_source(
-        '{"s3": {"bucket": "models", "prefix": "a", "credentialsSecretRef": {"name": "x"}}}'
+        '{"s3": {"bucket": "models", "prefix": "a"}}'
     )
     assert parse_source('{"oci": {"image": "r.io/a", "path": "/models/"}}').to_wire() == {
         "oci": {"image": "r.io/a", "path": "models"}

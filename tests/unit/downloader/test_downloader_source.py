@@ -29,8 +29,8 @@ def test_both_kinds_of_source_parse() -> None:
     assert (hub.revision, hub.include, hub.endpoint) == ("main", ("*.json",), None)
 
 
-def test_equal_sources_have_one_wire_form_and_it_holds_no_secret() -> None:
-    one = parse_source('{"huggingFace": {"repo": "a/b", "tokenSecretRef": {"name": "hub", "key": "token"}}}')
+def test_equal_sources_have_one_wire_form() -> None:
+    one = parse_source('{"huggingFace": {"repo": "a/b"}}')
     other = parse_source('{"huggingFace": {"revision": "main", "exclude": [], "repo": "a/b"}}')
     assert one == other
     assert one.to_wire() == {"huggingFace": {"repo": "a/b", "revision": "main", "include": [], "exclude": []}}
@@ -42,7 +42,6 @@ def test_equal_sources_have_one_wire_form_and_it_holds_no_secret() -> None:
     [
         ("{", "Invalid JSON"),
         ("{}", "exactly one of huggingFace, s3, http and oci"),
-        ('{"pvc": {"claimName": "weights"}}', "exactly one of huggingFace, s3, http and oci"),
         (
             '{"http": {"files": []}, "huggingFace": {"repo": "a/b"}}',
             "http.files: Tuple should have at least 1 item",
@@ -67,6 +66,20 @@ def test_a_bad_source_is_refused_with_the_field_and_what_is_wrong(text: str, exp
     assert not caught.value.retryable
     assert expected in caught.value.message
     assert caught.value.message.endswith("Correct the model's spec.")
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{"pvc": {"claimName": "weights"}}', "pvc"),
+        ('{"huggingFace": {"repo": "a/b", "tokenSecretRef": {"name": "hub"}}}', "huggingFace.tokenSecretRef"),
+        (http({**file(), "mode": "0644"}), "http.files.0.mode"),
+    ],
+)
+def test_a_field_that_is_not_known_may_say_what_is_wanted_and_is_refused(text: str, field: str) -> None:
+    with pytest.raises(DownloadError, match=rf"{field}: Extra inputs are not permitted.*of its version\.$") as caught:
+        parse_source(text)
+    assert caught.value.reason is Reason.BAD_SOURCE
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,13 @@ def job_of(spec: Json, task: Task, placement: Placement, attempt: Attempt) -> Js
     owner, stated = cache("mine", spec).meta, ModelCacheSpec.model_validate(spec)
     settings = SETTINGS.model_copy(
         update={
-            "download": SETTINGS.download.model_copy(update={"allowed_hosts": ["minio.storage.svc", "10.1.0.0/16"]})
+            "download": SETTINGS.download.model_copy(
+                update={
+                    "allowed_hosts": ["minio.storage.svc", "10.1.0.0/16"],
+                    "denied_networks": ["2001:db8:42::/48"],
+                    "env": {"HTTPS_PROXY": "http://proxy.test:3128", "NO_PROXY": ".svc"},
+                }
+            )
         }
     )
     return wire(job(owner, stated, task, placement=placement, attempt=attempt, settings=settings))

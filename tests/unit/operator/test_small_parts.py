@@ -279,6 +279,17 @@ def test_a_proof_is_read_as_it_was_written() -> None:
     [
         ("profiles: {cpu: {nodeselector: {}}}", "profiles.cpu.nodeselector: Extra inputs are not permitted"),
         ("profiles: {cpu: {resources: {limits: {memory: lots}}}}", "is no quantity"),
+        (
+            "download: {deniedNetworks: [10.0.0.0/8, 10.0.0.1/8]}",
+            "download.deniedNetworks.1: .*10.0.0.1/8 has host bits set: write a network in CIDR form, such as",
+        ),
+        ("download: {deniedNetworks: [pods.corp]}", "'pods.corp' does not appear to be .* network: write a network in"),
+        ("download: {env: {PATH: /}}", "download.env.PATH.*: Input should be 'HTTP_PROXY'"),
+        ("download: {env: {HTTP_PROXY: proxy}}", "HTTP_PROXY is no proxy's address: write it like http://proxy.corp"),
+        (
+            "download: {env: {HTTPS_PROXY: 'http://me:secret@proxy:1'}}",
+            "HTTPS_PROXY is no .* without user and password",
+        ),
         ("images: {whisper: x}", "no engine is called whisper; engines are diffusion,"),
         ("leaderElection: {leaseSeconds: 5}", "leaseSeconds must be above renewSeconds"),
         ("- 1", "the file: Input should be"),

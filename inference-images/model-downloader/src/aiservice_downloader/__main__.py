@@ -47,7 +47,7 @@ def main(argv: list[str], environ: Mapping[str, str], stdout: TextIO) -> int:
     stop = Stop()
     try:
         settings = read_settings(environ)
-        guard = Guard(settings.allowed_hosts, settings.proxies)
+        guard = Guard(settings.allowed_hosts, settings.proxies, settings.denied)
         guard.install()
         downloader = Downloader(settings, guard, lambda fields: write_event(stdout, "progress", **fields), stop)
         return succeed(downloader.run(), settings.mode, message_file, stdout)

@@ -1,4 +1,4 @@
-"""Which addresses this process may connect to: public ones, and those that the platform team allows.
+"""Which addresses this process may connect to: public ones that nobody denies, and those that the platform team allows.
 
 Who may create a ModelCache says where this process connects to, from inside the cluster. Without a guard, a manifest
 could make it read the cloud's metadata service, the Kubernetes API or any internal server, and publish the answer.
@@ -28,13 +28,31 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+_NOT_PUBLIC = "not a public address"
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
 @dataclass(frozen=True)
+class Denied:
+    """A network that downloads must not reach although its addresses may be public ones."""
+
+    network: Network
+    what: str
+    """What an address in it is, for people: the end of a sentence."""
+
+
+_ALWAYS_DENIED = (
+    # On Azure this public address is a virtual one of the host: it leads every machine, whatever its network, to the
+    # platform's own services, WireServer among them, which hands out the machine's configuration. See
+    # https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
+    Denied(ipaddress.ip_network("168.63.129.16/32"), "where Azure serves its machines"),
+)
+
+
+@dataclass(frozen=True)
 class AllowedHosts:
-    """What may be reached besides public addresses."""
+    """What may be reached besides public addresses, and although it is denied."""
 
     names: frozenset[str] = frozenset()
     domains: tuple[str, ...] = ()
@@ -57,14 +75,8 @@ def parse_allowed_hosts(text: str) -> AllowedHosts:
     Raises:
         ValueError: Naming the entry that is none of these.
     """
-    try:
-        entries = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"it is no JSON ({error})") from error
-    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-        raise ValueError("it is no JSON list of strings")
     names, domains, networks = set[str](), list[str](), list[Network]()
-    for entry in entries:
+    for entry in _strings(text):
         if (network := _network(entry)) is not None:
             networks.append(network)
         elif not _NAME.fullmatch(entry.lower()) or entry.rpartition(".")[2].isdecimal():
@@ -74,6 +86,37 @@ def parse_allowed_hosts(text: str) -> AllowedHosts:
         else:
             names.add(entry.lower())
     return AllowedHosts(frozenset(names), tuple(domains), tuple(networks))
+
+
+def parse_denied_networks(text: str) -> tuple[Denied, ...]:
+    """Reads a JSON list of networks (`2001:db8::/32`).
+
+    Raises:
+        ValueError: Naming the entry that is none.
+    """
+    denied = []
+    for entry in _strings(text):
+        network = _network(entry)
+        if network is None:
+            raise ValueError(f"{entry!r} is no network in CIDR form")
+        denied.append(Denied(network, f"in {entry}, one of download.deniedNetworks"))
+    return tuple(denied)
+
+
+def api_server(environ: Mapping[str, str]) -> tuple[Denied, ...]:
+    """The address of the cluster's API server, which Kubernetes tells every container."""
+    network = _network(environ.get("KUBERNETES_SERVICE_HOST", ""))
+    return (Denied(network, "the API server of this cluster"),) if network is not None else ()
+
+
+def _strings(text: str) -> list[str]:
+    try:
+        entries = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise ValueError("it is no JSON list of strings")
+    return entries
 
 
 def _network(text: str) -> Network | None:
@@ -92,29 +135,40 @@ def proxy_hosts(environ: Mapping[str, str]) -> frozenset[str]:
 
 def is_public(address: Address) -> bool:
     """Whether an address belongs to the public Internet: no private, local, shared, special or multicast one."""
+    inner = _carried(address)
+    if inner is not None and not is_public(inner):
+        return False
     if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return is_public(address.ipv4_mapped)
-        if address in _NAT64:  # how clusters with IPv6 only reach IPv4
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if address.sixtofour is not None and not is_public(address.sixtofour):
-            return False
-        return address in _GLOBAL_UNICAST and address.is_global
+        is_other_form = address.ipv4_mapped is not None or address in _NAT64
+        return is_other_form or (address in _GLOBAL_UNICAST and address.is_global)
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-class Guard:
-    """Refuses connections to addresses that are neither public nor allowed. May be used from several threads."""
+def _carried(address: Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address leads to: mapped, by NAT64 (how clusters with IPv6 only reach it), 6to4."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return None
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour
 
-    def __init__(self, allowed: AllowedHosts, proxies: frozenset[str] = frozenset()) -> None:
+
+class Guard:
+    """Refuses connections to where none may go. May be used from several threads."""
+
+    def __init__(
+        self, allowed: AllowedHosts, proxies: frozenset[str] = frozenset(), denied: tuple[Denied, ...] = ()
+    ) -> None:
         """Starts with nothing looked up.
 
         Args:
-            allowed: What may be reached besides public addresses.
+            allowed: What may be reached wherever it is, also where it is denied.
             proxies: Hosts of the proxies, which may be reached too.
+            denied: What may not be reached although it is public, besides what is denied everywhere.
         """
         self._allowed = allowed
         self._proxies = proxies
+        self._denied = (*denied, *_ALWAYS_DENIED)
         self._thread = threading.local()
 
     def install(self) -> None:
@@ -166,16 +220,24 @@ class Guard:
             address = ipaddress.ip_address(text)
         except ValueError:
             # The system would resolve the name by itself, and to what nobody would know.
-            raise _forbidden(host, text) from None
-        if not is_public(address) and not self._allowed.has_address(address):
-            raise _forbidden(host, text)
+            raise _forbidden(host, text, _NOT_PUBLIC) from None
+        what = self._what(address)
+        if what and not self._allowed.has_address(address):
+            raise _forbidden(host, text, what)
+
+    def _what(self, address: Address) -> str:
+        """What an address is that speaks against a connection to it; empty: nothing."""
+        forms = [form for form in (address, _carried(address)) if form is not None]
+        for denied in self._denied:
+            if any(form in denied.network for form in forms):
+                return denied.what
+        return "" if is_public(address) else _NOT_PUBLIC
 
 
-def _forbidden(host: str, address: str) -> DownloadError:
+def _forbidden(host: str, address: str, what: str) -> DownloadError:
     where = address if host == address else f"{host} is at {address}, which"
     return DownloadError(
         Reason.FORBIDDEN_ADDRESS,
-        f"{where} is not a public address, and downloads go to public addresses only. If the model is to come from "
-        f"there, the platform team can add {host} or {address} to download.allowedHosts, a value of the operator's "
-        "Helm chart.",
+        f"{where} is {what}, and downloads do not go there. If the model is to come from there, the platform team can "
+        f"add {host} or {address} to download.allowedHosts, a value of the operator's Helm chart.",
     )

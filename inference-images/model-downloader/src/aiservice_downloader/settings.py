@@ -9,7 +9,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from aiservice_downloader.errors import DownloadError, Reason
-from aiservice_downloader.guard import AllowedHosts, parse_allowed_hosts, proxy_hosts
+from aiservice_downloader.guard import (
+    AllowedHosts,
+    Denied,
+    api_server,
+    parse_allowed_hosts,
+    parse_denied_networks,
+    proxy_hosts,
+)
 from aiservice_downloader.registry_login import RegistryLogins, parse_logins
 from aiservice_downloader.source import Source, parse_source
 
@@ -49,6 +56,7 @@ class Settings:
     capacity_bytes: int | None = None
     """Size of the volume as it was asked for; a volume that is a folder of a larger disk cannot tell it itself."""
     allowed_hosts: AllowedHosts = field(default_factory=AllowedHosts)
+    denied: tuple[Denied, ...] = ()
     proxies: frozenset[str] = frozenset()
     token: str | None = field(default=None, repr=False)
     """For the Hugging Face Hub."""
@@ -76,6 +84,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         revision=_revision(environ.get("AISERVICE_REVISION", ""), source),
         capacity_bytes=_capacity(environ.get("AISERVICE_CAPACITY_BYTES", "")),
         allowed_hosts=_allowed_hosts(environ.get("AISERVICE_ALLOWED_HOSTS", "")),
+        denied=(*api_server(environ), *_denied_networks(environ.get("AISERVICE_DENIED_NETWORKS", ""))),
         proxies=proxy_hosts(environ),
         token=environ.get("HF_TOKEN", "").strip() or None,
         s3_keys=_s3_keys(environ),
@@ -122,6 +131,15 @@ def _allowed_hosts(text: str) -> AllowedHosts:
     except ValueError as error:
         raise _bad(
             f"AISERVICE_ALLOWED_HOSTS cannot be used: {error}. Correct the operator's download.allowedHosts."
+        ) from error
+
+
+def _denied_networks(text: str) -> tuple[Denied, ...]:
+    try:
+        return parse_denied_networks(text) if text else ()
+    except ValueError as error:
+        raise _bad(
+            f"AISERVICE_DENIED_NETWORKS cannot be used: {error}. Correct the operator's download.deniedNetworks."
         ) from error
 
 

@@ -18,7 +18,7 @@ from aiservice_downloader.paths import check_distinct, check_relative_path
 
 
 class _Wire(BaseModel):
-    """Fields are camelCase on the wire. What this process does not use (tokenSecretRef) is ignored."""
+    """Fields are camelCase on the wire. Unknown ones pass in manifests only: a later version may have written them."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
@@ -123,19 +123,26 @@ class Source(_Wire):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+_CORRECT = "Correct the model's spec."
+_OTHER_VERSION = "The operator knows other sources than this downloader: use the image (download.image) of its version."
+
+
 def parse_source(text: str) -> Source:
     """Parses AISERVICE_SOURCE.
 
     Raises:
-        DownloadError: BadSource, naming each field that is wrong.
+        DownloadError: BadSource, naming each field that is wrong, or that this process does not know: it may say which
+            files are wanted.
     """
     try:
-        return Source.model_validate_json(text)
+        return Source.model_validate_json(text, extra="forbid")
     except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
         problems = "; ".join(
-            ".".join(str(part) for part in item["loc"]) + (": " if item["loc"] else "") + item["msg"]
-            for item in error.errors(include_url=False, include_input=False)
+            ".".join(str(part) for part in item["loc"]) + (": " if item["loc"] else "") + item["msg"] for item in found
         )
+        is_unknown = any(item["type"] == "extra_forbidden" for item in found)
         raise DownloadError(
-            Reason.BAD_SOURCE, f"The source is not one that can be downloaded: {problems}. Correct the model's spec."
+            Reason.BAD_SOURCE,
+            f"The source is not one that can be downloaded: {problems}. {_OTHER_VERSION if is_unknown else _CORRECT}",
         ) from error

@@ -28,6 +28,9 @@ environment:
   AISERVICE_CAPACITY_BYTES  size of the volume, where the file system below it is larger (optional)
   AISERVICE_ALLOWED_HOSTS   what may be reached besides public addresses, as a JSON list of host names
                               ("mirror.corp", "*.corp"), addresses and networks ("10.1.0.0/16") (default: nothing)
+  AISERVICE_DENIED_NETWORKS what may not be reached although it is public, as a JSON list of networks ("2001:db8::/32")
+                              (default: nothing); hosts that are allowed may be reached all the same
+  KUBERNETES_SERVICE_HOST   the cluster's API server, set by Kubernetes; it may not be reached either
   HF_TOKEN                  access token for the Hugging Face Hub (optional)
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
                             credentials for s3; without them, requests are not signed (optional)

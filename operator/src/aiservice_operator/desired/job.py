@@ -181,9 +181,11 @@ def _affinity(owner: Meta, placement: Placement, *, mounts_volume: bool) -> clie
 
 def _environment(spec: ModelCacheSpec, task: Task, revision: str, settings: Settings) -> list[client.V1EnvVar]:
     variables = {
+        **{str(name): value for name, value in settings.download.env.items()},
         "AISERVICE_MODE": task.mode.value,
         "AISERVICE_SOURCE": _compact(names.source_wire(spec)),
         "AISERVICE_ALLOWED_HOSTS": _compact(settings.download.allowed_hosts),
+        "AISERVICE_DENIED_NETWORKS": _compact(settings.download.denied_networks),
         "TERMINATION_LOG": TERMINATION_LOG,
         "HOME": "/tmp",  # noqa: S108 - the volume for scratch files
     }
