@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aiservice_operator import names
 from aiservice_operator.kinds import Json
@@ -62,6 +62,11 @@ def past_deadline(deployment: Child) -> datetime | None:
     if progressing.get("status") != "False" or progressing.get("reason") != "ProgressDeadlineExceeded":
         return None
     return parse_time(progressing["lastTransitionTime"])
+
+
+def progress_deadline(deployment: Child) -> timedelta:
+    """Returns how long a new pod of a Deployment may take: to find a node, to pull its image and to load."""
+    return timedelta(seconds=deployment.body["spec"].get("progressDeadlineSeconds", 600))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +201,11 @@ def unschedulable_since(pod: Child) -> datetime | None:
     if pod.meta.deleting or scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
         return None
     return parse_time(scheduled["lastTransitionTime"])
+
+
+def placed_at(pod: Child) -> datetime:
+    """Returns when a pod got its node; when it was made, where nothing tells."""
+    return _since(conditions(pod.body).get("PodScheduled", {})) or pod.meta.created
 
 
 def container_statuses(pod: Child) -> list[Json]:

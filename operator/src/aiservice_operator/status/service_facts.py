@@ -13,7 +13,7 @@ from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.scaling import stated_replicas
 from aiservice_operator.plan.service import ServicePlan, ServiceView
 from aiservice_operator.settings import Settings
-from aiservice_operator.states import Rollout, past_deadline, rollout
+from aiservice_operator.states import Rollout, past_deadline, progress_deadline, rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _failure(
     late = past_deadline(view.deployment)
     if late is None or state.complete:
         return None
-    seconds = view.deployment.body["spec"].get("progressDeadlineSeconds", 600)
+    seconds = int(progress_deadline(view.deployment).total_seconds())
     return Failure(
         "ProgressDeadlineExceeded",
         f"no pod became ready for {seconds} s, and none says why: `kubectl describe pods -l "
