@@ -208,6 +208,16 @@ def placed_at(pod: Child) -> datetime:
     return _since(conditions(pod.body).get("PodScheduled", {})) or pod.meta.created
 
 
+def gated_since(pod: Child) -> datetime | None:
+    """Returns since when scheduling gates hold a pod back from every node; None where none does, or it is going.
+
+    They are there from the beginning or not at all, and the API server notes no other time.
+    """
+    scheduled = conditions(pod.body).get("PodScheduled", {})
+    gated = scheduled.get("status") == "False" and scheduled.get("reason") == "SchedulingGated"
+    return pod.meta.created if gated and not pod.meta.deleting else None
+
+
 def container_statuses(pod: Child) -> list[Json]:
     """Returns the statuses of the containers that a pod needs, in the order in which their failures are causes.
 

@@ -28,7 +28,7 @@ from aiservice_operator.plan.bodies import Bodies
 from aiservice_operator.plan.followed import Followed, followed
 from aiservice_operator.plan.mount import choose_mount, is_of
 from aiservice_operator.plan.scaling import hand_over, held_until, resized, scaling, stated_replicas
-from aiservice_operator.plan.surge import Decision, Question, decide, revised_at
+from aiservice_operator.plan.surge import Decision, Question, decide, looks_again_at
 from aiservice_operator.refusals import Rejection, missing_api
 from aiservice_operator.settings import Settings
 
@@ -279,5 +279,5 @@ def _plan_pods(view: ServiceView, pods: _Pods, now: datetime) -> ServicePlan:
         precision=precision,
         rollout=decision,
         one_node=one_node,
-        again_at=revised_at(decision, question),
+        again_at=looks_again_at(decision, question, now),
     )
