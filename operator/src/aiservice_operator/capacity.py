@@ -179,9 +179,10 @@ def _takes(node: Node, pod: Json) -> bool:
 
 
 def _without(node: Node, spec: Json) -> Node:
-    """Returns a node as if a pod of it had gone."""
-    held = requested(spec)
-    return replace(node, free={name: amount + held.get(name, Decimal()) for name, amount in node.free.items()})
+    """Returns a node as if a pod of it had gone: what that held is free, also where the node does not state it."""
+    held, none = requested(spec), Decimal()
+    free = {resource: node.free.get(resource, none) + held.get(resource, none) for resource in {*node.free, *held}}
+    return replace(node, free=free)
 
 
 def allows(pod: Json, node: Node) -> bool:

@@ -179,6 +179,8 @@ def test_room_that_a_pod_of_the_node_makes_when_it_stops() -> None:
     assert found(wants(), asks(node_name="gone", gpu="1")) is None
     two = wants(containers=[{"name": "engine", "resources": {"limits": {GPU: "2"}}}])
     assert found(two, *both) is None
+    devices = [replace(item, free={name: left for name, left in item.free.items() if name != GPU}) for item in nodes]
+    assert room_without(wants(), devices, [both[0]["spec"]]), "a device that the node does not state as its resource"
     cordoned = read_nodes([node(unschedulable=True)], both)
     assert room_without(wants(), cordoned, [both[0]["spec"]]) is None
 
