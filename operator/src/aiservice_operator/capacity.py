@@ -122,6 +122,24 @@ def _requests(container: Json) -> dict[str, Decimal]:
     return {resource: parse(str(amount)) for resource, amount in amounts.items()}
 
 
+def limited(spec: Json) -> Amounts:
+    """Returns the limits of a pod, added up as what it asks for is."""
+
+    def limits(containers: Iterable[Json]) -> list[Json]:
+        return [
+            {**container, "resources": {"limits": (container.get("resources") or {}).get("limits")}}
+            for container in containers
+        ]
+
+    return requested(
+        {
+            **spec,
+            "containers": limits(spec["containers"]),
+            "initContainers": limits(spec.get("initContainers") or ()),
+        }
+    )
+
+
 def room_for(pod: Json, nodes: Sequence[Node], beside: tuple[str, str] | None = None) -> Node | None:
     """Returns a node that can take one more such pod; None where none can.
 
@@ -130,19 +148,41 @@ def room_for(pod: Json, nodes: Sequence[Node], beside: tuple[str, str] | None = 
         nodes: What there is.
         beside: Namespace and name of a ModelCache whose volume is mounted on one node: where pods use it, only there.
     """
+    return next((node for node in _within_reach(nodes, beside) if _takes(node, pod)), None)
+
+
+def room_without(
+    pod: Json, nodes: Sequence[Node], stopping: Iterable[Json], beside: tuple[str, str] | None = None
+) -> Node | None:
+    """Returns a node that could take such a pod if one of those on it stopped; None where that would help nowhere.
+
+    Args:
+        pod: The pod's spec, as on the wire.
+        nodes: What there is, with all pods.
+        stopping: Specs of the pods of which one might stop.
+        beside: As in `room_for`.
+    """
+    known = {node.name: node for node in _within_reach(nodes, beside)}
+    freed = (_without(known[spec["nodeName"]], spec) for spec in stopping if spec["nodeName"] in known)
+    return next((node for node in freed if _takes(node, pod)), None)
+
+
+def _within_reach(nodes: Sequence[Node], beside: tuple[str, str] | None) -> Sequence[Node]:
+    return [node for node in nodes if beside in node.caches] or nodes
+
+
+def _takes(node: Node, pod: Json) -> bool:
+    """Whether a node has room for a pod, and lets it on."""
     wanted = requested(pod)
-    bound = {node.name for node in nodes if beside in node.caches}
-    return next(
-        (
-            node
-            for node in nodes
-            if node.usable
-            and (not bound or node.name in bound)
-            and all(node.free.get(resource, Decimal()) >= amount for resource, amount in wanted.items() if amount > 0)
-            and allows(pod, node)
-        ),
-        None,
-    )
+    enough = all(node.free.get(resource, Decimal()) >= amount for resource, amount in wanted.items() if amount > 0)
+    return node.usable and enough and allows(pod, node)
+
+
+def _without(node: Node, spec: Json) -> Node:
+    """Returns a node as if a pod of it had gone: what that held is free, also where the node does not state it."""
+    held, none = requested(spec), Decimal()
+    free = {resource: node.free.get(resource, none) + held.get(resource, none) for resource in {*node.free, *held}}
+    return replace(node, free=free)
 
 
 def allows(pod: Json, node: Node) -> bool:

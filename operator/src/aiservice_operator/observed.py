@@ -203,10 +203,12 @@ def lean(kind: Kind, body: Json) -> Json:
             kept["status"] = {"conditions": body.get("status", {}).get("conditions", [])}
         return {**kept, "metadata": metadata}
     spec: Json = {"nodeName": body["spec"].get("nodeName", "")}
+    if "overhead" in body["spec"]:
+        spec["overhead"] = body["spec"]["overhead"]
     for field in ("initContainers", "containers"):
         if field in body["spec"]:
             spec[field] = [
-                {key: container[key] for key in ("name", "image", "resources") if key in container}
+                {key: container[key] for key in ("name", "image", "resources", "restartPolicy") if key in container}
                 for container in body["spec"][field]
             ]
     return {"metadata": metadata, "spec": spec, "status": body.get("status", {})}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aiservice_operator import names
 from aiservice_operator.kinds import Json, Key, Kind
@@ -62,6 +62,11 @@ def past_deadline(deployment: Child) -> datetime | None:
     if progressing.get("status") != "False" or progressing.get("reason") != "ProgressDeadlineExceeded":
         return None
     return parse_time(progressing["lastTransitionTime"])
+
+
+def progress_deadline(deployment: Child) -> timedelta:
+    """Returns how long a new pod of a Deployment may take: to find a node, to pull its image and to load."""
+    return timedelta(seconds=deployment.body["spec"].get("progressDeadlineSeconds", 600))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,21 @@ def unschedulable_since(pod: Child) -> datetime | None:
     if pod.meta.deleting or scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
         return None
     return parse_time(scheduled["lastTransitionTime"])
+
+
+def placed_at(pod: Child) -> datetime:
+    """Returns when a pod got its node; when it was made, where nothing tells."""
+    return _since(conditions(pod.body).get("PodScheduled", {})) or pod.meta.created
+
+
+def gated_since(pod: Child) -> datetime | None:
+    """Returns since when scheduling gates hold a pod back from every node; None where none does, or it is going.
+
+    They are there from the beginning or not at all, and the API server notes no other time.
+    """
+    scheduled = conditions(pod.body).get("PodScheduled", {})
+    gated = scheduled.get("status") == "False" and scheduled.get("reason") == "SchedulingGated"
+    return pod.meta.created if gated and not pod.meta.deleting else None
 
 
 def container_statuses(pod: Child) -> list[Json]:

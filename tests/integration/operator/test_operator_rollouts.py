@@ -118,15 +118,132 @@ def test_a_gpu_that_the_new_pod_does_not_get_after_all(world: World, nodes_seen:
     message = condition(service, "Ready")["message"]
     assert "Meanwhile 1 pod as before" in message
     assert service["status"]["rollout"]["surge"] is True
-    rolled(world, "late", surge=False, reason="was taken before the new pod had it")
+    rolled(world, "late", surge=False, reason="there is room where an old one is")
     assert strategy(world, "late") == {"maxSurge": 0, "maxUnavailable": 1}
 
 
-def test_without_the_right_to_see_nodes_no_rollout_surges(world: World, pool: Pool) -> None:
-    serve(world, "unseeing", pool(2))
+def goes_on(world: World, name: str, *reasons: str) -> None:
+    """Waits until it is said that the old pod goes on beside one that finds no node."""
+
+    def said() -> Any:
+        service = world.api.get("AIService", name)
+        assert service["status"]["rollout"]["surge"] is True, service["status"]["rollout"]
+        assert all(reason in service["status"]["rollout"]["reason"] for reason in reasons), service["status"]["rollout"]
+        found = condition(service, "Ready")
+        assert found["reason"] == "Unschedulable", found
+        assert "the old pod goes on" in found["message"]
+        assert "Meanwhile 1 pod as before" in found["message"]
+        return True
+
+    wait_for(said, f"the old pod of {name} goes on", 60)
+    assert strategy(world, name) == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+def move(world: World, name: str, pool: str) -> None:
+    """Begins a rollout to other nodes."""
+    spec = {"engine": {"args": [f"--{uuid.uuid4().hex[:6]}"]}, "pod": {"nodeSelector": {"pool": pool}}}
+    world.api.patch("AIService", name, {"spec": spec})
+
+
+def test_the_old_pod_goes_on_beside_one_that_could_run_nowhere(world: World, nodes_seen: None, pool: Pool) -> None:
+    name = pool(1)
+    serve(world, "misspelt", name)
+    move(world, "misspelt", "misspelt")
+    goes_on(world, "misspelt", "correct what the new one asks for")
+    move(world, "misspelt", name)
+    rolled(world, "misspelt", surge=False, reason="no node has a free nvidia.com/gpu")
+
+
+def test_the_old_pod_goes_on_where_its_place_is_none_for_the_new_one(
+    world: World, nodes_seen: None, control_plane: ControlPlane, pool: Pool
+) -> None:
+    """The other nodes have a free GPU, and something that only the scheduler knows of."""
+    name = pool(1)
+    other = f"other-{name}"
+    rival = {"labelSelector": {"matchLabels": {"keeps": name}}, "topologyKey": "kubernetes.io/hostname"}
+    apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [rival]}}
+    serve(world, "moving", name, pod={"nodeSelector": {"pool": name}, "affinity": apart})
+    control_plane.add_node(other, {GPU: "1"}, {"pool": other})
+    try:
+        keeper = {"nodeName": other, "containers": [{"name": "c", "image": "example.test/other:1"}]}
+        world.api.create("Pod", {"metadata": {"name": other, "labels": {"keeps": name}}, "spec": keeper})
+        move(world, "moving", other)
+        goes_on(world, "moving", "the new pod would have no place if an old one stopped")
+        move(world, "moving", name)
+        rolled(world, "moving", surge=False, reason="no node has a free nvidia.com/gpu")
+    finally:
+        control_plane.remove_node(other)
+
+
+def test_without_the_right_to_see_nodes_the_scheduler_decides(world: World, pool: Pool) -> None:
+    serve(world, "unseeing", pool(1))
     change(world, "unseeing")
-    service = rolled(world, "unseeing", surge=False, reason="rbac.readNodes")
-    assert 'cannot list resource "nodes"' in service["status"]["rollout"]["reason"]
+
+    def decided() -> Any:
+        found = world.api.get("AIService", "unseeing")["status"]["rollout"]
+        assert found["surge"] is True, found
+        assert "rbac.readNodes" in found["reason"]
+        assert 'cannot list resource "nodes"' in found["reason"]
+        return True
+
+    wait_for(decided, "the first decision")
+    rolled(world, "unseeing", surge=False, reason="the scheduler misses what an old one holds")
+
+
+def test_without_the_right_to_see_nodes_what_serves_goes_on(world: World, pool: Pool) -> None:
+    serve(world, "blind", pool(1))
+    move(world, "blind", "misspelt")
+    goes_on(world, "blind", "the old pod goes on", "rbac.readNodes")
+
+
+@pytest.fixture
+def quota(control_plane: ControlPlane, world: World) -> Iterator[str]:
+    """A priority class whose pods may have one GPU together."""
+    name = f"one-gpu-{uuid.uuid4().hex[:8]}"
+    priority = {"value": 0, "preemptionPolicy": "Never", "metadata": {"name": name}}
+    chosen = {"scopeName": "PriorityClass", "operator": "In", "values": [name]}
+    spec = {"hard": {f"requests.{GPU}": "1"}, "scopeSelector": {"matchExpressions": [chosen]}}
+    metadata = {"name": name, "namespace": world.namespace}
+    control_plane.apply(
+        {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", **priority},
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": spec},
+    )
+    yield name
+    control_plane.kubectl("delete", "resourcequota", name, "-n", world.namespace)
+    control_plane.kubectl("delete", "priorityclass", name)
+
+
+def test_a_quota_that_the_old_pod_uses_up(world: World, nodes_seen: None, pool: Pool, quota: str) -> None:
+    """A free GPU was seen, and the new pod may not have it: none is made that could wait for it."""
+    name = pool(2)
+    serve(world, "bounded", name, pod={"nodeSelector": {"pool": name}, "priorityClassName": quota})
+    change(world, "bounded")
+    refused = world.until("AIService", "bounded", "Ready", "False", "PodsRefused")
+    assert "exceeded quota" in condition(refused, "Ready")["message"]
+    assert refused["status"]["rollout"]["surge"] is True
+    rolled(world, "bounded", surge=False, reason="a quota refuses the new pod", timeout=120)
+
+
+def test_gates_that_hold_the_new_pod_until_the_old_one_has_gone(world: World, nodes_seen: None, pool: Pool) -> None:
+    """As a queue for quotas does it, which sets gates on new pods."""
+    serve(world, "gated", pool(2))
+    change(world, "gated")
+    rolled(world, "gated", surge=True, reason="has a free nvidia.com/gpu")
+    (before,) = world.api.list("Pod", "app.kubernetes.io/instance=gated")
+    gates = {"schedulingGates": [{"name": "example.test/quota"}]}
+    world.api.patch("Deployment", "gated", {"spec": {"template": {"spec": gates}}})
+
+    def alone() -> Any:
+        found = world.api.get("AIService", "gated")["status"]["rollout"]
+        assert found["surge"] is False, found
+        assert "scheduling gates" in found["reason"]
+        (pod,) = world.api.list("Pod", "app.kubernetes.io/instance=gated")
+        assert pod["metadata"]["uid"] != before["metadata"]["uid"]
+        return pod["metadata"]["name"]
+
+    new = wait_for(alone, "the old pod has gone", 60)
+    world.api.patch("Pod", new, {"spec": {"schedulingGates": []}})
+    world.until_serving("gated")
 
 
 def test_a_volume_of_one_node_surges_on_that_node_only(world: World, nodes_seen: None, pool: Pool) -> None:

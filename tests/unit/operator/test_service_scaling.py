@@ -138,6 +138,24 @@ def test_a_pod_that_has_loaded_and_is_not_ready_later_does_not_count() -> None:
     assert policy_of(scaled_to(3, loading(started=True))) == "Max"
 
 
+def test_a_pod_that_should_have_loaded_long_ago_does_not_count() -> None:
+    """One whose volume cannot be mounted, say, never fails and never loads."""
+    late = timedelta(minutes=40)  # startSeconds, and what finding a node and pulling the image may take
+
+    def stuck(placed: timedelta) -> Child:
+        scheduled = condition("PodScheduled", "True", lastTransitionTime=timestamp(NOW - placed))
+        creating = container_status(waiting={"reason": "ContainerCreating"})
+        old = timestamp(NOW - timedelta(days=1))  # it waited for its node
+        return pod("stuck", {**creating, "conditions": [scheduled]}, creationTimestamp=old)
+
+    early = scaled_to(3, stuck(late - timedelta(seconds=1)))
+    assert policy_of(early) == "Disabled"
+    assert plan_service(early, SETTINGS, NOW).again_at == NOW + timedelta(seconds=1)
+    over = scaled_to(3, stuck(late))
+    assert policy_of(over) == "Max"
+    assert plan_service(over, SETTINGS, NOW).again_at is None
+
+
 def test_a_pod_that_failed_or_has_no_node_may_be_scaled_away() -> None:
     crashed = container_status(terminated={"exitCode": 1, "finishedAt": timestamp(NOW)})
     unplaced = pod("b")

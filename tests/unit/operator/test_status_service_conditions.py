@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aiservice_api.v1alpha1 import AIServiceStatus, Precision
+from aiservice_api.v1alpha1 import AIServiceStatus, Precision, Surge
 from aiservice_operator.failures import Words
 from aiservice_operator.kinds import Json, Kind, ObjectId
 from aiservice_operator.observed import Child
@@ -262,9 +262,11 @@ def test_what_keeps_a_pod_from_a_node_besides_the_scheduler() -> None:
         f"{SERVING['Unschedulable']}. Meanwhile 1 pod as before."
     )
     assert "all pods that use it run on one node" in ready(ServicePlan((), one_node=True), {})
-    decision = Decision.model_validate({"template": "t", "mode": "Always", "surge": True, "reason": "r"})
+    decision = Decision.model_validate({"template": "t", "mode": "Always", "surge": True, "reason": "r", "since": NOW})
     always = ready(ServicePlan((), rollout=decision), {"rollout": {"surge": "Always"}})
     assert "make room, or set spec.rollout.surge to Never or Auto" in always
+    auto = ready(ServicePlan((), rollout=decision.model_copy(update={"mode": Surge.AUTO, "reason": "why"})), {})
+    assert "About the rollout: why. Make room " in auto
 
 
 def stalled(**status: Any) -> ServiceView:

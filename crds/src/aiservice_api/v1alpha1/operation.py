@@ -73,7 +73,8 @@ class Rollout(ApiModel):
         Field(
             description="Whether a new pod starts before an old one stops. Auto: on a CPU always; on a GPU where a "
             "free one of that kind was seen when the rollout began, since a pod that waits for the GPU of the pod that "
-            "it is to replace waits for ever. status.rollout says what was decided."
+            "it is to replace waits for ever. No old pod stops for a new one that could run nowhere. status.rollout "
+            "says what was decided."
         ),
     ] = Surge.AUTO
     start_seconds: Annotated[

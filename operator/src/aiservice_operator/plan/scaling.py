@@ -8,6 +8,7 @@ by the apply itself, tells which of both was applied last: cut off in between, t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from enum import StrEnum
 
 from aiservice_api.v1alpha1 import AIServiceSpec, Autoscaling
@@ -15,7 +16,7 @@ from aiservice_operator import names
 from aiservice_operator.failures import of_pod
 from aiservice_operator.observed import Child, Meta
 from aiservice_operator.plan.actions import HandOver, Scale, belongs
-from aiservice_operator.states import engine_started, rollout
+from aiservice_operator.states import engine_started, placed_at, progress_deadline, rollout
 
 
 class Scaling(StrEnum):
@@ -73,16 +74,17 @@ def _within(limits: Autoscaling, count: int) -> int:
     return min(max(count, limits.min), limits.max)
 
 
-def may_scale_down(spec: AIServiceSpec, live: Child | None, pods: Iterable[Child]) -> bool:
-    """Whether an autoscaler may take pods away now.
+def held_until(spec: AIServiceSpec, live: Child | None, pods: Iterable[Child], now: datetime) -> datetime | None:
+    """Returns until when an autoscaler may take no pods away, unless they have loaded before; None where it may.
 
     A ReplicaSet takes the pod first that is not ready, and minutes of loading with it. So not while one loads; one that
     has failed or waits for a node does not count, for it may well go. Nor does one that has loaded and is not ready
-    later: readiness may flap for ever.
+    later: readiness may flap for ever. Nor one that should have loaded long ago: it may never.
     """
     if spec.autoscaling is None or live is None or rollout(live).wanted <= spec.autoscaling.min:
-        return True
-    return not any(_loads(pod) for pod in pods)
+        return None
+    ends = (placed_at(pod) + progress_deadline(live) for pod in pods if _loads(pod))
+    return max((end for end in ends if end > now), default=None)
 
 
 def _loads(pod: Child) -> bool:

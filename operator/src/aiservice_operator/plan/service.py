@@ -27,8 +27,8 @@ from aiservice_operator.plan.actions import Action, belongs, ensure, remove
 from aiservice_operator.plan.bodies import Bodies
 from aiservice_operator.plan.followed import Followed, followed
 from aiservice_operator.plan.mount import choose_mount, is_of
-from aiservice_operator.plan.scaling import hand_over, may_scale_down, resized, scaling, stated_replicas
-from aiservice_operator.plan.surge import Decision, Question, decide, revised_at
+from aiservice_operator.plan.scaling import hand_over, held_until, resized, scaling, stated_replicas
+from aiservice_operator.plan.surge import Decision, Question, decide, looks_again_at
 from aiservice_operator.refusals import Rejection
 from aiservice_operator.settings import Settings
 
@@ -114,20 +114,22 @@ def plan_service(view: ServiceView, settings: Settings, now: datetime, bodies: B
     kept = _fenced(view, spec, settings, bodies)
     engine = accept(spec, settings, view.apis, view.cache.spec if view.cache is not None else None, view.cache_claims)
     if isinstance(engine, Rejection):
-        return ServicePlan((*kept, *_stopped(view, spec, bodies)), engine)
+        return ServicePlan((*kept, *_stopped(view, spec, bodies, now)), engine)
     mount = choose_mount(view.cache, view.mounted, view.deployment)
     if mount is None:
-        return ServicePlan((*kept, *_stopped(view, spec, bodies)), precision=engine.precision)
-    return _plan_serving(view, _pods(view, spec, engine, mount, bodies), settings, now)
+        return ServicePlan((*kept, *_stopped(view, spec, bodies, now)), precision=engine.precision)
+    plan = _plan_serving(view, _pods(view, spec, engine, mount, bodies), settings, now)
+    moments = (plan.again_at, held_until(spec, view.deployment, view.pods, now))
+    return replace(plan, again_at=min((moment for moment in moments if moment is not None), default=None))
 
 
 def _plan_serving(view: ServiceView, pods: _Pods, settings: Settings, now: datetime) -> ServicePlan:
     """The plan where there are files to serve from."""
     spec, meta, bodies = pods.spec, pods.meta, pods.bodies
     if _waits(view, pods):
-        held = _companions(view, spec, settings, bodies, held=True)
+        held = _companions(view, spec, settings, bodies, now, held=True)
         return ServicePlan((*held, *resized(spec, view.deployment, meta)), one_node=pods.mount.one_node)
-    companions = _companions(view, spec, settings, bodies)
+    companions = _companions(view, spec, settings, bodies, now)
     # Pods are refused while their ServiceAccount is missing, and tried again later and later; without their policy
     # they would be open to everybody.
     open_to_all = view.deployment is None and any(action.identity.kind is Kind.NETWORK_POLICY for action in companions)
@@ -145,11 +147,11 @@ def _fenced(view: ServiceView, spec: AIServiceSpec, settings: Settings, bodies: 
     return _step(view, bodies, Kind.NETWORK_POLICY, None, lambda: network_policy(meta, spec, settings))
 
 
-def _stopped(view: ServiceView, spec: AIServiceSpec, bodies: Bodies) -> tuple[Action, ...]:
+def _stopped(view: ServiceView, spec: AIServiceSpec, bodies: Bodies, now: datetime) -> tuple[Action, ...]:
     """Where no pod is wanted: none is left, whatever keeps others from being made."""
     if stated_replicas(spec) != 0 or view.deployment is None:
         return ()
-    return (*_numbers(view, spec, bodies), *resized(spec, view.deployment, view.service.meta))
+    return (*_numbers(view, spec, bodies, now), *resized(spec, view.deployment, view.service.meta))
 
 
 def _waits(view: ServiceView, pods: _Pods) -> bool:
@@ -175,7 +177,7 @@ def _step(
 
 
 def _companions(
-    view: ServiceView, spec: AIServiceSpec, settings: Settings, bodies: Bodies, *, held: bool = False
+    view: ServiceView, spec: AIServiceSpec, settings: Settings, bodies: Bodies, now: datetime, *, held: bool = False
 ) -> tuple[Action, ...]:
     """Everything but the Deployment. `held`: what leads to the pods stays as it is, because they do."""
     meta = view.service.meta
@@ -190,15 +192,15 @@ def _companions(
         *_step(view, bodies, Kind.SERVICE_ACCOUNT, view.account, lambda: service_account(meta)),
         *leading(Kind.SERVICE, view.endpoint, lambda: desired_service(meta, spec.tasks)),
         *leading(Kind.NETWORK_POLICY, view.policy, lambda: network_policy(meta, spec, settings)),
-        *_numbers(view, spec, bodies),
+        *_numbers(view, spec, bodies, now),
         *(leading(Kind.POD_MONITOR, view.monitor, lambda: pod_monitor(meta, spec, settings)) if monitored else ()),
     )
 
 
-def _numbers(view: ServiceView, spec: AIServiceSpec, bodies: Bodies) -> tuple[Action, ...]:
+def _numbers(view: ServiceView, spec: AIServiceSpec, bodies: Bodies, now: datetime) -> tuple[Action, ...]:
     """The children that say how many pods there may be."""
     meta = view.service.meta
-    down = may_scale_down(spec, view.deployment, view.pods)
+    down = held_until(spec, view.deployment, view.pods, now) is None
     return (
         *_step(view, bodies, Kind.DISRUPTION_BUDGET, view.budget, lambda: disruption_budget(meta, spec)),
         *_step(view, bodies, Kind.AUTOSCALER, view.autoscaler, lambda: autoscaler(meta, spec, scale_down=down), down),
@@ -287,5 +289,5 @@ def _plan_pods(view: ServiceView, pods: _Pods, now: datetime) -> ServicePlan:
         precision=precision,
         rollout=decision,
         one_node=one_node,
-        again_at=revised_at(decision, question),
+        again_at=looks_again_at(decision, question, now),
     )

@@ -12,8 +12,9 @@ from aiservice_operator.kinds import Kind
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.scaling import stated_replicas
 from aiservice_operator.plan.service import ServicePlan, ServiceView
+from aiservice_operator.plan.surge import Decision
 from aiservice_operator.settings import Settings
-from aiservice_operator.states import Rollout, past_deadline, rollout
+from aiservice_operator.states import Rollout, past_deadline, progress_deadline, rollout
 from aiservice_operator.status.remedies import SERVING, advised, of_pod
 
 
@@ -86,7 +87,7 @@ def _failure(
     late = past_deadline(view.deployment)
     if late is None or state.complete:
         return None
-    seconds = view.deployment.body["spec"].get("progressDeadlineSeconds", 600)
+    seconds = int(progress_deadline(view.deployment).total_seconds())
     return Failure(
         "ProgressDeadlineExceeded",
         f"no pod became ready for {seconds} s, and none says why: `kubectl describe pods -l "
@@ -107,13 +108,16 @@ def _with_hint(failure: Failure, spec: AIServiceSpec | None, plan: ServicePlan, 
             "The model's volume is ReadWriteOnce, so all pods that use it run on one node: use a cache with "
             "storage.accessMode ReadWriteMany, or fewer pods"
         )
-    surging = plan.rollout is not None and plan.rollout.surge and state is not None and state.existing > state.updated
-    if surging and spec is not None:
-        hints.append(
-            "A new pod is to start beside the old one: make room, or set spec.rollout.surge to "
-            f"{'Never or Auto' if spec.rollout.surge is Surge.ALWAYS else 'Never'}"
-        )
+    surging = state is not None and state.existing > state.updated
+    if surging and spec is not None and plan.rollout is not None and plan.rollout.surge:
+        hints.append(_surge_hint(spec, plan.rollout))
     return replace(failure, message=". ".join([failure.message.rstrip("."), *hints])) if hints else failure
+
+
+def _surge_hint(spec: AIServiceSpec, decision: Decision) -> str:
+    if spec.rollout.surge is Surge.ALWAYS:
+        return "A new pod is to start beside the old one: make room, or set spec.rollout.surge to Never or Auto"
+    return f"About the rollout: {decision.reason}"
 
 
 def pods(count: int) -> str:
