@@ -161,11 +161,10 @@ def _setup(pod: Child, container: Json) -> Failure | None:
 
 
 def _ended(pod: Child, container: Json) -> Failure | None:
-    """A container that ended, unless it has come back and serves."""
-    state = container.get("state", {})
-    ended = state.get("terminated") or (
-        {} if container.get("ready") else container.get("lastState", {}).get("terminated")
-    )
+    """A container that ended, unless it has come back and serves, or did until it stopped answering."""
+    state, since = container.get("state", {}), unready_since(pod)
+    back = container.get("ready") or (since is not None and _was_ready(container, since))
+    ended = state.get("terminated") or ({} if back else container.get("lastState", {}).get("terminated"))
     if not ended or (ended.get("exitCode") == 0 and "terminated" in state):
         return None
     name, when = container["name"], _time(ended.get("finishedAt"))

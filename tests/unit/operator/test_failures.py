@@ -251,6 +251,17 @@ def test_a_pod_that_hangs_has_failed_after_a_while() -> None:
     assert settles_after([busy], NOW) == 12
 
 
+def test_a_pod_that_misses_a_probe_does_not_fail_by_a_crash_of_long_ago() -> None:
+    crashed = {**ENDED, "finishedAt": timestamp(NOW - timedelta(days=3))}
+    assert of_pods([not_ready(timedelta(seconds=5), last=crashed)], NOW) is None
+    hangs = of_pods([not_ready(UNREADY, last=crashed)], NOW)
+    assert hangs is not None
+    assert hangs.reason == "NotReady"
+    loops = of_pods([not_ready(timedelta(hours=1), began=timedelta(seconds=9), started=False, last=crashed)], NOW)
+    assert loops is not None
+    assert loops.reason == "CrashLoopBackOff"
+
+
 @pytest.mark.parametrize(
     "loads",
     [
