@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -42,6 +43,12 @@ def job(status: Json | None = None, age: timedelta = timedelta(minutes=1)) -> Ca
     return cache_job(live_job(OWNER, status, uid="uid-job", creationTimestamp=timestamp(NOW - age)))
 
 
+def held() -> CacheJob:
+    """A Job that a queue keeps from running."""
+    made = live_job(OWNER, uid="uid-job", creationTimestamp=timestamp(NOW - timedelta(hours=1)))
+    return cache_job(replace(made, body={**made.body, "spec": {**made.body["spec"], "suspend": True}}))
+
+
 async def refusals(kube: Events, made: CacheJob, *pods: Child) -> dict[str, Words]:
     return await gather_refusals(cast(Kube, kube), [made], pods, NOW)
 
@@ -70,6 +77,7 @@ async def test_who_refuses_a_pod_is_told_without_the_pods_name(message: str, wor
         (job(age=timedelta(seconds=9)), ()),
         (job(complete()), ()),
         (job(failed(FIRST_RETRY)), ()),
+        (held(), ()),
         (job(), (pod("p", {"phase": "Pending"}, owner="uid-job"),)),
         (job(), (ended("uid-job", "", creationTimestamp=timestamp(NOW)), pod("p", owner="uid-job"))),
     ],

@@ -157,8 +157,8 @@ def pods_of(newest: CacheJob, pods: Sequence[Child]) -> list[Child]:
 
 def pod_due(job: CacheJob, pods: Sequence[Child]) -> datetime | None:
     """Returns when a Job should have had a pod; None where it has one that has not ended, or needs none."""
-    done = job.completed_at is not None or job.failed_at is not None
-    if done or not all(pod_ended(pod) for pod in pods_of(job, pods)):
+    waits_for_none = job.completed_at is not None or job.failed_at is not None or job.held
+    if waits_for_none or not all(pod_ended(pod) for pod in pods_of(job, pods)):
         return None
     return job.child.meta.created + _POD_LATE
 
