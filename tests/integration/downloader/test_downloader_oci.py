@@ -118,8 +118,8 @@ def test_a_path_may_be_in_some_of_the_packed_folders_only(job: Job, registry: Re
     outcome = job.run(source_of(registry.host, repository, path="elsewhere"))
     assert outcome.failure == (2, "NotFound", False)
     assert "docs (1 of 3) and 2 more hold no files below 'elsewhere'" in outcome.message["message"]
-    registry.push(repository, "v1", [folder("docs"), file_layer("weights/b", b"1")])
-    assert job.run(source_of(registry.host, repository, path="weights")).code == 0
+    registry.push(repository, "v2", [folder("docs"), file_layer("weights/b", b"1")])
+    assert job.run(source_of(registry.host, repository, ":v2", path="weights")).code == 0
     assert_published(job, {"b": b"1"})
 
 
