@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -279,22 +280,44 @@ def test_an_engine_that_hangs(world: World) -> None:
     world.until_events("hanging", "Ready", "Failed", "Ready")
 
 
-def test_a_node_that_is_lost(world: World, control_plane: ControlPlane) -> None:
-    """The kubelet is silent; that the pods are not ready any more says the real node controller."""
-    node, heard = f"lost-{world.namespace}", {"type": "Ready", "reason": "Test", "message": "said by a test"}
-    control_plane.add_node(node, labels={"zone": node})
-    try:
-        world.serve("stranded", pod={"nodeSelector": {"zone": node}})
-        world.until_serving("stranded")
-        control_plane.patch_status(f"node/{node}", {"conditions": [{**heard, "status": "Unknown"}]})
-        message = ready_message(world, "stranded", "NodeNotReady")
-        assert f"on node {node} cannot be reached" in message
-        control_plane.patch_status(f"node/{node}", {"conditions": [{**heard, "status": "True"}]})
-        world.kubelet.serve = functools.partial(ready)  # as before, and said again
-        service = world.until_serving("stranded")
-        assert service["status"]["lastFailure"]["reason"] == "NodeNotReady"
-    finally:
-        control_plane.remove_node(node)
+def test_a_node_that_is_lost(world: World) -> None:
+    """The kubelet is silent, and the test says what the node controller says of the pods when it hears nothing."""
+    world.serve("stranded")
+    world.until_serving("stranded")
+    (pod,) = world.api.list("Pod", "app.kubernetes.io/instance=stranded")
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    unheard = {"type": "Ready", "status": "False", "lastTransitionTime": now}
+    others = [item for item in pod["status"]["conditions"] if item["type"] != "Ready"]
+    world.api.patch("Pod", pod["metadata"]["name"], {"status": {"conditions": [*others, unheard]}}, "status")
+    message = ready_message(world, "stranded", "NodeNotReady")
+    assert f"on node {pod['spec']['nodeName']} cannot be reached" in message
+    world.kubelet.serve = functools.partial(ready)  # as before, and said again
+    service = world.until_serving("stranded")
+    assert service["status"]["lastFailure"]["reason"] == "NodeNotReady"
+
+
+TOKEN = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+EXTRA = {"name": "extra", "persistentVolumeClaim": {"claimName": "no-such"}}
+MISSING: dict[str, tuple[dict[str, Any], str, str]] = {
+    "priority-class": ({"pod": {"priorityClassName": "nobody"}}, "PodsRefused", "no PriorityClass with name nobody"),
+    "runtime-class": ({"pod": {"runtimeClassName": "nowhere"}}, "PodsRefused", 'RuntimeClass "nowhere" not found'),
+    "claim": ({"pod": {"volumes": [EXTRA]}}, "Unschedulable", 'persistentvolumeclaim "no-such" not found'),
+    "key": ({"engine": {"env": [TOKEN]}}, "CreateContainerConfigError", "couldn't find key token in Secret team/hub"),
+}
+"""By what is missing: the spec, the reason, and what the cluster says, which alone can know."""
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_what_only_the_cluster_can_miss(world: World, missing: str) -> None:
+    fields, reason, words = MISSING[missing]
+    if reason == "CreateContainerConfigError":  # the only one that a kubelet finds
+        world.kubelet.serve = waiting(reason, words)
+    name = f"without-{missing}"
+    world.serve(name, **fields)
+    message = ready_message(world, name, reason)
+    assert words in message
+    assert re.search(r"\. (Provide|Make room or provide|Create) what is missing", message), message
+    assert condition(world.api.get("AIService", name), "Available")["status"] == "False"
 
 
 def test_a_gpu_that_is_not_there(world: World) -> None:
