@@ -16,6 +16,7 @@ import pytest
 from localcluster.commands import tool
 from localcluster.control_plane import ControlPlane as Components
 from localcluster.layout import Layout
+from localcluster.network import is_free
 from localcluster.processes import kill, start
 from localcluster.settings import load
 from support.cluster import ControlPlane, cluster_command
@@ -234,6 +235,7 @@ def without_group(plane: ControlPlane, group: str) -> Iterator[None]:
     components = Components(layout, settings, tool("hyperkube").parent).components()
     [server] = [component for together in components for component in together if component.name == "kube-apiserver"]
     kill(layout, server.name)
+    wait_for(lambda: is_free(settings.ports.apiserver), "its port is free")  # the kernel closes it a moment later
     start(layout, [dataclasses.replace(server, argv=(*server.argv, f"--runtime-config={group}/v1=false"))])
     try:
         yield
