@@ -107,12 +107,16 @@ class ControlPlane:
         self.kubectl("patch", what, *scope, "--subresource=status", "--type=merge", "-p", patch)
 
     def add_node(
-        self, name: str, capacity: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None
+        self,
+        name: str,
+        capacity: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        kubelet_port: int | None = None,
     ) -> None:
         """Add a Ready node that runs nothing: pods are scheduled to it by its capacity and labels.
 
         Capacity that is not given: 64 CPUs, 256 GiB of memory, 1 TiB of disk, 250 pods. GPUs are one more entry,
-        {"nvidia.com/gpu": "4"}.
+        {"nvidia.com/gpu": "4"}. Without `kubelet_port` nobody answers for it when the API server asks for logs.
         """
         labels = {"kubernetes.io/hostname": name, **(labels or {})}  # as every kubelet says of its node
         node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
@@ -126,6 +130,8 @@ class ControlPlane:
             "conditions": [ready],
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
         }
+        if kubelet_port is not None:
+            status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": kubelet_port}}
         self.patch_status(f"node/{name}", status)
         eventually(lambda: not self.get("node", name)["spec"].get("taints"))
 

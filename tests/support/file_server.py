@@ -1,4 +1,4 @@
-"""A loopback HTTP server for downloads: ranges, ETags, redirects, and the faults that a test asks for.
+"""A small HTTP server for downloads: ranges, ETags, redirects, and the faults that a test asks for.
 
 Standard library only, so that every environment can use it.
 """
@@ -86,12 +86,14 @@ class FileServer:
     bytes_per_second: int | None = None
     """Speed of each answer."""
     requests: list[Request] = field(default_factory=list)
+    host: str = "127.0.0.1"
+    """The address of this machine that it listens at."""
     port: int = 0
 
     @property
     def url(self) -> str:
         """Where the server listens."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def add(self, path: str, content: bytes) -> str:
         """Serves `content` at `path`; returns its URL."""
@@ -218,9 +220,9 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(files: AnyServer) -> Iterator[AnyServer]:
-    """Runs a server on a free port of the loopback device."""
+    """Runs a server on a free port."""
     handler = type("BoundExchange", (Exchange,), {"files": files})
-    server = _Server(("127.0.0.1", 0), handler)
+    server = _Server((files.host, 0), handler)
     files.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localcluster.layout import Layout
+from localcluster.settings import load
 from support.cluster import ControlPlane, cluster_command
 
 SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
@@ -21,6 +23,14 @@ class NodeCluster(ControlPlane):
     @property
     def address(self) -> str:
         return cluster_command(self.name, "address").strip()
+
+    @property
+    def machine(self) -> str:
+        """The address of this machine, as pods reach it."""
+        settings = load(Layout(self.name))
+        assert settings is not None
+        assert settings.network is not None
+        return settings.network.host
 
     def component(self, name: str) -> int:
         for line in cluster_command(self.name, "status").splitlines():

@@ -11,6 +11,7 @@ import pytest
 
 from support.cluster import REPOSITORY, ControlPlane
 from support.fake_kubelet import FakeKubelet
+from support.kubelet_logs import KubeletLogs, kubelet_logs
 from support.operator import CONFIG, OperatorProcess
 from support.operator_world import World, make_namespace, remove_namespace
 from support.plugin import CONFIGURATION_LABELS, Plugin
@@ -33,6 +34,7 @@ PROFILES = {
         "tolerations": [_TOLERATION],
         "price": {"hourly": "0.70"},
     },
+    "logs": {"nodeSelector": {GPU_LABEL: _RUN}, "tolerations": [_TOLERATION]},
     "small-gpu": {"gpu": {"memoryGiB": 4}, "nodeSelector": {GPU_LABEL: _RUN}, "tolerations": [_TOLERATION]},
 }
 
@@ -44,11 +46,18 @@ def crds(control_plane: ControlPlane) -> None:
 
 
 @pytest.fixture(scope="session")
-def nodes(control_plane: ControlPlane) -> Iterator[tuple[str, str]]:
-    """Two nodes with two GPUs each, and one without that takes everything else."""
+def printed(control_plane: ControlPlane) -> Iterator[KubeletLogs]:
+    """What containers on the nodes with GPUs have printed."""
+    with kubelet_logs(control_plane.kubeconfig) as logs:
+        yield logs
+
+
+@pytest.fixture(scope="session")
+def nodes(control_plane: ControlPlane, printed: KubeletLogs) -> Iterator[tuple[str, str]]:
+    """Two nodes with two GPUs each, whose kubelet serves logs, and one without that takes everything else."""
     names = (f"gpu-a-{_RUN}", f"gpu-b-{_RUN}")
     for name in names:
-        control_plane.add_node(name, {"nvidia.com/gpu": "2"}, {GPU_LABEL: _RUN, _HOSTNAME: name})
+        control_plane.add_node(name, {"nvidia.com/gpu": "2"}, {GPU_LABEL: _RUN, _HOSTNAME: name}, printed.port)
         control_plane.kubectl("taint", "node", name, f"{_TAINT['key']}={_TAINT['value']}:{_TAINT['effect']}")
     control_plane.add_node(f"cpu-{_RUN}", labels={_HOSTNAME: f"cpu-{_RUN}"})
     yield names

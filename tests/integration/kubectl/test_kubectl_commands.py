@@ -9,6 +9,7 @@ from pathlib import Path
 from support.cluster import ControlPlane
 from support.fake_kubelet import crashing, download_failed, loading, untouched
 from support.kube_api import wait_for
+from support.kubelet_logs import KubeletLogs
 from support.operator_world import World, model
 from support.plugin import Plugin
 
@@ -129,17 +130,49 @@ def test_logs_where_there_are_none(world: World, ais: Plugin) -> None:
     assert (answer.code, "started a second time" in answer.err) == (1, True)
 
 
-def test_logs_are_kubectls(world: World, ais: Plugin) -> None:
-    """There is no kubelet behind these nodes: that it was asked for the right container shows in what it says."""
-    world.serve("talks")
+def test_logs_of_engines_and_of_the_download(world: World, ais: Plugin, printed: KubeletLogs) -> None:
+    where = ("-n", world.namespace)
+    printed.lines |= {"engine": ["loading", "ready", "served"], "downloader": ['{"event": "done"}']}
+    world.serve("talks", profile="logs", replicas=2)
     world.until_serving("talks")
-    answer = ais("logs", "talks", "-n", world.namespace)
-    assert answer.code == 1
-    assert f"/containerLogs/{world.namespace}/talks-" in answer.err
+    pods = sorted(pod["metadata"]["name"] for pod in world.api.list("Pod", "app.kubernetes.io/instance=talks"))
+    assert len(pods) == 2
+
+    answer = ais("logs", "talks", *where)
+    assert (answer.code, answer.err) == (0, "")
+    assert sorted(answer.out.splitlines()) == [
+        f"[pod/{pod}/engine] {line}" for pod in pods for line in ("loading", "ready", "served")
+    ]
+    for options in (["--tail", "1"], ["--tail", "1", "-f"]):
+        answer = ais("logs", "talks", *options, *where)
+        assert (answer.code, sorted(answer.out.splitlines())) == (0, [f"[pod/{pod}/engine] served" for pod in pods])
+    assert printed.asked[-1][1]["follow"] == "true"
+
+    download = ais("logs", "talks", "--download", *where)
+    assert (download.code, download.err) == (0, "")
+    (line,) = download.out.splitlines()
+    assert line.startswith(f"[pod/{world.cache_of('talks')}-")
+    assert line.endswith('/downloader] {"event": "done"}')
+
+
+def test_logs_of_before_a_crash(world: World, ais: Plugin, printed: KubeletLogs) -> None:
+    printed.lines["engine"], printed.earlier["engine"] = ["loading"], ["loading", "CUDA error"]
+    world.kubelet.serve = crashing("CUDA error")
+    world.serve("falls", profile="logs")
+    world.until("AIService", "falls", "Ready", "False", "CrashLoopBackOff")
+    answer = ais("logs", "falls", "--previous", "-n", world.namespace)
+    assert (answer.code, answer.err) == (0, "")
+    assert [line.split("/engine] ")[1] for line in answer.out.splitlines()] == ["loading", "CUDA error"]
+
+
+def test_logs_of_a_node_that_does_not_answer_say_so(world: World, ais: Plugin) -> None:
+    """Nobody serves logs on the node without GPUs; kubectl's own words are passed on, and its exit code."""
+    world.serve("silent")
+    world.until_serving("silent")
+    answer = ais("logs", "silent", "-n", world.namespace)
+    assert (answer.code, answer.out) == (1, "")
+    assert f"/containerLogs/{world.namespace}/silent-" in answer.err
     assert "/engine" in answer.err
-    download = ais("logs", "talks", "--download", "-n", world.namespace)
-    assert f"/containerLogs/{world.namespace}/{world.cache_of('talks')}-" in download.err
-    assert "/downloader" in download.err
 
 
 def test_logs_of_pods_that_have_none_do_not_keep_others_away(world: World, ais: Plugin) -> None:

@@ -90,14 +90,25 @@ def nodes_seen(control_plane: ControlPlane, world: World) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def configuration() -> dict[str, Any]:
+    """What the module's operator is configured with beside its namespace; a module may have its own."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def shared_world(
-    control_plane: ControlPlane, crds: None, node: str, tmp_path_factory: pytest.TempPathFactory
+    control_plane: ControlPlane,
+    crds: None,
+    node: str,
+    configuration: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
     """One operator for a whole module."""
     folder = tmp_path_factory.mktemp("operator")
     with contextlib.closing(make_namespace(control_plane)) as api:
         kubeconfig = restricted(control_plane, api.namespace, folder)
-        operator = OperatorProcess(kubeconfig, folder, {"watch": {"namespaces": [api.namespace]}})
+        changes = {"watch": {"namespaces": [api.namespace]}, **configuration}
+        operator = OperatorProcess(kubeconfig, folder, changes)
         with FakeKubelet(control_plane.kubeconfig, api.namespace) as kubelet, operator:
             yield World(api, kubelet, operator)
             kubelet.reset()
