@@ -228,7 +228,10 @@ def test_devices_that_are_claimed(control_plane: ControlPlane, crds: None, node:
 
 @contextlib.contextmanager
 def without_group(plane: ControlPlane, group: str) -> Iterator[None]:
-    """The API server begins anew and serves no version of a group; at the end it serves it again."""
+    """The API server begins anew and serves no version of a group; at the end it serves it again.
+
+    Meanwhile it has no authorizer of nodes, which would wait for the group before the server is ready.
+    """
     layout = Layout(plane.name)
     settings = load(layout)
     assert settings is not None
@@ -236,7 +239,8 @@ def without_group(plane: ControlPlane, group: str) -> Iterator[None]:
     [server] = [component for together in components for component in together if component.name == "kube-apiserver"]
     kill(layout, server.name)
     wait_for(lambda: is_free(settings.ports.apiserver), "its port is free")  # the kernel closes it a moment later
-    start(layout, [dataclasses.replace(server, argv=(*server.argv, f"--runtime-config={group}/v1=false"))])
+    argv = [argument.replace("=Node,RBAC", "=RBAC") for argument in server.argv]
+    start(layout, [dataclasses.replace(server, argv=(*argv, f"--runtime-config={group}/v1=false"))])
     try:
         yield
     finally:
