@@ -17,7 +17,7 @@ from localcluster.commands import tool
 from localcluster.control_plane import ControlPlane as Components
 from localcluster.layout import Layout
 from localcluster.network import is_free
-from localcluster.processes import kill, start
+from localcluster.processes import kill, spawn, wait_until_ready
 from localcluster.settings import load
 from support.cluster import ControlPlane, cluster_command
 from support.fake_kubelet import FakeKubelet
@@ -240,11 +240,14 @@ def without_group(plane: ControlPlane, group: str) -> Iterator[None]:
     kill(layout, server.name)
     wait_for(lambda: is_free(settings.ports.apiserver), "its port is free")  # the kernel closes it a moment later
     argv = [argument.replace("=Node,RBAC", "=RBAC") for argument in server.argv]
-    start(layout, [dataclasses.replace(server, argv=(*argv, f"--runtime-config={group}/v1=false"))])
+    changed = dataclasses.replace(server, argv=(*argv, f"--runtime-config={group}/v1=false"))
+    process = spawn(layout, changed)
     try:
+        wait_until_ready(layout, changed)
         yield
     finally:
         kill(layout, server.name)
+        process.wait(timeout=30)
         cluster_command(plane.name, "up", "--control-plane-only")
 
 
