@@ -93,15 +93,15 @@ def test_an_api_server_that_answers_nobody(own_plane: ControlPlane, frail: tuple
     """Its requests hang, and more ModelCaches than the operator has workers are to be looked at: the queue shows it."""
     world, _ = frail
     world.kubelet.download = loading
-    for number in range(40):
+    for number in range(30):
         world.api.create("ModelCache", {"metadata": {"name": f"held{number}"}, "spec": model(f"held{number}")})
-    wait_for(lambda: sum(map(downloads, world.api.list("ModelCache"))) == 40, "all are downloading", 90, 0.5)
+    wait_for(lambda: [item for item in world.api.list("ModelCache") if not downloads(item)] == [], "downloads", 90, 0.5)
     with frozen(own_plane, "kube-apiserver"):
-        wait_for(lambda: world.operator.metric("aiservice_operator_queue_depth") > 10, "they wait")
+        wait_for(lambda: world.operator.metric("aiservice_operator_queue_depth") > 3, "they wait")
         wait_for(lambda: world.operator.metric("aiservice_operator_queue_age_seconds") > 2, "and have for long")
         assert world.operator.ask("/healthz")[0] == 200
     world.kubelet.reset()
-    wait_for(lambda: sum(map(cached, world.api.list("ModelCache"))) == 40, "all are cached", 90, 0.5)
+    wait_for(lambda: all(map(cached, world.api.list("ModelCache"))), "all are cached", 90, 0.5)
     wait_for(lambda: world.operator.metric("aiservice_operator_queue_depth") == 0, "nothing waits")
     assert world.operator.metric("aiservice_operator_queue_age_seconds") == 0
 
@@ -199,13 +199,23 @@ def test_an_api_server_that_throttles(control_plane: ControlPlane, shared_world:
 
 
 def test_objects_that_change_all_the_time(shared_world: World, control_plane: ControlPlane) -> None:
-    """Someone edits a ModelCache without end while it is to be deleted as it is known: conflicts, and the end."""
+    """Someone edits a ModelCache without end while it is to be deleted as it is known: conflicts, and the end.
+
+    Not each time: what is edited may be known by the time that it is deleted. So it is tried until one is seen.
+    """
     world = shared_world
     world.serve("busy")
     world.until_serving("busy")
-    cache = world.cache_of("busy")
     before = conflicts(world.operator)
-    stop = threading.Event()
+    for number in range(20):
+        replace_model_while_it_is_edited(world, control_plane, number)
+        if conflicts(world.operator) > before:
+            break
+    assert conflicts(world.operator) > before
+
+
+def replace_model_while_it_is_edited(world: World, control_plane: ControlPlane, number: int) -> None:
+    cache, stop = world.cache_of("busy"), threading.Event()
 
     def edit() -> None:
         with contextlib.closing(KubeApi(control_plane.kubeconfig, world.namespace)) as api:
@@ -218,20 +228,16 @@ def test_objects_that_change_all_the_time(shared_world: World, control_plane: Co
     editor = threading.Thread(target=edit)
     editor.start()
     try:
-        world.api.patch("AIService", "busy", {"spec": {"model": {"http": {"files": [OTHER_FILE]}}}})
+        world.api.patch("AIService", "busy", {"spec": {"model": model(f"busy-{number}")}})
         world.until_serving("busy", 60)
         world.until_gone("ModelCache", cache, 60)
     finally:
         stop.set()
         editor.join(timeout=30)
-    assert conflicts(world.operator) > before
 
 
 def conflicts(operator: OperatorProcess) -> float:
     return operator.metric('aiservice_operator_reconcile_errors_total{error="ConflictError",kind="ModelCache"}')
-
-
-OTHER_FILE = {"url": "http://models.test/other", "path": "other", "sha256": "b" * 64}
 
 
 def test_rights_that_are_taken_away_and_given_back(

@@ -17,7 +17,7 @@ from localcluster.commands import tool
 from localcluster.control_plane import ControlPlane as Components
 from localcluster.layout import Layout
 from localcluster.network import is_free
-from localcluster.processes import kill, start
+from localcluster.processes import kill, spawn, wait_until_ready
 from localcluster.settings import load
 from support.cluster import ControlPlane, cluster_command
 from support.fake_kubelet import FakeKubelet
@@ -228,7 +228,10 @@ def test_devices_that_are_claimed(control_plane: ControlPlane, crds: None, node:
 
 @contextlib.contextmanager
 def without_group(plane: ControlPlane, group: str) -> Iterator[None]:
-    """The API server begins anew and serves no version of a group; at the end it serves it again."""
+    """The API server begins anew and serves no version of a group; at the end it serves it again.
+
+    Meanwhile it has no authorizer of nodes, which would wait for the group before the server is ready.
+    """
     layout = Layout(plane.name)
     settings = load(layout)
     assert settings is not None
@@ -236,11 +239,15 @@ def without_group(plane: ControlPlane, group: str) -> Iterator[None]:
     [server] = [component for together in components for component in together if component.name == "kube-apiserver"]
     kill(layout, server.name)
     wait_for(lambda: is_free(settings.ports.apiserver), "its port is free")  # the kernel closes it a moment later
-    start(layout, [dataclasses.replace(server, argv=(*server.argv, f"--runtime-config={group}/v1=false"))])
+    argv = [argument.replace("=Node,RBAC", "=RBAC") for argument in server.argv]
+    changed = dataclasses.replace(server, argv=(*argv, f"--runtime-config={group}/v1=false"))
+    process = spawn(layout, changed)
     try:
+        wait_until_ready(layout, changed)
         yield
     finally:
         kill(layout, server.name)
+        process.wait(timeout=30)
         cluster_command(plane.name, "up", "--control-plane-only")
 
 
