@@ -42,6 +42,8 @@ MODELS: dict[str, dict[str, Any]] = {
             "files": [
                 {**http_file(), "unpack": False},
                 {**http_file(path="ocr/det", url="http://files.example.com:8080/det.tar.gz"), "unpack": True},
+                {**http_file(path="ocr/rec", url="http://[2001:db8::1]:8080/rec.onnx"), "unpack": False},
+                {**http_file(path="ocr/cls", url="https://files.example.com./cls.onnx"), "unpack": False},
             ]
         },
         "storage": _STORAGE,

@@ -136,6 +136,25 @@ def test_nobody_where_a_redirect_leads(job: Job, server: FileServer) -> None:
     assert f"to 127.0.0.1:{gone.port} for {server.url}/model.bin failed: [Errno 111]" in first_note(job, source)
 
 
+@pytest.mark.parametrize("host", ["files..example.com", f"{'a' * 64}.example.com", "."])
+def test_a_host_that_is_no_name_is_told(job: Job, host: str) -> None:
+    file = {"url": f"https://{host}/a", "path": "a", "sha256": "0" * 64}
+    for source in ({"http": {"files": [file]}}, {"oci": {"image": f"{host}/team/model:v1"}}):
+        outcome = job.run(source)
+        assert outcome.failure == (2, "BadSource", False)
+        assert f"leads to the host {host!r}, which is no name" in outcome.message["message"]
+    job.environ["https_proxy"] = "http://127.0.0.1:1"  # nothing listens there, and nothing is asked
+    assert job.run({"http": {"files": [file]}}).failure == (2, "BadSource", False)
+
+
+def test_a_redirect_to_a_host_that_is_no_name_is_told(job: Job, server: FileServer) -> None:
+    source = http_source(server, {"model.bin": b"x"})
+    server.faults["/model.bin"] = [Redirect("http://files..example.com/a")]
+    outcome = job.run(source)
+    assert outcome.failure == (2, "BadSource", False)
+    assert f"{server.url}/model.bin leads to the host 'files..example.com'" in outcome.message["message"]
+
+
 def test_redirects_are_followed_but_not_for_ever(job: Job, server: FileServer) -> None:
     data = content(1000)
     source = http_source(server, {"model.bin": data})

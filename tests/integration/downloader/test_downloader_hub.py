@@ -159,6 +159,13 @@ def test_an_endpoint_that_is_no_hub_is_told(job: Job, server: FileServer) -> Non
     assert "check the endpoint" in outcome.message["message"]
 
 
+@pytest.mark.parametrize("host", ["hub..example.com", "ü..example.com"])
+def test_an_endpoint_with_a_host_that_is_no_name_is_told(job: Job, host: str) -> None:
+    outcome = job.run({"huggingFace": {"repo": REPO, "endpoint": f"https://{host}"}})
+    assert outcome.failure == (2, "BadSource", False)
+    assert host in outcome.message["message"]
+
+
 def test_a_repository_with_a_path_that_leads_out_is_refused(job: Job, hub: HubServer) -> None:
     hub.repository(REPO).commit({**FILES, "../../etc/cron.d/job": b"x"})
     outcome = job.run(hub_source(hub))

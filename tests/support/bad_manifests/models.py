@@ -48,7 +48,8 @@ _SOURCES = (
     bad(
         "endpoint-not-http",
         hub(endpoint="s3://models"),
-        "write an http:// or https:// address without blanks or #fragment, such as https://hub.example.com",
+        "write an http:// or https:// address without blanks or #fragment, its host in parts of 1 to 63 characters "
+        "between dots, such as https://hub.example.com",
     ),
     bad(
         "endpoint-with-password",
@@ -106,6 +107,7 @@ _SOURCES = (
             ("without-tag", "docker.io/library/busybox"),
             ("upper-case", "docker.io/Library/busybox:1"),
             ("with-short-digest", "docker.io/library/busybox@sha256:00"),
+            ("with-a-long-part-of-the-host", f"{'a' * 64}.example.com/a:1"),
         ]
     ),
     bad(
@@ -128,10 +130,20 @@ _FILES = (
         "file-not-http",
         files(http_file(url="ftp://files.example.com/model.pt")),
         "spec.http.files[0].url",
-        "write an http:// or https:// address without blanks or #fragment, such as https://files.example.com/",
+        "write an http:// or https:// address without blanks or #fragment, its host in parts of 1 to 63 characters "
+        "between dots, such as https://files.example.com/",
     ),
     bad("file-without-path-in-address", files(http_file(url="https://files.example.com")), "write an http://"),
     bad("file-address-with-blank", files(http_file(url="https://files.example.com/a b")), "write an http://"),
+    *(
+        bad(f"file-host-{case}", files(http_file(url=f"https://{host}/model.pt")), "in parts of 1 to 63 characters")
+        for case, host in [
+            ("with-two-dots", "files..example.com"),
+            ("with-a-long-part", f"{'a' * 64}.example.com"),
+            ("with-a-dot-first", ".example.com"),
+            ("with-a-port-in-words", "files.example.com:https"),
+        ]
+    ),
     bad(
         "file-with-password",
         files(http_file(url="https://me:secret@files.example.com/model.pt")),

@@ -20,6 +20,10 @@ API_VERSION: Final = "aiservice.dev/v1alpha1"
 _CREDENTIALS = "self.matches('^[a-z]+://[^/?#]*@')"
 """CEL: a string is an address that carries credentials (`https://user:password@host/`)."""
 
+_HOST_PART = "[^/?#@.:[:space:]]{1,63}"
+_HOST = f"({_HOST_PART}([.]{_HOST_PART})*[.]?|[[][0-9a-fA-F:.]+[]])(:[0-9]+)?"
+"""RE2: a name whose parts DNS can look up, or an address; with a port or without."""
+
 
 class ApiModel(BaseModel):
     """Base of all API models: camelCase on the wire, snake_case in Python.
@@ -132,8 +136,9 @@ def http_url(path: str, example: str) -> tuple[dict[str, str], dict[str, str]]:
     """
     return (
         rule(
-            f"{_CREDENTIALS} || self.matches('^https?://[^/?#@[:space:]]+{path}$')",
-            f"write an http:// or https:// address without blanks or #fragment, such as {example}",
+            f"{_CREDENTIALS} || self.matches('^https?://{_HOST}{path}$')",
+            "write an http:// or https:// address without blanks or #fragment, its host in parts of 1 to 63 characters "
+            f"between dots, such as {example}",
         ),
         rule(
             f"!{_CREDENTIALS}",

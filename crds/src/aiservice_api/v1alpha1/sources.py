@@ -22,7 +22,8 @@ _FILE_AND_FOLDER = "self.exists(g, g.path.startsWith(f.path + '/'))"
 
 _ALLOWED_HOSTS = "A host that is not on the public internet must be in the operator's download.allowedHosts."
 
-_REGISTRY = "([a-zA-Z0-9-]+([.][a-zA-Z0-9-]+)+(:[0-9]+)?|[a-zA-Z0-9-]+:[0-9]+|localhost)"
+_REGISTRY_PART = "[a-zA-Z0-9-]{1,63}"
+_REGISTRY = f"({_REGISTRY_PART}([.]{_REGISTRY_PART})+(:[0-9]+)?|{_REGISTRY_PART}:[0-9]+|localhost)"
 _PART = "[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = f"{_PART}(/{_PART})*"
 _TAG = "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"

@@ -26,6 +26,20 @@ def may_pass(status: int) -> bool:
     return status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
+def parse_url(url: str) -> httpx2.URL:
+    """Reads an address that a request is to go to.
+
+    Raises:
+        DownloadError: BadSource, if it cannot be read.
+    """
+    try:
+        return httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise DownloadError(
+            Reason.BAD_SOURCE, f"An address of the source cannot be read: {error}. Correct it in the model's spec."
+        ) from error
+
+
 def shown(url: str | httpx2.URL) -> str:
     """A URL for messages: without user, password, query and fragment, all of which may hold secrets."""
     parsed = httpx2.URL(url)
@@ -69,10 +83,10 @@ class HttpClient:
 
         Raises:
             TransientError: If the connection fails, now or while the body is read.
-            DownloadError: BadSource, if a redirect must not or cannot be followed.
+            DownloadError: BadSource, if no request can go there, or a redirect must not or cannot be followed.
         """
         try:
-            response = self._follow(method, httpx2.URL(url), headers, private, form)
+            response = self._follow(method, parse_url(url), headers, private, form)
             try:
                 yield response
             finally:
@@ -126,7 +140,14 @@ class HttpClient:
         for _ in range(_MAX_REDIRECTS + 1):
             extra = private if _origin(here) == _origin(url) else {}
             request = self._client.build_request(method, here, headers={**headers, **extra}, data=form)
-            response = self._client.send(request, stream=True)
+            try:
+                response = self._client.send(request, stream=True)
+            except UnicodeError as error:  # by the lookup of a name that is none
+                raise DownloadError(
+                    Reason.BAD_SOURCE,
+                    f"{shown(url)} leads to the host {here.host!r}, which is no name: the parts between its dots must "
+                    "have 1 to 63 characters each. Correct the address in the model's spec.",
+                ) from error
             if not response.has_redirect_location or method == "POST":
                 return response
             response.close()

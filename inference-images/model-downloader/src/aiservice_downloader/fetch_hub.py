@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-from aiservice_downloader.client import may_pass, shown
+from aiservice_downloader.client import may_pass, parse_url, shown
 from aiservice_downloader.digests import Digest
 from aiservice_downloader.errors import DownloadError, Reason
 from aiservice_downloader.fetch_xet import XetStreams, xet_serves
@@ -87,7 +87,7 @@ class _Hub:
         set_client_factory(lambda: _library_client(guard))
         # False, not None: a token that the library finds by itself must not be used.
         self._api = HfApi(endpoint=source.endpoint, token=token or False, library_name=_LIBRARY)
-        self.where = f"{source.repo} at {shown(self._api.endpoint)}"
+        self.where = f"{source.repo} at {shown(parse_url(self._api.endpoint))}"
         self._private = {"Authorization": f"Bearer {token}"} if token else {}
         self._xet = XetStreams(self._private) if xet_serves(self._api.endpoint) else None
 

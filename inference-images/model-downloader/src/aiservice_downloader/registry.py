@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
 
-import httpx2
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from aiservice_downloader.client import HttpClient, raise_for_answer, shown
+from aiservice_downloader.client import HttpClient, parse_url, raise_for_answer, shown
 from aiservice_downloader.errors import DownloadError, Reason
 from aiservice_downloader.files import Address
 from aiservice_downloader.image_name import ImageName
@@ -144,7 +143,7 @@ class Registry:
             }
             opened = self._client.open("POST", realm, headers={}, private={}, form=form)
         else:
-            url = str(httpx2.URL(realm).copy_merge_params(asked))
+            url = str(parse_url(realm).copy_merge_params(asked))
             private = {"Authorization": login.basic} if login is not None else {}
             opened = self._client.open("GET", url, headers={}, private=private)
         with opened as response:
