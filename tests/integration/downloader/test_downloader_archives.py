@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import resource
 import signal
 import stat
 import tarfile
@@ -26,9 +27,9 @@ FILES = {"config.json": b'{"a": 1}', "weights/model.bin": content(300_000), "emp
 ZEROS = bytes(64 << 20)
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
+def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     output = io.BytesIO()
-    with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(output, "w", compression) as archive:
         archive.writestr("weights/", b"")
         for name, data in files.items():
             archive.writestr(name, data)
@@ -92,6 +93,19 @@ def encrypted() -> bytes:
     return bytes(data)
 
 
+def damaged(archive: bytes) -> bytes:
+    middle = len(archive) // 2
+    return archive[:middle] + bytes([archive[middle] ^ 0xFF]) + archive[middle + 1 :]
+
+
+def with_directory_at(archive: bytes, offset: int) -> bytes:
+    """A zip file that says its directory is elsewhere, so that its entries are before the beginning of the file."""
+    data = bytearray(archive)
+    end = data.index(b"PK\x05\x06")
+    data[end + 16 : end + 20] = offset.to_bytes(4, "little")
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("archive", "words"),
     [
@@ -101,6 +115,9 @@ def encrypted() -> bytes:
         (gzip.compress(tar({"a": content(50_000)}))[:20_000], "cannot be unpacked"),
         (tar({"a": content(50_000)})[:20_000], "cannot be unpacked"),
         (zipped({"a": b"1" * 100})[:-30], "cannot be unpacked"),
+        (damaged(bz2.compress(tar({"a": content(300_000)}), 1)), "Invalid data stream"),
+        (damaged(zipped({"a": content(50_000)}, zipfile.ZIP_BZIP2)), "Invalid data stream"),
+        (with_directory_at(zipped({"a": b"1"}), 1 << 20), "cannot be unpacked"),
         (tar({"../../escape": b"1"}), "leads out"),
         (tar({"/etc/cron.d/job": b"1"}), "absolute path"),
         (tar({"a\nb": b"1"}), "control characters"),
@@ -156,6 +173,32 @@ def test_an_archive_killed_in_the_middle_goes_on_where_it_was(job: Job, server: 
     assert (outcome.code, outcome.message["fetchedBytes"]) == (0, len(archive) - kept)
     assert server.body_bytes("/archive") - len(archive) < 512 << 10
     assert_published(job, {f"model/{path}": data for path, data in files.items()})
+
+
+def test_a_file_of_very_many_names_is_unpacked_to_each(job: Job, server: FileServer) -> None:
+    header = tarfile.TarInfo("model.bin")
+    header.size = 5
+    names = [f"link-{number:03}.bin" for number in range(300)]
+    links = [symlink(name, "model.bin", tarfile.LNKTYPE) for name in names]
+    source = source_of(server, tar([(header, b"bytes"), *links]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        process = job.start(source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    outcome = job.finish(process)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert_published(job, {f"model/{name}": b"bytes" for name in ["model.bin", *names]})
+
+
+def test_one_of_two_archives_may_hold_no_files(job: Job, server: FileServer) -> None:
+    source = source_of(server, tar(FILES))
+    empty = tar({"folder": None})
+    url = server.add("/empty", empty)
+    source["http"]["files"].append({"url": url, "path": "more", "sha256": sha256(empty), "unpack": True})
+    assert job.run(source).code == 0
+    assert_published(job, {f"model/{path}": data for path, data in FILES.items()})
 
 
 def test_two_archives_for_one_folder_are_refused(job: Job, server: FileServer) -> None:

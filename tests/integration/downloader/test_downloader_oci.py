@@ -107,6 +107,22 @@ def test_a_packed_folder_of_an_artifact_is_unpacked(job: Job, registry: Registry
     assert_published(job, {"weights/a": b"1", "weights/b/c": b"2", "config.json": b"{}"})
 
 
+def test_a_path_may_be_in_some_of_the_packed_folders_only(job: Job, registry: RegistryServer, repository: str) -> None:
+    def folder(name: str) -> Layer:
+        packed = gzip.compress(tar({name: None, f"{name}/a": name.encode()}))
+        return Layer(packed, TAR_GZIP, {TITLE: name, UNPACK: "true"})
+
+    registry.push(repository, "v1", [folder("docs"), folder("weights"), folder("licences")])
+    assert job.run(source_of(registry.host, repository, path="weights")).code == 0
+    assert_published(job, {"a": b"weights"})
+    outcome = job.run(source_of(registry.host, repository, path="elsewhere"))
+    assert outcome.failure == (2, "NotFound", False)
+    assert "docs (1 of 3) and 2 more hold no files below 'elsewhere'" in outcome.message["message"]
+    registry.push(repository, "v2", [folder("docs"), file_layer("weights/b", b"1")])
+    assert job.run(source_of(registry.host, repository, ":v2", path="weights")).code == 0
+    assert_published(job, {"b": b"1"})
+
+
 def test_the_platform_of_the_cluster_is_taken_from_an_index(
     job: Job, registry: RegistryServer, repository: str
 ) -> None:

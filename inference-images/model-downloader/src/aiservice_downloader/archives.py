@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -31,7 +32,7 @@ BROKEN = (
     zlib.error,
     zstd.ZstdError,
 )
-"""What the libraries raise for archives that cannot be read."""
+"""What the libraries raise for archives that cannot be read; some of it is an OSError, see `is_about_archive`."""
 
 _HEAD_BYTES = 512
 _SKIP_BYTES = 1 << 20
@@ -48,13 +49,22 @@ class Member:
     open: Callable[[], IO[bytes]]
 
 
+def is_about_archive(error: OSError) -> bool:
+    """Whether an error tells of an archive that cannot be read, and not of the volume that it lies on.
+
+    The decompressors' own errors have no number (bz2 raises plain ones). EINVAL is a place before the beginning of
+    the file, where the directory of a zip file leads to.
+    """
+    return error.errno in {None, errno.EINVAL}
+
+
 @contextmanager
 def open_archive(path: Path) -> Iterator[Iterator[Member]]:
     """Opens an archive and gives its entries in their order.
 
     Raises:
         ValueError: If the file is no archive of a kind that is known, or is encrypted.
-        One of BROKEN: If it cannot be read, now or later.
+        One of BROKEN, or OSError: If it cannot be read, now or later.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
-from aiservice_downloader.archives import BROKEN, Member, open_archive
+from aiservice_downloader.archives import BROKEN, Member, is_about_archive, open_archive
 from aiservice_downloader.errors import DownloadError, Reason
 from aiservice_downloader.files import FetchedFile, RemoteFile, Unpack
 from aiservice_downloader.paths import check_distinct, check_relative_path
@@ -35,33 +35,29 @@ class Unpacker:
     stop: Stop
     space: Space
 
-    def unpack_all(self, works: Iterable[Unpack], taken: frozenset[str]) -> list[FetchedFile]:
+    def unpack_all(self, works: Sequence[Unpack], taken: frozenset[str]) -> list[FetchedFile]:
         """Stages the files that several sets of archives hold, beside those whose places are taken already.
 
         Raises:
-            DownloadError: As `unpack` does, and BadSource if two files would need the same place.
+            DownloadError: BadSource for archives that must not or cannot be unpacked, or if two files would need the
+                same place; OutOfSpace, before a byte is written where sizes are told; NotFound if there is no file in
+                all of them, and none beside them.
             StopRequested: If the download is to end.
         """
         done: list[FetchedFile] = []
         for work in works:
-            done += self.unpack(work, frozenset(file.path for file in done) | taken)
-        return done
-
-    def unpack(self, work: Unpack, taken: frozenset[str] = frozenset()) -> list[FetchedFile]:
-        """Stages the files that archives hold.
-
-        Raises:
-            DownloadError: BadSource for archives that must not or cannot be unpacked; OutOfSpace, before a byte is
-                written where sizes are told.
-            StopRequested: If the download is to end.
-        """
-        placed = self._plan(work, taken)
-        if not placed:
-            where = f" below {work.below!r}" if work.below else ""
+            done += self._unpack(work, frozenset(file.path for file in done) | taken)
+        if not done and not taken:
+            below = works[0].below
+            where = f" below {below!r}" if below else ""
             raise DownloadError(
                 Reason.NOT_FOUND,
-                f"{_names(work)} holds no files{where}: correct the path, or the source, in the model's spec.",
+                f"{_names(works)} no files{where}: correct the path, or the source, in the model's spec.",
             )
+        return done
+
+    def _unpack(self, work: Unpack, taken: frozenset[str]) -> list[FetchedFile]:
+        placed = self._plan(work, taken)
         self.space.check(missing=sum(content.size for content in placed.values()))
         done: list[FetchedFile] = []
         by_archive = sorted(placed.items(), key=lambda item: item[1].archive)
@@ -105,24 +101,32 @@ class Unpacker:
                     yield from self._write(member, wanted[number])
 
     def _write(self, member: Member, places: list[str]) -> Iterator[FetchedFile]:
-        """Writes one content to all its places."""
+        """Writes one content to all its places, one after the other: a process may not have many files open."""
         targets = [self.volume.staging / place for place in places]
         digest, size = hashlib.sha256(), 0
-        with ExitStack() as stack, member.open() as content:
-            outputs = [stack.enter_context(_create(target)) for target in targets]
-            while chunk := content.read(_READ_BYTES):
-                self.stop.check()
+        with member.open() as content:
+            for chunk in self._written(content, targets[0]):
                 digest.update(chunk)
                 size += len(chunk)
-                for output in outputs:
-                    self.space.write(output, chunk, lambda: None)
         if size != member.entry.size:
             raise ValueError(
                 f"{member.entry.name!r} has {size} bytes instead of the {member.entry.size} it is said to have"
             )
+        for target in targets[1:]:
+            with targets[0].open("rb") as content:
+                for _ in self._written(content, target):
+                    pass
         for place, target in zip(places, targets, strict=True):
             sync(target)
             yield FetchedFile(place, size, digest.hexdigest())
+
+    def _written(self, content: IO[bytes], target: Path) -> Iterator[bytes]:
+        """Writes a content to a place; yields what has been written."""
+        with _create(target) as output:
+            while chunk := content.read(_READ_BYTES):
+                self.stop.check()
+                self.space.write(output, chunk, lambda: None)
+                yield chunk
 
     @contextmanager
     def _opened(self, archive: RemoteFile) -> Iterator[Iterator[Member]]:
@@ -133,7 +137,9 @@ class Unpacker:
     def _explained(self, archive: RemoteFile) -> Iterator[None]:
         try:
             yield
-        except (ValueError, *BROKEN) as error:
+        except (ValueError, OSError, *BROKEN) as error:
+            if isinstance(error, OSError) and not is_about_archive(error):
+                raise
             detail = str(error) or type(error).__name__
             raise DownloadError(
                 Reason.BAD_SOURCE,
@@ -147,5 +153,6 @@ def _create(path: Path) -> BinaryIO:
     return path.open("wb", buffering=0)
 
 
-def _names(work: Unpack) -> str:
-    return work.archives[0].path if len(work.archives) == 1 else f"The image of {len(work.archives)} layers"
+def _names(works: Sequence[Unpack]) -> str:
+    archives = [archive.path for work in works for archive in work.archives]
+    return f"{archives[0]} holds" if len(archives) == 1 else f"{archives[0]} and {len(archives) - 1} more hold"
