@@ -51,7 +51,7 @@ class Failure(_Message):
     message: str
     retryable: bool
     required_bytes: int | None = Field(default=None, ge=0)
-    """With OutOfSpace: what the volume must hold in all."""
+    """What the volume must hold in all, where it is too small."""
     revision: str | None = None
     """What the source's revision was resolved to, where it came so far."""
 

@@ -176,6 +176,72 @@ def test_a_source_that_cannot_mend_it_is_told_with_the_files(job: Job, server: F
     assert "(NotFound)" in outcome.message["message"]
 
 
+def test_damage_that_finds_no_room_to_be_mended_is_told_with_the_files_and_the_room(
+    job: Job, server: FileServer
+) -> None:
+    source = http_source(server, FILES)
+    assert job.run(source).code == 0
+    damage(job, "weights/model.bin")
+    broken = (job.model / "weights/model.bin").read_bytes()
+    job.environ |= {"AISERVICE_MODE": "verify", "AISERVICE_CAPACITY_BYTES": str(TOTAL + 100_000)}
+    outcome = job.run(source)
+    assert outcome.failure == (2, "ChecksumMismatch", False)
+    assert "weights/model.bin on the volume is missing or not" in outcome.message["message"]
+    assert "(OutOfSpace)" in outcome.message["message"]
+    required = outcome.message["requiredBytes"]
+    assert TOTAL + 300_000 < required < TOTAL + 300_000 + (2 << 20)
+    assert (job.model / "weights/model.bin").read_bytes() == broken  # it stays until another can take its place
+    job.environ["AISERVICE_CAPACITY_BYTES"] = str(required)  # as the operator lets the volume grow
+    assert verified(job, source)["repaired"] == ["weights/model.bin"]
+    assert_published(job, FILES)
+
+
+def test_damage_on_a_volume_that_cannot_be_written_is_told_with_the_files(job: Job, server: FileServer) -> None:
+    source = http_source(server, FILES)
+    assert job.run(source).code == 0
+    damage(job, "config.json")
+    (job.cache / ".partial").write_text("a file where a folder should be")
+    job.environ["AISERVICE_MODE"] = "verify"
+    outcome = job.run(source)
+    assert outcome.failure == (1, "ChecksumMismatch", True)
+    assert "config.json on the volume is missing or not" in outcome.message["message"]
+    assert "(VolumeError)" in outcome.message["message"]
+
+
+def test_a_file_of_an_archive_needs_room_for_the_archive_and_itself_only(job: Job, server: FileServer) -> None:
+    archive = gzip.compress(tar(FILES))
+    url = server.add("/archive", archive)
+    source = {"http": {"files": [{"url": url, "path": "model", "sha256": sha256(archive), "unpack": True}]}}
+    assert job.run(source).code == 0
+    damage(job, "model/config.json")
+    job.environ |= {"AISERVICE_MODE": "verify", "AISERVICE_CAPACITY_BYTES": str(TOTAL + 1000)}
+    outcome = job.run(source)
+    assert outcome.failure == (2, "ChecksumMismatch", False)
+    assert outcome.message["requiredBytes"] < TOTAL + len(archive) + (1 << 20) + 2000
+    job.environ["AISERVICE_CAPACITY_BYTES"] = str(TOTAL + len(archive) + 2000)
+    assert verified(job, source)["repaired"] == ["model/config.json"]
+    assert_published(job, {f"model/{path}": data for path, data in FILES.items()})
+
+
+def test_a_full_volume_is_verified_and_damage_on_it_is_told(job: Job, server: FileServer) -> None:
+    source = http_source(server, FILES)
+    assert job.run(source).code == 0
+    settings = Settings(parse_source(json.dumps(source)), job.cache, Mode.VERIFY)
+
+    def verify() -> object:
+        # It is looked at all the time whether there is room.
+        return Downloader(
+            settings, Guard(AllowedHosts()), lambda _: None, Stop(), free=lambda _: 0, report_seconds=0
+        ).run()
+
+    verify()
+    damage(job, "config.json")
+    with pytest.raises(DownloadError, match=r"config\.json on the volume is missing or not .*\(OutOfSpace\)") as caught:
+        verify()
+    assert caught.value.reason is Reason.CHECKSUM_MISMATCH
+    assert caught.value.required_bytes is not None
+
+
 def test_a_source_that_is_away_leaves_the_rest_of_the_model_and_says_so(job: Job) -> None:
     with serving(FileServer()) as server:
         source = http_source(server, FILES)

@@ -125,6 +125,22 @@ def test_a_volume_that_is_too_small_grows_and_the_download_starts_again(world: W
     assert status["lastFailure"]["reason"] == "OutOfSpace"
 
 
+@pytest.mark.parametrize("storage_class", [True], indirect=True, ids=["expandable"])
+def test_damage_that_does_not_fit_twice_is_told_until_the_volume_has_grown(world: World, storage_class: str) -> None:
+    world.kubelet.measure = downloaded(GIB)
+    cache = make(world, "damaged", storage={"storageClassName": storage_class})
+    world.until("ModelCache", cache, "Ready", "True", "Cached")
+    broken = download_failed("ChecksumMismatch", "a.bin is damaged", retryable=False, requiredBytes=30 * GIB)
+    world.kubelet.verify = lambda pod: broken(pod) if capacity(pod) < 30 * GIB else untouched(pod)
+    world.api.patch("ModelCache", cache, {"metadata": {"annotations": {"aiservice.dev/verify": "1"}}})
+    found = world.until("ModelCache", cache, "Ready", "False", "ChecksumMismatch")
+    assert "a.bin is damaged" in condition(found, "Verified")["message"]
+    wait_for(lambda: size_of(world, cache) == "34Gi", "a larger claim")
+    world.kubelet.verify = downloaded(GIB, repaired=["a.bin"])
+    world.until("ModelCache", cache, "Verified", "True", "Repaired")
+    world.until("ModelCache", cache, "Ready", "True", "Cached")
+
+
 def capacity(pod: Any) -> int:
     variables = {item["name"]: item.get("value") for item in pod["spec"]["containers"][0]["env"]}
     return int(variables["AISERVICE_CAPACITY_BYTES"])

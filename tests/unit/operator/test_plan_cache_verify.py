@@ -13,7 +13,7 @@ from aiservice_operator.desired.pvc import Memory
 from aiservice_operator.downloads import Proof, Verification
 from aiservice_operator.kinds import Json, Kind
 from aiservice_operator.names import Mode
-from aiservice_operator.observed import Cache
+from aiservice_operator.observed import Cache, Child
 from aiservice_operator.plan import CachePlan
 from aiservice_operator.plan.verification import wish
 from support.cache_objects import (
@@ -215,10 +215,21 @@ def test_a_verification_stops_when_its_claim_goes() -> None:
     assert steps(decide(owner, claim=going, jobs=(verifying(owner, {"active": 1}),))) == ["delete Job"]
 
 
-def test_a_repair_that_needs_more_room_gets_it() -> None:
+def test_a_repair_that_needs_more_room_gets_it_and_waits_for_it() -> None:
     owner = asked(spec={key: value for key, value in SIZED.items() if key != "storage"})
-    failure = {"status": "failed", "reason": "OutOfSpace", "message": "m", "retryable": False}
+    failure = {"status": "failed", "reason": "ChecksumMismatch", "message": "a is damaged", "retryable": False}
     words = json.dumps({**failure, "requiredBytes": 30 << 30})
-    lost = verifying(owner, failed(timedelta(), "PodFailurePolicy"))
-    plan = decide(owner, claim=downloaded_claim(owner), jobs=(lost,), pods=(ended("uid-verify-1", words, 2),))
+    fields: dict[str, Any] = {
+        "jobs": (verifying(owner, failed(timedelta(), "PodFailurePolicy")),),
+        "pods": (ended("uid-verify-1", words, 2),),
+    }
+    plan = decide(owner, claim=downloaded_claim(owner), **fields)
+    assert plan.verification is not None
+    assert plan.verification.damage == "a is damaged"
     assert applied(plan, Kind.CLAIM)["spec"]["resources"]["requests"]["storage"] == "34Gi"
+
+    def grown(capacity: str) -> Child:
+        return live_claim(owner, plan.memory, size="34Gi", capacity=capacity)
+
+    assert steps(decide(owner, claim=grown("10Gi"), **fields)) == []
+    assert steps(decide(owner, claim=grown("34Gi"), **fields)) == ["delete Job"], "the next one knows the new size"

@@ -11,6 +11,7 @@ from aiservice_operator.desired.pvc import Memory
 from aiservice_operator.downloads import Measurement, Verification
 from aiservice_operator.failures import Failure
 from aiservice_operator.kinds import Json, Kind, ObjectId
+from aiservice_operator.observed import Child
 from aiservice_operator.plan import CachePlan, Refusal
 from aiservice_operator.plan.tries import FailedTry
 from aiservice_operator.status import CacheFacts
@@ -34,7 +35,7 @@ from support.cache_statuses import (
     status_of,
     told,
 )
-from support.operator_objects import MODEL, NAMESPACE, NOW, cache
+from support.operator_objects import MODEL, NAMESPACE, NOW, cache, condition
 
 
 def test_the_message_says_when_it_is_tried_again_or_how() -> None:
@@ -133,6 +134,25 @@ def test_damage_is_told_with_what_to_do() -> None:
     assert "Fetching them again is tried later" in message(tried, "Verified")
     assert tried.last_failure is not None
     assert tried.last_failure.reason == "ChecksumMismatch"
+
+
+@pytest.mark.parametrize(
+    ("live", "expected"),
+    [
+        (claim(), "Set storage.size to 34Gi, and they are fetched again where the StorageClass expands volumes, or"),
+        (claim(size="34Gi"), "PersistentVolumeClaim mine grows to 34Gi, and they are fetched again: wait for that, or"),
+        (
+            claim(size="34Gi", conditions=[condition("ControllerResizeError", "True", "Quota", "disk is full")]),
+            "PersistentVolumeClaim mine does not grow to 34Gi: disk is full. Mend that, or",
+        ),
+    ],
+)
+def test_damage_that_finds_no_room_is_told_with_what_gives_it(live: Child, expected: str) -> None:
+    small = replace(BROKEN, required_bytes=30 << 30)
+    told = status_of(claim=live, plan=CachePlan(memory=DAMAGE, check=CHECK, check_failed=small))
+    assert f"a is damaged. {expected} delete PersistentVolumeClaim mine" in message(told, "Verified")
+    ready = next(item for item in told.conditions if item.type == "Ready")
+    assert (ready.status.value, ready.reason) == ("False", "ChecksumMismatch")
 
 
 def test_repaired_files_are_named() -> None:

@@ -71,7 +71,8 @@ class Downloader:
 
         def tick() -> None:
             self.report(progress.snapshot())
-            if not measuring:
+            # Until something is to be written, a full volume is as good as any.
+            if progress.planned and not measuring:
                 space.check(missing=progress.missing_bytes)
 
         with Workers(self.stop, tick, self.report_seconds) as workers:

@@ -34,7 +34,7 @@ class DownloadError(Exception):
         Args:
             reason: Its class.
             message: What happened and what to do, in whole sentences.
-            required_bytes: With OutOfSpace, how many bytes of files the volume must hold.
+            required_bytes: How many bytes of files the volume must hold, where that is what failed.
             retryable: Whether trying again, with nothing changed, can help; by default, what the class says.
         """
         super().__init__(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiservice_downloader.digests import Digest
 
@@ -62,6 +62,8 @@ class Unpack:
     """Only what is below this folder of the archives' content is taken, and without its name."""
     layers: bool = False
     """Whether the archives are layers of an image, which can delete what is below them."""
+    only: frozenset[str] | None = None
+    """The files of the model that are wanted from here; None: all."""
 
     def may_hold(self, path: str) -> bool:
         """Whether a file of the model can come from here."""
@@ -77,13 +79,21 @@ class Plan:
     revision: str | None = None
     """The commit or digest that the revision was resolved to, for sources that have them."""
     unpacks: tuple[Unpack, ...] = ()
+    unpacked_bytes: int | None = None
+    """What the archives' content comes to, where that is known."""
 
-    def part_for(self, paths: frozenset[str]) -> Plan:
-        """What has to be fetched to get some of the files."""
-        unpacks = tuple(unpack for unpack in self.unpacks if any(unpack.may_hold(path) for path in paths))
+    def part_for(self, sizes: Mapping[str, int]) -> Plan:
+        """What has to be fetched to get some of the files, given with their sizes."""
+        plain = {file.path for file in self.files if not file.packed}
+        packed = {path: size for path, size in sizes.items() if path not in plain}
+        unpacks = tuple(
+            replace(unpack, only=frozenset(packed))
+            for unpack in self.unpacks
+            if any(unpack.may_hold(path) for path in packed)
+        )
         archives = {archive.key for unpack in unpacks for archive in unpack.archives}
-        files = tuple(file for file in self.files if (file.key in archives if file.packed else file.path in paths))
-        return Plan(files, self.revision, unpacks)
+        files = tuple(file for file in self.files if (file.key in archives if file.packed else file.path in sizes))
+        return Plan(files, self.revision, unpacks, sum(packed.values()))
 
 
 @dataclass(frozen=True)

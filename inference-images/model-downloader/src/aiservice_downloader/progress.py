@@ -72,6 +72,12 @@ class Progress:
             self._note = ""
 
     @property
+    def planned(self) -> bool:
+        """Whether it is known what to fetch."""
+        with self._lock:
+            return bool(self._total)
+
+    @property
     def received_bytes(self) -> int:
         """Bytes that came over the network, those included that had to be thrown away."""
         with self._lock:

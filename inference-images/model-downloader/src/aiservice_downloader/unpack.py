@@ -82,7 +82,7 @@ class Unpacker:
                     size += member.entry.size
                     if len(entries) > _MAX_ENTRIES:
                         raise ValueError(f"it has more than {_MAX_ENTRIES} entries")
-                    if size > room and not work.layers:
+                    if size > room and not work.layers and work.only is None:
                         # All of an archive is wanted, and what claims to be endless is not read to its end.
                         self.space.check(missing=size)
                 tree.add(entries)
@@ -91,7 +91,7 @@ class Unpacker:
             prefix = f"{work.into}/" if work.into else ""
             result = {check_relative_path(prefix + path): content for path, content in placed.items()}
             check_distinct([*result, *taken])
-        return result
+        return {path: content for path, content in result.items() if work.only is None or path in work.only}
 
     def _extract(self, archive: RemoteFile, wanted: Wanted) -> Iterator[FetchedFile]:
         self.progress.note(f"unpacking {archive.path}")

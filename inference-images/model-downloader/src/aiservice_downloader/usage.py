@@ -41,7 +41,7 @@ output:
                               verify: also "repaired" (paths, as many as fit) and "repairedFiles" (their number)
                               measure: {"status": "ok", "bytes", "files", "revision", "downloadBytes"}
                             {"status": "failed", "reason", "message", "retryable"}
-                              OutOfSpace: also "requiredBytes", the bytes of files that the volume must hold;
+                              a volume that is too small: also "requiredBytes", the bytes of files that it must hold;
                               huggingFace and oci: also "revision", if the source was listed
 
 exit status: 0 done, 1 failed and may succeed later, 2 failed and needs a change, 143 stopped by SIGTERM

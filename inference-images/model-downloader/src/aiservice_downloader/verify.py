@@ -10,9 +10,6 @@ from aiservice_downloader.files import FetchedFile
 from aiservice_downloader.volume import Manifest, ManifestFile, file_size
 from aiservice_downloader.work import Work
 
-_KEPT_REASONS = frozenset({Reason.OUT_OF_SPACE, Reason.VOLUME_ERROR, Reason.INTERRUPTED})
-"""Failures that say nothing about the source: they are told as they are."""
-
 _SHOWN_PATHS = 5
 
 
@@ -20,10 +17,12 @@ def mend(work: Work, manifest: Manifest) -> tuple[str, ...]:
     """Hashes every published file, and fetches again what is missing or changed; returns the paths of those.
 
     A mended file takes the place of the broken one in one step. The manifest stays as it is: what it says is true
-    again when this returns.
+    again when this returns. A broken file stays where it is until then, also where there is no room for both: most of
+    it may be readable, and a pod that has it loaded must not lose it for a replacement that may never come.
 
     Raises:
-        DownloadError: ChecksumMismatch, naming the files that are broken and could not be mended.
+        DownloadError: ChecksumMismatch, naming the files that are broken and could not be mended, whatever stood in
+            the way: who serves from them has to know. With too little room, it tells how much is needed.
         StopRequested: If the run is to end.
     """
     whole = work.workers.run(partial(_is_whole, work, file) for file in manifest.files)
@@ -32,18 +31,18 @@ def mend(work: Work, manifest: Manifest) -> tuple[str, ...]:
         return ()
     paths = tuple(file.path for file in broken)
     try:
-        plan = work.plan(manifest.revision).part_for(frozenset(paths))
+        plan = work.plan(manifest.revision).part_for({file.path: file.size for file in broken})
         _check_same(broken, work.obtain(plan))
-    except DownloadError as error:
-        if error.reason in _KEPT_REASONS:
-            raise
+        work.volume.mend(paths)
+    except (DownloadError, OSError) as error:
+        cause = error if isinstance(error, DownloadError) else work.space.explain(error)
         raise DownloadError(
             Reason.CHECKSUM_MISMATCH,
             f"{shown_paths(paths)} on the volume {'is' if len(paths) == 1 else 'are'} missing or not what was "
-            f"published, and could not be fetched again ({error.reason}): {error.message}",
-            retryable=error.retryable,
+            f"published, and could not be fetched again ({cause.reason}): {cause.message}",
+            required_bytes=cause.required_bytes,
+            retryable=cause.retryable,
         ) from error
-    work.volume.mend(paths)
     return paths
 
 

@@ -67,9 +67,10 @@ class Work:
         for file in plan.files:
             if file.key in sizes:
                 self.progress.set_size(file.path, sizes[file.key])
-        # What is packed takes room once more when it is unpacked: at least about as much, but nobody tells how much.
+        # What is packed takes room once more when it is unpacked: at least about as much, where nobody tells how much.
         packed = sum(sizes.get(file.key, 0) for file in plan.files if file.packed)
-        self.space.check(missing=self.progress.missing_bytes, later=packed)
+        later = packed if plan.unpacked_bytes is None else plan.unpacked_bytes
+        self.space.check(missing=self.progress.missing_bytes, later=later)
         self.tell()
         fetcher = Fetcher(self.client, self.volume, self.progress, self.patience, self.stop, self.space)
         # The large ones first: the last file alone keeps one connection busy.

@@ -235,7 +235,7 @@ def _download(context: _Context, placement: Placement, live: Claim, plan: CacheP
 
 def waits_to_grow(live: Claim, failed: FailedTry | None) -> bool:
     """Whether what did not fit waits for its volume to grow."""
-    return live.growing and failed is not None and failed.failure.reason == "OutOfSpace"
+    return live.growing and failed is not None and failed.required_bytes is not None
 
 
 def _verify(context: _Context, placement: Placement, live: Claim, plan: CachePlan) -> Step:

@@ -6,10 +6,12 @@ from datetime import datetime
 
 from aiservice_api.v1alpha1 import ModelCacheSpec
 from aiservice_operator import names
+from aiservice_operator.desired.pvc import volume_size
 from aiservice_operator.downloads import Verification
 from aiservice_operator.plan.download import CachePlan
 from aiservice_operator.plan.tries import FailedTry
 from aiservice_operator.plan.verification import DAMAGED
+from aiservice_operator.states import Claim
 from aiservice_operator.status.conditions import Check, no, pending, yes
 from aiservice_operator.status.download import what_next
 
@@ -55,12 +57,24 @@ def _repair(plan: CachePlan, problem: FailedTry | None) -> str:
     """What to do about files that could not be repaired."""
     claim = plan.claim.name if plan.claim is not None else ""
     anew = f"or delete PersistentVolumeClaim {claim}, and the model is downloaded anew when no pod uses it"
+    if plan.claim is not None and problem is not None and problem.required_bytes is not None:
+        return f"{_room(plan.claim, problem.required_bytes)}, {anew}"
     if problem is not None and not problem.retryable:
         return (
             f"Mend the source, then give annotation {names.VERIFY_ANNOTATION} of the ModelCache a new value to try "
             f"again, {anew}"
         )
-    return f"Fetching them again is tried later; mend the source, {anew}"
+    return f"Fetching them again is tried later; mend what stood in the way, {anew}"
+
+
+def _room(live: Claim, required: int) -> str:
+    """What gives files that are fetched again the room that they need."""
+    if live.growing and live.growth_fault:
+        return f"PersistentVolumeClaim {live.name} does not grow to {live.requested}: {live.growth_fault}. Mend that"
+    if live.growing:
+        return f"PersistentVolumeClaim {live.name} grows to {live.requested}, and they are fetched again: wait for that"
+    size = volume_size(required)
+    return f"Set storage.size to {size}, and they are fetched again where the StorageClass expands volumes"
 
 
 def _moment(at: datetime) -> str:
