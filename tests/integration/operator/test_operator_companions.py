@@ -111,21 +111,30 @@ def test_what_is_no_longer_asked_for_goes(world: World) -> None:
     world.until("AIService", "leaner", "Ready", "True", "Idle")
 
 
-@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "NetworkPolicy"])
-def test_one_that_others_made_is_never_taken_over_nor_in_the_way(world: World, kind: str) -> None:
+def refused(world: World, kind: str, spec: dict[str, Any]) -> str:
+    """A service whose child of a kind has the name of one that somebody else made."""
     name = f"theirs-{kind.lower()}"
-    selector: dict[str, Any] = {"matchLabels": {"their": "pods"}}
-    specs = {
-        "PodDisruptionBudget": {"selector": selector, "minAvailable": 1},
-        "NetworkPolicy": {"podSelector": selector},
-    }
-    world.api.create(kind, {"metadata": {"name": name}, "spec": specs[kind]})
+    world.api.create(kind, {"metadata": {"name": name}, "spec": spec})
     world.serve(name)
     service = world.until("AIService", name, "Ready", "False", "ChildRefused")
     assert f"there is a {kind} {name} that the operator did not make" in condition(service, "Ready")["message"]
+    return name
+
+
+def test_a_budget_that_others_made_is_never_taken_over_nor_in_the_way(world: World) -> None:
+    name = refused(world, "PodDisruptionBudget", {"selector": {"matchLabels": {"their": "pods"}}, "minAvailable": 1})
     world.until("AIService", name, "Available", "True", "Serving")
-    assert "ownerReferences" not in world.api.get(kind, name)["metadata"]
-    world.api.delete(kind, name)
+    assert "ownerReferences" not in world.api.get("PodDisruptionBudget", name)["metadata"]
+    world.api.delete("PodDisruptionBudget", name)
+    world.until_serving(name, timeout=60)
+
+
+def test_a_policy_that_others_made_is_never_taken_over_and_no_pod_begins_without_ours(world: World) -> None:
+    name = refused(world, "NetworkPolicy", {"podSelector": {"matchLabels": {"their": "pods"}}})
+    assert world.api.find("Service", name) is not None
+    assert world.api.find("Deployment", name) is None
+    assert "ownerReferences" not in world.api.get("NetworkPolicy", name)["metadata"]
+    world.api.delete("NetworkPolicy", name)
     world.until_serving(name, timeout=60)
 
 
