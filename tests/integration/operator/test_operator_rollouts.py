@@ -351,14 +351,14 @@ def held(world: World, cache: str, service: str) -> bool:
 
 
 def test_a_pod_that_was_evicted_holds_no_cache(world: World) -> None:
-    world.serve("moving")
-    before = world.until_serving("moving")["status"]["modelCache"]
-    (evicted,) = world.api.list("Pod", "app.kubernetes.io/instance=moving")
+    world.serve("leaving")
+    before = world.until_serving("leaving")["status"]["modelCache"]
+    (evicted,) = world.api.list("Pod", "app.kubernetes.io/instance=leaving")
     name = evicted["metadata"]["name"]
     world.api.patch("Pod", name, {"status": {"phase": "Failed", "reason": "Evicted"}}, "status")
-    wait_for(lambda: len(world.api.list("Pod", "app.kubernetes.io/instance=moving")) == 2, "another pod")
-    world.until_serving("moving")
-    world.api.patch("AIService", "moving", {"spec": {"model": model("moved")}})
+    wait_for(lambda: len(world.api.list("Pod", "app.kubernetes.io/instance=leaving")) == 2, "another pod")
+    world.until_serving("leaving")
+    world.api.patch("AIService", "leaving", {"spec": {"model": model("left")}})
     world.until_gone("ModelCache", before)
     assert world.api.find("Pod", name) is not None
-    world.until_serving("moving")
+    world.until_serving("leaving")
