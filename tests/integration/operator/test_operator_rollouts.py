@@ -358,7 +358,7 @@ def test_a_pod_that_was_evicted_holds_no_cache(world: World) -> None:
     world.api.patch("Pod", name, {"status": {"phase": "Failed", "reason": "Evicted"}}, "status")
     wait_for(lambda: len(world.api.list("Pod", "app.kubernetes.io/instance=leaving")) == 2, "another pod")
     world.until_serving("leaving")
-    world.api.patch("AIService", "leaving", {"spec": {"model": model("left")}})
+    world.api.patch("AIService", "leaving", {"spec": {"model": model("leavings")}})
     world.until_gone("ModelCache", before)
     assert world.api.find("Pod", name) is not None
     world.until_serving("leaving")
