@@ -66,7 +66,7 @@ def test_several_documents_are_summed(world: World, ais: Plugin) -> None:
         (("spec.model", ABSENT), "set exactly one of model"),
         (("spec.profile", "nope"), "UnknownProfile: the operator has no resource profile 'nope'"),
         (("spec.profile", "small-gpu"), "DoesNotFit: openai/whisper-large-v3 needs 5 GiB of GPU memory in fp16"),
-        (("spec.tasks", ["text-to-image"]), "NoEngine: the operator has no image for text-to-image"),
+        (("spec.tasks", ["text-to-speech"]), "NoEngine: the operator has no image for text-to-speech"),
     ],
 )
 def test_what_would_not_be_accepted(world: World, ais: Plugin, change: Change, words: str) -> None:
