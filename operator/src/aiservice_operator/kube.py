@@ -24,15 +24,13 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from aiservice_operator import names
+from aiservice_operator.answers import error_of
 from aiservice_operator.errors import (
     ConfigurationError,
-    ConflictError,
     KubeError,
     NotFoundError,
     NotLeaderError,
     RefusedError,
-    ThrottledError,
-    UnavailableError,
     UnreachableError,
 )
 from aiservice_operator.kinds import DYNAMIC_RESOURCES, RESOURCES, Apis, Json, Kind, ObjectId
@@ -373,33 +371,5 @@ class Kube:
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise UnreachableError(f"{what}: {error!r}") from error
         if response.status >= HTTPStatus.BAD_REQUEST:
-            raise _error(response.status, response.headers, content, what)
+            raise error_of(response.status, response.headers, content, what)
         return content
-
-
-def _error(status: int, headers: Mapping[str, str], content: bytes, what: str) -> KubeError:
-    message = f"{what}: {_reason(content)}"
-    match status:
-        case HTTPStatus.NOT_FOUND | HTTPStatus.GONE:
-            return NotFoundError(message)
-        case HTTPStatus.CONFLICT:
-            return ConflictError(message)
-        case HTTPStatus.TOO_MANY_REQUESTS:
-            return ThrottledError(message, _seconds(headers.get("Retry-After")))
-        case _ if status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.UNAUTHORIZED:
-            return RefusedError(_reason(content))
-        case _:
-            return UnavailableError(message)
-
-
-def _reason(content: bytes) -> str:
-    """The API server's own sentence, or what a proxy answered in its place."""
-    try:
-        answer: Any = json.loads(content)
-        return str(answer["message"])
-    except (ValueError, TypeError, KeyError):
-        return content[:500].decode(errors="replace")
-
-
-def _seconds(text: str | None) -> float:
-    return float(text) if text is not None and text.isdecimal() else 1.0

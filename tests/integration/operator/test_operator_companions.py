@@ -133,6 +133,7 @@ def test_a_policy_that_others_made_is_never_taken_over_and_no_pod_begins_without
     name = refused(world, "NetworkPolicy", {"podSelector": {"matchLabels": {"their": "pods"}}})
     assert world.api.find("Service", name) is not None
     assert world.api.find("Deployment", name) is None
+    world.until("AIService", name, "Available", "False", "ChildRefused")
     assert "ownerReferences" not in world.api.get("NetworkPolicy", name)["metadata"]
     world.api.delete("NetworkPolicy", name)
     world.until_serving(name, timeout=60)

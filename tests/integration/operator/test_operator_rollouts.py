@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -321,7 +322,7 @@ def test_the_way_back_from_a_model_that_crashes_needs_no_download(world: World, 
     assert "Meanwhile 1 pod as before" in condition(found, "Ready")["message"]
     after = found["status"]["modelCache"]
     for cache in (before, after):
-        wait_for(lambda cache=cache: held(world, cache, service), f"{cache} is held")  # type: ignore[misc]
+        wait_for(partial(held, world, cache, service), f"{cache} is held")
 
     world.kubelet.download = untouched
     world.api.patch("AIService", service, {"spec": good})

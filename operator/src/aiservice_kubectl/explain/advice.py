@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from aiservice_operator.status.remedies import DOWNLOADING
+
 _LOGS = "Read what the engine printed: kubectl ais logs {name} -n {namespace} --previous"
 _DOWNLOAD_LOGS = "Read what the download printed: kubectl ais logs {name} -n {namespace} --download"
 _RETRY = "To try the download again at once: kubectl delete job -n {namespace} -l app.kubernetes.io/instance={cache}"
@@ -93,10 +95,6 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Lines for people; names are filled in."""
 
 
-_DOWNLOAD_IMAGE = (
-    "Have the chart value download.image corrected, or make the registry's Secret in namespace {namespace} and have it "
-    "named in the chart value workloads.imagePullSecrets"
-)
 _DOWNLOAD_ROOM = (
     "Make room on a node where the service's own pods can run: downloads run there too, without a GPU. What they ask "
     "for is the chart value download.resources"
@@ -105,11 +103,11 @@ DOWNLOAD_ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "Starting": ADVICE["Downloading"],
         "Unschedulable": ("See what each node lacks: kubectl describe pods -n {namespace} -l " + _PODS, _DOWNLOAD_ROOM),
-        "ImagePullBackOff": (_DOWNLOAD_IMAGE, _RETRY),
-        "InvalidImageName": (_DOWNLOAD_IMAGE, _RETRY),
-        "ErrImageNeverPull": (_DOWNLOAD_IMAGE, _RETRY),
+        "ImagePullBackOff": (DOWNLOADING["ImagePullBackOff"],),
+        "InvalidImageName": (DOWNLOADING["InvalidImageName"],),
+        "ErrImageNeverPull": (DOWNLOADING["ErrImageNeverPull"],),
         "CrashLoopBackOff": (_DOWNLOAD_LOGS, _RETRY),
-        "OOMKilled": ("Have the chart value download.resources.limits.memory raised", _RETRY),
+        "OOMKilled": (DOWNLOADING["OOMKilled"],),
     }
 )
 """The same, where it is the download's pod that gives the reason: what it runs on is the operator's to say."""

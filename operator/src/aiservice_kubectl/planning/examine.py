@@ -16,13 +16,16 @@ from aiservice_kubectl.planning.report import Fit, Memory, Report
 from aiservice_kubectl.planning.survey import Survey
 from aiservice_operator import names
 from aiservice_operator.capacity import requested
-from aiservice_operator.engines import Engine, choose_engine
+from aiservice_operator.engines import Engine, accept
 from aiservice_operator.hardware import GIB
+from aiservice_operator.kinds import Apis
 from aiservice_operator.memory import known_needs
 from aiservice_operator.quantities import parse
-from aiservice_operator.refusals import Rejection, missing_api
+from aiservice_operator.refusals import Rejection
 from aiservice_operator.settings import Settings
 
+_ANY_APIS = Apis(dynamic_resources=True)
+"""Of a cluster that was not asked nothing is said to be missing."""
 _COMPUTE = ("pods", "cpu", "memory", "ephemeral-storage")
 
 
@@ -51,8 +54,7 @@ def examine_service(
     cached = _referenced(spec, document.namespace, survey, planned)
     there = [item for item in survey.caches if item.meta.namespace == document.namespace]
     claims = [item.meta.name for item in there if item.has_own_claim]
-    missing = missing_api(spec, survey.apis) if survey.apis is not None else None
-    engine = missing or choose_engine(spec, settings, cached, cache_claims=claims)
+    engine = accept(spec, settings, survey.apis or _ANY_APIS, cached, claims)
     if isinstance(engine, Rejection):
         refused = f"{engine.reason}: {engine.message}"
         return Report(document.title, document.namespace, exists, (refused,))

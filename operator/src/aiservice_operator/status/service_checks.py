@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from aiservice_api.v1alpha1 import AIServiceSpec
+from aiservice_operator.kinds import Kind
 from aiservice_operator.plan.mount import cache_ready
 from aiservice_operator.states import pod_ended
 from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
 from aiservice_operator.status.remedies import REFUSED, advised
 from aiservice_operator.status.service_facts import ServiceFacts, pods
+
+_BEFORE_PODS = frozenset({Kind.SERVICE_ACCOUNT, Kind.SERVICE, Kind.NETWORK_POLICY, Kind.DEPLOYMENT})
+"""Children without which there are no pods."""
 
 
 def accepted(facts: ServiceFacts) -> Check:
@@ -84,6 +88,8 @@ def without_pods(facts: ServiceFacts) -> Check | None:
         return no(
             facts.plan.rejection.reason, "nothing runs, because the spec is not accepted: mend it as Accepted says"
         )
+    if facts.rollout is None and any(refusal.identity.kind in _BEFORE_PODS for refusal in facts.refusals):
+        return no("ChildRefused", "no pod is created before what it needs is there: mend it as Ready says")
     if facts.rollout is None:
         return pending("WaitingForModel", "pods are created when the model is cached")
     if facts.suspended:
