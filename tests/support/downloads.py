@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -105,8 +106,12 @@ class Job:
         return self.finish(self.start(source))
 
     def bytes_on_volume(self) -> int:
-        """Bytes of files that are not complete yet."""
-        return sum(path.stat().st_size for path in self.cache.rglob("*.data"))
+        """Bytes of files that are not complete yet; the job may move any of them away meanwhile."""
+        total = 0
+        for path in self.cache.rglob("*.data"):
+            with contextlib.suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
 
 
 def http_source(server: FileServer, files: dict[str, bytes], **digests: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Process:
         self.lines.extend(self.child.stdout)
         self.child.stdout.close()
 
-    def wait_for(self, message: str, seconds: float = 15) -> dict[str, Any]:
+    def wait_for(self, message: str, seconds: float = 60) -> dict[str, Any]:
         """Returns the first log record with this message."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -58,7 +58,7 @@ class Process:
         ports: dict[str, int] = self.wait_for("listening")["ports"]
         return ports
 
-    def end(self, seconds: float = 15) -> int:
+    def end(self, seconds: float = 60) -> int:
         """Waits for the process to end and returns its exit code."""
         code = self.child.wait(seconds)
         self._reader.join()

@@ -130,8 +130,8 @@ def test_the_limit_of_length(tmp_path: Path) -> None:
 
 
 def test_decoding_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match=r"within 0\.001 seconds"):
-        decode(wav(1), max_seconds=10, timeout=0.001)
+    with pytest.raises(InvalidRequestError, match="within 0 seconds"):
+        decode(wav(1), max_seconds=10, timeout=0)
 
 
 @pytest.mark.parametrize(

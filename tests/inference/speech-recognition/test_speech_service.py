@@ -24,11 +24,11 @@ def test_it_serves_real_speech_over_http(tmp_path: Path, weights: Path) -> None:
         assert answer.json()["text"] == models.expected("speech-to-text")["text"]
         assert answer.headers["x-aiservice-unit"] == "audio-second"
         assert answer.json()["usage"]["units"] == answer.json()["duration"]
-        refused = httpx.post(url, files={"file": ("speech.wav", b"no sound")})
+        refused = httpx.post(url, files={"file": ("speech.wav", b"no sound")}, timeout=180)
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
-        assert httpx.post(url, files={"file": ("speech.wav", bytes(2 * 1024**2))}).status_code == 413
+        assert httpx.post(url, files={"file": ("speech.wav", bytes(2 * 1024**2))}, timeout=180).status_code == 413
         process.child.send_signal(signal.SIGTERM)
-        assert process.end(30) == 0
+        assert process.end() == 0
     finally:
         process.child.kill()
         process.end()

@@ -20,15 +20,15 @@ def test_it_serves_real_pictures_over_http(tmp_path: Path, weights: Path) -> Non
         process.wait_for("ready", seconds=180)
         url = f"http://127.0.0.1:{process.ports()['image-to-text']}/api/image-to-text"
         picture = (weights / "samples" / "text.png").read_bytes()
-        by_form = httpx.post(url, files={"file": ("text.png", picture)}, data={"ocr": "true"}, timeout=60)
-        by_json = httpx.post(url, json={"image": base64.b64encode(picture).decode()}, timeout=60)
+        by_form = httpx.post(url, files={"file": ("text.png", picture)}, data={"ocr": "true"}, timeout=180)
+        by_json = httpx.post(url, json={"image": base64.b64encode(picture).decode()}, timeout=180)
         for answer in (by_form, by_json):
             assert answer.json()["text"] == models.expected("image-to-text")["text"]
             assert answer.json()["usage"]["unit"] == "image"
-        refused = httpx.post(url, files={"file": ("text.png", picture)}, data={"caption": "true"})
+        refused = httpx.post(url, files={"file": ("text.png", picture)}, data={"caption": "true"}, timeout=180)
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
         process.child.send_signal(signal.SIGTERM)
-        assert process.end(30) == 0
+        assert process.end() == 0
     finally:
         process.child.kill()
         process.end()

@@ -30,7 +30,8 @@ def test_a_repository_is_fetched_at_the_commit_of_its_branch(job: Job, hub: HubS
 
     assert (outcome.code, outcome.stderr) == (0, "")
     assert outcome.message["revision"] == commit
-    assert outcome.lines[0]["bytesTotal"] == sum(len(data) for data in FILES.values())
+    planned = next(line for line in outcome.lines if line.get("bytesTotal") is not None)
+    assert planned["bytesTotal"] == sum(len(data) for data in FILES.values())
     manifest = assert_published(job, FILES)
     assert manifest["revision"] == commit
     assert all(f"/resolve/{commit}/" in r.path for r in hub.requests if "/resolve/" in r.path)
@@ -181,9 +182,11 @@ def test_a_repository_killed_in_the_middle_goes_on_where_it_was(job: Job, hub: H
     wait_until(lambda: job.bytes_on_volume() > 1 << 20, "for a MiB on the volume")
     process.send_signal(signal.SIGKILL)
     job.finish(process)
+    kept = job.bytes_on_volume()
     hub.bytes_per_second = None
     assert job.run(hub_source(hub)).code == 0
     large = hub.gets(f"/cdn/{sha256(FILES['model.safetensors'])}")
     assert [request.status for request in large] == [200, 206]
-    assert sum(request.body_bytes for request in large) < len(FILES["model.safetensors"]) + (256 << 10)
+    # Sent twice is what was on its way to the process that died; starting over would send again all that was kept.
+    assert sum(request.body_bytes for request in large) - len(FILES["model.safetensors"]) < kept
     assert_published(job, FILES)

@@ -34,8 +34,8 @@ def test_a_download_killed_in_the_middle_goes_on_where_it_was(job: Job, server: 
     assert second.status == 206
     assert second.header("Range") == f"bytes={kept}-"
     assert second.header("If-Range") == server.etag("/model.bin")
-    # What the first answer had on its way when the process died is all that is sent twice.
-    assert first.body_bytes + second.body_bytes - len(data) < 512 << 10
+    # What the first answer had on its way when the process died is all that is sent twice, not what was kept.
+    assert first.body_bytes + second.body_bytes - len(data) < kept
 
 
 def test_a_file_that_changed_at_the_server_meanwhile_is_fetched_whole(job: Job, server: FileServer) -> None:

@@ -82,7 +82,13 @@ async def test_the_life_of_a_service(
     control_plane: ControlPlane, namespace: str, engine: Engine, tmp_path: Path
 ) -> None:
     kubeconfig = str(control_plane.kubeconfig)
-    variables = environment(tmp_path, GATEWAY_SERVICES_FILE="", GATEWAY_NAMESPACES=namespace, KUBECONFIG=kubeconfig)
+    variables = environment(
+        tmp_path,
+        GATEWAY_SERVICES_FILE="",
+        GATEWAY_NAMESPACES=namespace,
+        GATEWAY_RATE_LIMIT_PER_HOUR="100000",  # it is asked often until a change has come through
+        KUBECONFIG=kubeconfig,
+    )
     async with gateway_here(variables) as session:
 
         async def unavailable() -> bool:

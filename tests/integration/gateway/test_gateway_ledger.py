@@ -238,10 +238,14 @@ async def test_postgresql_stops_and_comes_back_under_load(
                         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
                     async with client.get("/health") as answer:
                         assert (answer.status, (await answer.json())["status"]) == (200, "degraded")
-                    postgres_server.start()
+                    await asyncio.to_thread(postgres_server.start)  # the loop goes on: connections live in it
                 statuses += await asyncio.gather(*(_ask(client, "", batch * 30 + one) for one in range(30)))
             assert statuses == [200] * 300
-            await eventually(lambda: postgres_server.psql(migrated_database, COUNT) == "300|300")
+
+            async def written() -> bool:
+                return await asyncio.to_thread(postgres_server.psql, migrated_database, COUNT) == "300|300"
+
+            await eventually(written)
             async with client.get("/api/usage", headers=bearer("tenant-0")) as answer:
                 assert (await answer.json())["services"]["speech-to-text"]["count"] == 15
 

@@ -30,6 +30,8 @@ from support.gateway import (
 
 SPEECH = "/api/speech-to-text"
 TASK = Task.SPEECH_TO_TEXT
+# The gateway has 32 connections to Redis; who waits for one longer than a second counts as without Redis.
+_AT_ONCE = 32
 
 
 @pytest.fixture
@@ -68,13 +70,19 @@ async def test_the_window_slides_exactly(store: RedisStore, seed: int) -> None:
                 number += 1
                 assert (await store.admit("acme", TASK, str(number), limit, window)).allowed
                 admitted.append((after, time.monotonic()))
-        await asyncio.sleep(rng.random() * window / limit)
+        await asyncio.sleep(rng.random() * window / limit if waits else 0)  # until one was refused: as fast as can be
     assert admitted
     assert waits
 
 
 async def test_requests_at_once_pass_up_to_the_limit(store: RedisStore) -> None:
-    admissions = await asyncio.gather(*(store.admit("acme", TASK, str(one), 100, 3600) for one in range(150)))
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def admit(one: int) -> Admission:
+        async with gate:
+            return await store.admit("acme", TASK, str(one), 100, 3600)
+
+    admissions = await asyncio.gather(*map(admit, range(150)))
     assert sum(admission.allowed for admission in admissions) == 100
     refused = next(admission for admission in admissions if not admission.allowed)
     assert 3590 < refused.quota.reset_seconds <= 3600
@@ -89,12 +97,12 @@ async def test_a_refund_makes_room(store: RedisStore) -> None:
 
 async def test_a_lowered_limit_tells_when_enough_have_left(store: RedisStore) -> None:
     for number in range(4):
-        await store.admit("acme", TASK, str(number), 10, 0.5)
+        await store.admit("acme", TASK, str(number), 10, 2)
         await asyncio.sleep(0.05)
-    refused = await store.admit("acme", TASK, "more", 2, 0.5)
+    refused = await store.admit("acme", TASK, "more", 2, 2)
     assert not refused.allowed
     await asyncio.sleep(refused.quota.reset_seconds)
-    assert (await store.admit("acme", TASK, "later", 2, 0.5)).allowed
+    assert (await store.admit("acme", TASK, "later", 2, 2)).allowed
 
 
 async def test_quotas_are_read_without_being_used(store: RedisStore) -> None:
@@ -166,9 +174,11 @@ async def test_two_gateways_share_one_limit(tmp_path: Path, redis_url: str, migr
             aiohttp.ClientSession(headers=bearer()) as client,
         ):
 
+            gate = asyncio.Semaphore(_AT_ONCE)
+
             async def ask(number: int) -> int:
                 url = (one, other)[number % 2].url
-                async with client.post(f"{url}{SPEECH}", json={}) as answer:
+                async with gate, client.post(f"{url}{SPEECH}", json={}) as answer:
                     await answer.read()
                     return answer.status
 

@@ -65,12 +65,23 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[World]:
+    """A gateway that gives engines a minute, or the seconds of the parameter."""
+    # What was asked a moment ago is to be in the answer, however slow the disk.
+    monkeypatch.setattr("aiservice_gateway.services.usage._FLUSH_SECONDS", 30.0)
+    seconds = getattr(request, "param", "60")
     async with running_engine() as engine:
         write_services(tmp_path / "services.yaml", whisper(engine.url))
-        variables = environment(tmp_path, GATEWAY_UPSTREAM_TIMEOUT_SECONDS="2", GATEWAY_MAX_BODY_BYTES=str(LARGEST))
+        variables = environment(
+            tmp_path, GATEWAY_UPSTREAM_TIMEOUT_SECONDS=seconds, GATEWAY_MAX_BODY_BYTES=str(LARGEST)
+        )
         async with gateway_here(variables) as client:
             yield World(client, engine, tmp_path, str(client._base_url).rstrip("/"))
+
+
+impatient = pytest.mark.parametrize("world", ["2"], indirect=True)
 
 
 async def test_a_good_request_is_billed(world: World) -> None:
@@ -109,6 +120,7 @@ async def test_a_busy_engine_costs_nothing(world: World) -> None:
     assert await world.used() == (0, 0.0, 0)
 
 
+@impatient
 async def test_an_engine_that_takes_too_long(world: World) -> None:
     status, body, _ = await world.ask({"sleep": 30})
     assert (status, body["code"]) == (504, "upstream_timeout")
@@ -118,17 +130,13 @@ async def test_an_engine_that_takes_too_long(world: World) -> None:
 
 
 async def test_a_client_that_goes_away_takes_its_request_along(world: World) -> None:
-    with pytest.raises(TimeoutError):
-        async with world.client.post(
-            SPEECH,
-            json={"do": {"sleep": 30}},
-            headers=bearer(),
-            timeout=aiohttp.ClientTimeout(total=0.5),
-        ):
-            pass
+    request = asyncio.create_task(world.client.post(SPEECH, json={"do": {"sleep": 120}}, headers=bearer()))
+    await eventually(lambda: world.engine.seen)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
     # Sooner than the gateway's own time limit.
-    await eventually(lambda: world.engine.disconnects, 1.5)
-    await eventually(world.billed, 1.5)
+    await eventually(lambda: world.engine.disconnects)
+    await eventually(world.billed)
     assert await world.used() == (1, 0.0, 1)
 
 
@@ -137,7 +145,7 @@ async def test_a_client_that_goes_away_during_the_answer_pays_for_the_work(world
         assert answer.status == 200
         await answer.content.readexactly(3000)
         answer.close()
-    await eventually(world.billed, 1.5)
+    await eventually(world.billed)
     assert await world.used() == (1, 2.5, 1)
 
 
@@ -161,6 +169,7 @@ async def test_an_answer_that_breaks_off_is_not_passed_off_as_whole(world: World
     assert await world.used() == (1, 0.0, 1)
 
 
+@impatient
 async def test_an_answer_that_does_not_end_is_cut(world: World) -> None:
     async with world.client.post(SPEECH, json={"do": {"chunks": 1000, "pause": 0.1}}, headers=bearer()) as answer:
         with pytest.raises(aiohttp.ClientPayloadError):
@@ -208,6 +217,7 @@ async def test_a_body_that_turns_out_too_large_is_cut(world: World) -> None:
     assert await world.used() == (0, 0.0, 0)
 
 
+@impatient
 async def test_a_body_that_does_not_come(world: World) -> None:
     reader, writer = await world.connect("Content-Length: 1000", body=b"abc")
     answer = await reader.readuntil(b"}")
