@@ -83,7 +83,8 @@ def test_the_granted_rights_are_enough(
         service("refused", restricted, model={"http": {"files": [file]}}, profile="quantum"),
         service("served", restricted, **served, autoscaling={"max": 2}),
     )
-    eventually(lambda: exists("deployment/served", "service/served", "serviceaccount/served"))
+    # The operator may still be starting.
+    eventually(lambda: exists("deployment/served", "service/served", "serviceaccount/served"), timeout=90)
     eventually(lambda: exists("hpa/served", "pdb/served", "networkpolicy/served"))
     eventually(lambda: control_plane.get("deployment", "served", "-n", restricted)["status"].get("replicas"))
     # Nodes are looked at when a rollout begins on GPUs; what is no longer wanted goes.

@@ -20,7 +20,7 @@ Helm = Callable[..., str]
 OURS = "aiservice.dev/in-use"
 FOREIGN = "example.com/kept"
 MODEL = {"http": {"files": [{"url": "http://127.0.0.1:9/model", "path": "model", "sha256": "0" * 64}]}}
-QUICK = {"leaseSeconds": 4, "renewSeconds": 2, "retrySeconds": 1}
+QUICK = {"leaseSeconds": 12, "renewSeconds": 9, "retrySeconds": 1}
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_uninstalling_lets_go_of_every_cache_and_a_namespace_goes_without_an_ope
                 service("inline", team, model={**MODEL, "storage": {"size": "1Mi"}}),
                 service("named", team, modelCacheRef={"name": "mine"}),
             )
-            eventually(lambda: sorted(map(len, finalizers(control_plane, team).values())) == [1, 2])
+            eventually(lambda: sorted(map(len, finalizers(control_plane, team).values())) == [1, 2], timeout=90)
             before = finalizers(control_plane, team)
             assert set(before["mine"]) == {OURS, FOREIGN}
 

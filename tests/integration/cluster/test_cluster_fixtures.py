@@ -6,7 +6,9 @@ from support.cluster import ControlPlane, eventually
 def test_pod_is_scheduled_by_capacity(control_plane: ControlPlane, namespace: str) -> None:
     control_plane.add_node("gpu-node", {"nvidia.com/gpu": "1"}, {"pool": "gpu"})
     try:
-        assert _scheduled(control_plane, "first", namespace)["spec"]["nodeName"] == "gpu-node"
+        control_plane.apply(_gpu_pod("first", namespace))
+        # The scheduler's first verdict may come before it knows the node.
+        eventually(lambda: control_plane.get("pod", "first", "-n", namespace)["spec"].get("nodeName") == "gpu-node")
         second = _scheduled(control_plane, "second", namespace)
         assert "Insufficient nvidia.com/gpu" in second["status"]["conditions"][0]["message"]
     finally:

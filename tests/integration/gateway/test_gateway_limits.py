@@ -173,7 +173,6 @@ async def test_two_gateways_share_one_limit(tmp_path: Path, redis_url: str, migr
             gateway_process(tmp_path, variables) as other,
             aiohttp.ClientSession(headers=bearer()) as client,
         ):
-
             gate = asyncio.Semaphore(_AT_ONCE)
 
             async def ask(number: int) -> int:

@@ -74,9 +74,7 @@ async def world(
     seconds = getattr(request, "param", "60")
     async with running_engine() as engine:
         write_services(tmp_path / "services.yaml", whisper(engine.url))
-        variables = environment(
-            tmp_path, GATEWAY_UPSTREAM_TIMEOUT_SECONDS=seconds, GATEWAY_MAX_BODY_BYTES=str(LARGEST)
-        )
+        variables = environment(tmp_path, GATEWAY_UPSTREAM_TIMEOUT_SECONDS=seconds, GATEWAY_MAX_BODY_BYTES=str(LARGEST))
         async with gateway_here(variables) as client:
             yield World(client, engine, tmp_path, str(client._base_url).rstrip("/"))
 

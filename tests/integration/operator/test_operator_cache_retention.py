@@ -48,14 +48,14 @@ def test_an_inline_cache_that_is_retained_outlives_its_users_and_serves_the_next
 
 
 def test_an_unused_cache_goes_after_its_time(world: World) -> None:
-    spec = retained("timed", "DeleteWhenUnused", "4s")
+    spec = retained("timed", "DeleteWhenUnused", "15s")
     world.serve("short", model=spec)
     cache = world.until_serving("short")["status"]["modelCache"]
     world.api.delete("AIService", "short")
     since = wait_for(lambda: world.api.get("ModelCache", cache)["status"].get("unusedSince"), "nobody uses it")
     assert since
     assert "deletionTimestamp" not in world.api.get("ModelCache", cache)["metadata"]
-    world.until_gone("ModelCache", cache)
+    world.until_gone("ModelCache", cache, 90)
     world.until_gone("PersistentVolumeClaim", cache)
 
 

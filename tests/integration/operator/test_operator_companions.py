@@ -15,7 +15,7 @@ from support.gate import Gate
 from support.kube_api import wait_for
 from support.operator_world import World, condition, model
 
-SOON = 10
+SOON = 60
 KINDS = ("HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy")
 
 CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 1}}}

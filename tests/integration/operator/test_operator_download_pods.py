@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from support.cluster import ControlPlane
-from support.fake_kubelet import downloaded, ready, waiting
+from support.fake_kubelet import downloaded, ready, untouched, waiting
 from support.kube_api import wait_for
 from support.operator_world import World, condition, model
 
@@ -105,11 +106,13 @@ def test_a_download_that_was_evicted_goes_on_in_another_pod(world: World) -> Non
         "conditions": [*status["conditions"], {**disrupted, "lastTransitionTime": status["startTime"]}],
         "containerStatuses": [{**item, "state": killed} for item in status["containerStatuses"]],
     }
+    world.kubelet.download = untouched  # the next pod waits, so that the operator sees the gap and tells of it
     world.api.patch("Pod", old, {"status": evicted}, "status")
     cache = world.until("ModelCache", "driven-out", "Downloaded", "False", "Evicted")
     assert condition(cache, "Downloaded")["message"] == (
         "its node stopped the pod: The node was low on resource: memory. It is being tried again."
     )
+    world.kubelet.download = ready
     cache = world.until("ModelCache", "driven-out", "Downloaded", "Unknown", "Downloading", 60)
     assert cache["status"]["download"]["attempts"] == 2
     world.kubelet.reset()
@@ -120,8 +123,21 @@ def test_a_download_that_was_evicted_goes_on_in_another_pod(world: World) -> Non
     world.until_events("driven-out", "DownloadFailed", "ModelCached")
 
 
+def settled(metric: Callable[[], float]) -> float:
+    """Returns a metric once it has stood still for a while."""
+    found: list[float] = [metric()]
+
+    def still() -> bool:
+        time.sleep(0.5)
+        found.append(metric())
+        return found[-1] == found[-2]
+
+    wait_for(still, "a metric stands still")
+    return found[-1]
+
+
 def test_the_bytes_of_a_download_are_counted(world: World) -> None:
-    before = world.operator.metric("aiservice_operator_download_bytes_total")
+    before = settled(lambda: world.operator.metric("aiservice_operator_download_bytes_total"))
     world.kubelet.download = downloaded(1_234_567)
     make(world, "counted", size="1Gi")
     world.until("ModelCache", "counted", "Ready", "True", "Cached")

@@ -11,7 +11,7 @@ from support.fake_kubelet import untouched
 from support.kube_api import wait_for
 from support.operator_world import World, condition
 
-SOON = 10
+SOON = 60
 """Seconds within which a child is back. On a quiet machine it takes a tenth of one."""
 
 Edit = tuple[str, dict[str, Any], Callable[[Any], bool]]

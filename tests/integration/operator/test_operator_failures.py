@@ -234,7 +234,9 @@ def test_a_pod_that_was_evicted_is_remembered_and_fails_no_later_rollout(world: 
     def replaced() -> bool:
         pods = world.api.list("Pod", "app.kubernetes.io/instance=crowded")
         assert len(pods) == 2, "the one that was evicted is still there"
-        return bool(world.api.get("AIService", "crowded")["status"]["lastFailure"]["reason"] == "Evicted")
+        service = world.api.get("AIService", "crowded")
+        assert condition(service, "Ready")["status"] != "True", "the gap is told"
+        return bool(service["status"]["lastFailure"]["reason"] == "Evicted")
 
     wait_for(replaced, "the eviction is remembered")
     world.kubelet.serve = lambda seen: None if seen["metadata"]["name"] == old else ready(seen)
@@ -265,9 +267,9 @@ def test_a_new_engine_that_crashes_leaves_the_old_one_serving(world: World) -> N
 def test_an_engine_that_hangs(world: World) -> None:
     world.serve("hanging")
     world.until_serving("hanging")
-    world.kubelet.serve = unready(since=datetime.now(UTC) - UNREADY + timedelta(seconds=10))
+    world.kubelet.serve = unready(since=datetime.now(UTC) - UNREADY + timedelta(seconds=25))
     world.until("AIService", "hanging", "Available", "Unknown", "Starting")
-    message = ready_message(world, "hanging", "NotReady")
+    message = condition(world.until("AIService", "hanging", "Ready", "False", "NotReady", 90), "Ready")["message"]
     (pod,) = world.api.list("Pod", "app.kubernetes.io/instance=hanging")
     where = f"pod {pod['metadata']['name']} on node {pod['spec']['nodeName']}"
     assert message.startswith(

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from support.kube_api import KubeApi, wait_for
 from support.operator import OperatorProcess
 from support.operator_world import World, make_namespace, remove_namespace
 
-TAKEOVER = 20
-"""Seconds, with the Lease times of the chart."""
+PATIENCE = 90
+"""Seconds until what follows a takeover must be there, on a machine however busy."""
 
 
 @pytest.fixture
@@ -52,6 +53,10 @@ def holder(api: KubeApi) -> str:
     return str(lease.get("holderIdentity", ""))
 
 
+def lease_time(api: KubeApi, name: str) -> datetime:
+    return datetime.fromisoformat(api.get("Lease", "aiservice-operator")["spec"][name])
+
+
 def applied(replica: OperatorProcess) -> int:
     return replica.output().count(": applied ")
 
@@ -65,24 +70,26 @@ def test_one_acts_and_the_other_takes_over_after_a_kill(
     assert holder(world.api) == "one"
     assert (leader.metric("aiservice_operator_leader"), standby.metric("aiservice_operator_leader")) == (1, 0)
     assert applied(standby) == 0
-    assert standby.metric("aiservice_operator_objects") == leader.metric("aiservice_operator_objects") > 0
+    known = "aiservice_operator_objects"
+    wait_for(lambda: standby.metric(known) == leader.metric(known) > 0, "both know the same")
     assert [replica.ask("/readyz")[0] for replica in (leader, standby)] == [200, 200]
 
     world.api.create(
         "AIService", {"metadata": {"name": "second"}, "spec": {**world.api.get("AIService", "first")["spec"]}}
     )
     leader.kill()
-    killed = time.monotonic()
+    renewed = lease_time(world.api, "renewTime")
     world.api.delete("Deployment", "first")
     wait_for(
         lambda: world.api.get("Deployment", "first")["metadata"].get("deletionTimestamp") is None,
         "it is back",
-        TAKEOVER,
+        PATIENCE,
     )
-    wait_for(lambda: holder(world.api) == "two", "the other leads", TAKEOVER)
-    world.until_serving("first", TAKEOVER)
-    world.until_serving("second", TAKEOVER)
-    assert time.monotonic() - killed < TAKEOVER
+    wait_for(lambda: holder(world.api) == "two", "the other leads", PATIENCE)
+    world.until_serving("first", PATIENCE)
+    world.until_serving("second", PATIENCE)
+    # The Lease's 15 s, a poll of 2 s on either side, and something for the requests.
+    assert (lease_time(world.api, "acquireTime") - renewed).total_seconds() < 25
     assert standby.metric("aiservice_operator_leader") == 1
 
 
@@ -90,8 +97,8 @@ def test_a_stop_hands_over_at_once(pair: tuple[World, OperatorProcess, OperatorP
     world, leader, standby = pair
     assert leader.stop() == 0
     stopped = time.monotonic()
-    wait_for(lambda: "leading" in standby.output(), "the other leads", 10)
-    assert time.monotonic() - stopped < 8, "sooner than the Lease would have run out"
+    wait_for(lambda: "leading" in standby.output(), "the other leads", PATIENCE)
+    assert time.monotonic() - stopped < 14, "sooner than the Lease would have run out"
     world.serve("after")
     world.until_serving("after")
 
@@ -100,11 +107,11 @@ def test_a_leader_that_was_frozen_writes_nothing_more(pair: tuple[World, Operato
     world, leader, standby = pair
     leader.signal(signal.SIGSTOP)
     world.serve("frozen")
-    wait_for(lambda: holder(world.api) == "two", "the other leads", TAKEOVER)
-    world.until_serving("frozen", TAKEOVER)
+    wait_for(lambda: holder(world.api) == "two", "the other leads", PATIENCE)
+    world.until_serving("frozen", PATIENCE)
     before = applied(leader)
     leader.signal(signal.SIGCONT)
-    wait_for(lambda: leader.exit_code() == 1, "it has noticed, and exits", TAKEOVER)
+    wait_for(lambda: leader.exit_code() == 1, "it has noticed, and exits", PATIENCE)
     assert applied(leader) == before
     assert holder(world.api) == "two"
     assert standby.exit_code() is None

@@ -163,7 +163,7 @@ def test_what_happened_while_the_api_server_was_away(gated: tuple[World, Gate]) 
     gate.open()
     wait_for(lambda: world.api.find("Service", "cut") and world.api.find("ServiceAccount", "cut"), "both are back", 30)
     world.until_serving("cut")
-    assert world.operator.metric("aiservice_operator_watch_lost_seconds") == 0
+    wait_for(lambda: world.operator.metric("aiservice_operator_watch_lost_seconds") == 0, "every watch is back")
 
 
 def has_a_pod(api: KubeApi, name: str) -> bool:

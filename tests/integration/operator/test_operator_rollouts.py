@@ -60,8 +60,12 @@ def rolled(world: World, name: str, *, surge: bool, reason: str, timeout: float 
     wait_for(decided, f"the decision about the rollout of {name}", timeout)
     service = world.until_serving(name, timeout)
     wanted = service["spec"]["engine"]["args"]
-    pods = world.api.list("Pod", f"app.kubernetes.io/instance={name}")
-    assert [pod["spec"]["containers"][0]["args"] for pod in pods] == [wanted]
+
+    def only_new() -> bool:
+        pods = world.api.list("Pod", f"app.kubernetes.io/instance={name}")
+        return [pod["spec"]["containers"][0]["args"] for pod in pods] == [wanted]
+
+    wait_for(only_new, f"only the new pod of {name}")
     return service
 
 
