@@ -174,7 +174,7 @@ def run(count: int, quiet_seconds: float, *, scale: bool, default_qps: bool, out
     if scale:
         PICTURE.write_text(picture(scenes))
     tables = [
-        scene_table([*scenes, *([slow] if slow else [])]),
+        scene_table(scenes, slow),
         after_table(after, main_scene.floor),
         writes_table(main_scene),
     ]
@@ -196,8 +196,9 @@ def _plain(scene: Scene) -> dict[str, Any]:
     return {"services": scene.services, "ready": asdict(scene.brought), "floor": asdict(scene.floor)}
 
 
-def scene_table(scenes: Sequence[Scene]) -> str:
-    """One column a scene."""
+def scene_table(fast: Sequence[Scene], slow: Scene | None) -> str:
+    """One column a scene; the last one with the controllers at their own rate, where that was measured."""
+    scenes = [*fast, *([slow] if slow else [])]
     rows: list[tuple[str, list[str]]] = [
         ("s, all Ready", [f"{scene.brought.seconds:.1f}" for scene in scenes]),
         ("s, half Ready", [f"{scene.brought.half:.1f}" for scene in scenes]),
@@ -212,7 +213,8 @@ def scene_table(scenes: Sequence[Scene]) -> str:
         ("reconcile p50 ms", [f"{scene.brought.reconcile_p50 * 1000:.1f}" for scene in scenes]),
         ("reconcile p99 ms", [f"{scene.brought.reconcile_p99 * 1000:.1f}" for scene in scenes]),
     ]
-    header = ["AIServices", *(f"{scene.services:,}" for scene in scenes)]
+    slowly = [f"{slow.services:,} at {_DEFAULT_QPS}/s"] if slow else []
+    header = ["AIServices", *(f"{scene.services:,}" for scene in fast), *slowly]
     return table(header, [[label, *cells] for label, cells in rows])
 
 
@@ -221,6 +223,7 @@ def after_table(after: Afterwards, floor: Floor) -> str:
         *(row for own, bare in zip(after.changes, floor.changes, strict=True) for row in change_rows(own, bare)),
         ["s, restart: store filled", f"{after.restart.synced:.1f}"],
         ["s, restart: all looked at", f"{after.restart.settled:.1f}"],
+        ["- longest that its metrics took to be read", f"{after.restart.slowest_answer:.2f}"],
         ["- writes", str(sum(after.restart.writes.values()))],
         ["- CPU s", f"{after.restart.cpu_seconds:.1f}"],
         ["s, child deleted after a restart of the API server is back", f"{after.server_restart_seconds:.1f}"],

@@ -80,6 +80,8 @@ class Restart:
     """Seconds from its start until its store was filled."""
     settled: float
     """Seconds from its start until every AIService was looked at and nothing waited."""
+    slowest_answer: float
+    """Seconds that its metrics took to be read meanwhile, at most: how long nothing else got a turn."""
     writes: dict[str, int]
     cpu_seconds: float
 
@@ -226,15 +228,19 @@ def restart(operator: OperatorProcess, count: int) -> Restart:
     begin = time.perf_counter()
     operator.start()
     synced = time.perf_counter() - begin
+    slowest = 0.0
 
     def looked_at_all() -> bool:
+        nonlocal slowest
+        asked = time.perf_counter()
         done = reconciles(operator).get(float("inf"), 0)
+        slowest = max(slowest, time.perf_counter() - asked)
         return done >= count and operator.metric("aiservice_operator_queue_depth") == 0
 
     wait_for(looked_at_all, "every AIService was looked at", 120, 0.1)
     settled = time.perf_counter() - begin
     settle(operator)
-    return Restart(synced, settled, dict(writes(operator)), cpu_seconds(operator.pid))
+    return Restart(synced, settled, slowest, dict(writes(operator)), cpu_seconds(operator.pid))
 
 
 def survive_an_outage(gate: Gate, operator: OperatorProcess, api: KubeApi, number: int) -> float:

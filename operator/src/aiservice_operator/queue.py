@@ -83,11 +83,14 @@ class Queue(Generic[_Item]):
     async def get(self) -> _Item:
         """Waits for an item. The caller calls `done` with it, whatever happens.
 
-        A planned delay for it ends: whoever works on it now plans the next.
+        A planned delay for it ends: whoever works on it now plans the next. What else runs on the event loop gets a
+        turn first: after a restart thousands of items come whose work waits for nothing, and without those turns the
+        Lease would not be renewed meanwhile, nor a probe answered.
 
         Raises:
             QueueClosedError: the queue was closed.
         """
+        await asyncio.sleep(0)
         while not self._ready and not self._closed:
             self._arrived.clear()
             await self._arrived.wait()

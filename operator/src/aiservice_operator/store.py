@@ -280,9 +280,9 @@ class Store:
             self._unpacked.popitem(last=False)
 
     def children(self, key: Key, kind: Kind) -> tuple[Child, ...]:
-        """Returns what belongs to a key, oldest first."""
+        """Returns what belongs to a key, oldest first; times are whole seconds, and within one the names decide."""
         found = (self.child(identity) for identity in self._linked.get(key, ()) if identity.kind is kind)
-        return tuple(sorted((item for item in found if item is not None), key=lambda item: item.meta.created))
+        return tuple(sorted((item for item in found if item is not None), key=lambda item: (item.meta.created, item.meta.name)))
 
     def users(self, cache: Key) -> tuple[Service, ...]:
         """Returns the AIServices that use a cache, by name.

@@ -36,6 +36,25 @@ async def test_what_is_added_while_it_is_worked_on_comes_once_more_and_to_nobody
     assert await drained(queue) == ["a"]
 
 
+async def test_between_two_items_others_get_their_turn() -> None:
+    """The work on items that need no request never waits: without a turn for others the Lease would run out."""
+    queue: Queue[str] = Queue()
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    for number in range(100):
+        queue.add(str(number))
+    task = asyncio.create_task(other())
+    assert len(await drained(queue)) == 100
+    assert turns >= 100
+    task.cancel()
+
+
 async def test_the_shortest_of_several_delays_counts() -> None:
     queue: Queue[str] = Queue()
     queue.add_after("a", 60)

@@ -241,6 +241,16 @@ def test_everything_with_a_key_is_known_at_the_start() -> None:
     assert set(store.keys()) == {SERVICE, MINE, Key(Kind.AISERVICE, NAMESPACE, "orphaned")}
 
 
+def test_children_of_one_second_come_in_the_order_of_their_names() -> None:
+    """However they arrived: a restart, which lists them, must not come to another status."""
+    for order in (("b", "a", "old"), ("old", "a", "b")):
+        store = Store()
+        for name in order:
+            created = "2026-01-01T00:00:00Z" if name == "old" else "2026-01-01T00:00:05Z"
+            store.put(Kind.POD, pod(name=name, uid=f"uid-{name}", creationTimestamp=created))
+        assert [child.meta.name for child in store.children(SERVICE, Kind.POD)] == ["old", "a", "b"]
+
+
 def test_pods_belong_by_their_labels() -> None:
     store = Store()
     pod = {
