@@ -282,7 +282,9 @@ class Store:
     def children(self, key: Key, kind: Kind) -> tuple[Child, ...]:
         """Returns what belongs to a key, oldest first; times are whole seconds, and within one the names decide."""
         found = (self.child(identity) for identity in self._linked.get(key, ()) if identity.kind is kind)
-        return tuple(sorted((item for item in found if item is not None), key=lambda item: (item.meta.created, item.meta.name)))
+        return tuple(
+            sorted((item for item in found if item is not None), key=lambda item: (item.meta.created, item.meta.name))
+        )
 
     def users(self, cache: Key) -> tuple[Service, ...]:
         """Returns the AIServices that use a cache, by name.
