@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 
 import httpx
 import pytest
@@ -27,16 +28,18 @@ async def test_health_answers_while_the_model_loads_and_readiness_waits(start_to
     assert (await toy.client.post(PATH, json=body())).status_code == 200
 
 
+def holds(toy: Toy, waiting: int) -> bool:
+    """Whether the first request runs, and so many wait."""
+    return toy.service.device.queue_depth == waiting and toy.engine.events[-1] == "run held 0"
+
+
 async def hold(toy: Toy, requests: int) -> list[asyncio.Task[httpx.Response]]:
     """Sends requests while the device is held up; one runs, the others wait."""
     toy.engine.gate.clear()
     sent = []
     for number in range(requests):
         sent.append(asyncio.create_task(toy.client.post(PATH, json=body(say=f"held {number}"))))
-        # One after the other: two preparing threads may change the order.
-        await eventually(
-            lambda number=number: toy.service.device.queue_depth == number and toy.engine.events[-1] == "run held 0"
-        )
+        await eventually(partial(holds, toy, number))  # one after the other: two preparing threads may change the order
     return sent
 
 
