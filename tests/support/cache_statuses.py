@@ -87,6 +87,19 @@ EXTERNAL = ClaimEvent("ExternalProvisioning", "Waiting for a volume to be create
 WAITING_POD = try_pod(
     {"phase": "Pending", "conditions": [condition("PodScheduled", "False", "Unschedulable", "0/1 nodes are available")]}
 )
+BEFORE_THE_VOLUME = try_pod(
+    {
+        "phase": "Pending",
+        "conditions": [
+            condition(
+                "PodScheduled",
+                "False",
+                "Unschedulable",
+                "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found",
+            )
+        ],
+    }
+)
 RUNNING = try_pod(container_status("downloader", running={}))
 FAILED_TRY = try_pod(
     container_status(
@@ -135,6 +148,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str]]]] = {
     "no such class": (
         {"claim": claim("Pending", creationTimestamp=timestamp(NOW)), "facts": CacheFacts(claim_event=NO_SUCH_CLASS)},
         {"StorageBound": ("False", "ProvisioningFailed")},
+    ),
+    "bound, which the scheduler has not seen yet": (
+        {"plan": CachePlan(job=job()), "pods": (BEFORE_THE_VOLUME,)},
+        {"StorageBound": ("True", "Bound"), "Downloaded": ("Unknown", "Starting")},
     ),
     "its pod waits for it": (
         {

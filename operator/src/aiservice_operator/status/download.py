@@ -27,6 +27,9 @@ _SECRET_FIELDS = {
     "oci": "oci.pullSecretRef",
 }
 
+_UNBOUND = "unbound immediate PersistentVolumeClaims"
+"""The scheduler's words about a pod whose claim it saw without a volume."""
+
 
 def problem_of(
     view: CacheView, job: CacheJob | None, failed: FailedTry | None, facts: CacheFacts, now: datetime
@@ -44,8 +47,10 @@ def problem_of(
         return FailedTry(refused, retryable=True)
     waiting = [pod for pod in pods if pod.body.get("status", {}).get("phase") == "Pending"]
     stuck = of_pods(waiting, now, facts.words)
-    if stuck is not None and stuck.reason == "Unschedulable" and unbound(view.claim):
-        return None  # what keeps the claim keeps the pod: StorageBound says what it is
+    if stuck is not None and stuck.reason == "Unschedulable" and (unbound(view.claim) or _UNBOUND in stuck.message):
+        # What keeps the claim keeps the pod: StorageBound says what it is. Of a claim that has been bound since, the
+        # scheduler still has to hear.
+        return None
     return FailedTry(stuck, retryable=True) if stuck is not None else failed_last(job, pods)
 
 
