@@ -9,15 +9,21 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from aiservice_runtime import (
     Answer,
+    Check,
+    Engine,
     FatalError,
+    Fault,
     InvalidRequestError,
     Media,
+    Memory,
+    Prepared,
+    Raw,
     RequestBody,
     RuntimeSettings,
     Task,
@@ -33,34 +39,83 @@ class ToyBody(RequestBody):
     file_field: ClassVar[str] = "audio"
 
     audio: Media
+    mask: Media | None = None
     say: str | None = None
     seconds: float = 0
-    """How long to compute."""
+    """How long to compute, in steps of a hundredth."""
+    n: int = 1
+    """How many results."""
+    group: str | None = None
+    """What it can be computed together with."""
     fail: bool = False
     refuse: bool = False
+    fits: int = 1000
+    """How many pieces the toy has memory for; 0: not even for this one."""
+    lose: bool = False
+    """Whether the device stops working."""
+    raw: bool = False
+    stream: int = 0
+    """How many chunks to stream."""
+    hold: bool = False
+    """Whether the stream waits after its first chunk, for the engine's `hold`."""
+    words: bool = True
+    """Whether the streamed format can tell of a failure."""
+
+
+class ToyMemoryError(Exception):
+    """The toy's device has no room."""
+
+
+class ToyDeviceError(Exception):
+    """The toy's device is lost."""
 
 
 @dataclass
-class ToyEngine:
+class ToyStream:
+    """Writes one line a chunk, and the usage last."""
+
+    body: ToyBody
+    media_type: str = "text/plain; charset=utf-8"
+    units: float = 2.0
+    tokens: int = 0
+
+    def encode(self, chunk: Any) -> bytes:
+        self.tokens += 1
+        return f"{chunk}\n".encode()
+
+    def end(self, usage: dict[str, Any]) -> bytes:
+        return f"{usage['units']} {usage['tokens']} {usage['cost']}\n".encode()
+
+    def failed(self, sentence: str) -> bytes | None:
+        return f"failed: {sentence}\n".encode() if self.body.words else None
+
+
+@dataclass
+class ToyEngine(Engine):
     """Notes what it is asked to do; holds every run while `gate` is closed, and loading while `load_gate` is."""
 
+    max_batch: int = 1
     load_seconds: float = 0
     load_error: Exception | None = None
     release_error: Exception | None = None
+    sleep_error: Exception | None = None
+    wake_error: Exception | None = None
     events: list[str] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
     gate: threading.Event = field(default_factory=threading.Event)
     load_gate: threading.Event = field(default_factory=threading.Event)
+    hold: threading.Event = field(default_factory=threading.Event)
+    held: Memory | None = None
 
     def __post_init__(self) -> None:
         self.gate.set()
         self.load_gate.set()
 
     @property
-    def tasks(self) -> Sequence[Task[Any, Any]]:
+    def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         return [
-            Task("speech-to-text", "audio-second", ToyBody, self._prepare, self._run),
-            Task("image-to-text", "image", ToyBody, self._prepare, self._run),
+            Task(name, unit, ToyBody, self._prepare, self._run, self._stream, self.max_batch)
+            for name, unit in (("speech-to-text", "audio-second"), ("image-to-text", "image"))
         ]
 
     def load(self) -> None:
@@ -73,25 +128,76 @@ class ToyEngine:
     def warm_up(self) -> None:
         self._note("warm up")
 
+    def sleep(self) -> None:
+        self._note("sleep")
+        if self.sleep_error:
+            raise self.sleep_error
+
+    def wake(self) -> None:
+        self._note("wake")
+        if self.wake_error:
+            raise self.wake_error
+
     def release(self) -> None:
         self._note("release")
         if self.release_error:
             raise self.release_error
 
-    def _prepare(self, body: ToyBody) -> ToyBody:
+    def fault(self, error: Exception) -> Fault:
+        if isinstance(error, ToyMemoryError):
+            return Fault.OUT_OF_MEMORY
+        return Fault.DEVICE if isinstance(error, ToyDeviceError) else Fault.REQUEST
+
+    def recover(self) -> None:
+        self._note("recover")
+
+    def memory(self) -> Memory | None:
+        return self.held
+
+    def _prepare(self, body: ToyBody) -> Prepared[ToyBody, str]:
         if body.refuse:
             raise InvalidRequestError("The toy refuses.")
-        return body
 
-    def _run(self, batch: Sequence[ToyBody]) -> list[Answer]:
-        [body] = batch
-        self._note(f"run {body.say}")
+        def finish(results: Sequence[str]) -> Answer:
+            if body.raw:
+                return Answer({}, units=1, tokens=1, raw=Raw(results[0].encode(), "text/toy"))
+            said = results[0] if body.n == 1 else list(results)
+            answer = {"text": said, "bytes": len(body.audio), "first": body.audio[:1].hex()}
+            if body.mask is not None:
+                answer["mask"] = len(body.mask)
+            return Answer(answer, units=1.23456, tokens=len(body.say or ""))
+
+        return Prepared([body] * body.n, finish, body.group, ToyStream(body) if body.stream else None)
+
+    def _run(self, batch: Sequence[ToyBody], check: Check) -> list[str | None]:
+        self._note("run " + " + ".join(str(body.say) for body in batch))
+        self._compute(batch, check)
+        return [body.say for body in batch]
+
+    def _stream(self, body: ToyBody, check: Check) -> Iterator[str]:
+        self._note(f"stream {body.say}")
+        for number in range(body.stream):
+            self.gate.wait(30)
+            yield f"{body.say} {number}"
+            time.sleep(body.seconds)
+            if body.hold:
+                self.hold.wait(30)
+        self._compute([body], check)
+
+    def _compute(self, batch: Sequence[ToyBody], check: Check) -> None:
         self.gate.wait(30)
-        time.sleep(body.seconds)
-        if body.fail:
-            raise RuntimeError(f"the toy broke on {body.say}")
-        answer = {"text": body.say, "bytes": len(body.audio), "first": body.audio[:1].hex()}
-        return [Answer(answer, units=1.23456, tokens=len(body.say or ""))]
+        until = time.monotonic() + max(body.seconds for body in batch)
+        while time.monotonic() < until:
+            check()
+            time.sleep(0.01)
+        check()
+        if len(batch) > min(body.fits for body in batch):
+            raise ToyMemoryError
+        for body in batch:
+            if body.lose:
+                raise ToyDeviceError("no answer from the toy")
+            if body.fail:
+                raise RuntimeError(f"the toy broke on {body.say}")
 
     def _note(self, event: str) -> None:
         self.events.append(event)
@@ -103,6 +209,7 @@ def start() -> int:
     settings = parse_settings(RuntimeSettings, sys.argv[1:], description="Serves a toy.")
     errors = {"fatal": FatalError("No toy in /models: put one there."), "crash": RuntimeError("boom\nsecond line")}
     engine = ToyEngine(
+        max_batch=int(os.environ.get("TOY_MAX_BATCH", "1")),
         load_seconds=float(os.environ.get("TOY_LOAD_SECONDS", "0")),
         load_error=errors.get(os.environ.get("TOY_LOAD_ERROR", "")),
     )

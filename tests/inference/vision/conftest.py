@@ -10,6 +10,7 @@ import pytest
 from aiservice_vision.engine import VisionEngine
 from aiservice_vision.settings import VisionSettings
 from support import models
+from support.engines import load
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,7 @@ def weights() -> Path:
 def reader(weights: Path) -> Iterator[VisionEngine]:
     """Reads text only."""
     loaded = VisionEngine(VisionSettings(model_dir=weights))
-    loaded.load()
+    load(loaded)
     loaded.warm_up()
     yield loaded
     loaded.release()
@@ -39,7 +40,7 @@ def blip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def captioner(blip2: Path) -> Iterator[VisionEngine]:
     """Captions only."""
     loaded = VisionEngine(VisionSettings(model_dir=blip2, max_new_tokens=8))
-    loaded.load()
+    load(loaded)
     loaded.warm_up()
     yield loaded
     loaded.release()

@@ -15,7 +15,7 @@ from aiservice_runtime import FatalError, InvalidRequestError
 from aiservice_vision.caption import Captioner, without_prompt
 from aiservice_vision.engine import VisionEngine
 from aiservice_vision.settings import VisionSettings
-from support.engines import ask
+from support.engines import ask, ask_together, load
 
 
 def picture(colour: str = "red") -> bytes:
@@ -43,7 +43,7 @@ def test_the_prompt_is_not_part_of_the_answer(captioner: VisionEngine, blip2: Pa
     model = Captioner(blip2, precision="fp32", device="cpu", max_new_tokens=8)
     processor: Any = model._processor
     inputs = processor(images=Image.new("RGB", (64, 48), "red"), text=prompt, return_tensors="pt")
-    output = model._model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    output = model.model.generate(**inputs, max_new_tokens=8, do_sample=False)
     whole = processor.batch_decode(output, skip_special_tokens=True)[0]
     whole = whole.replace("<image>", "")
     assert whole.startswith(prompt)
@@ -87,7 +87,7 @@ def test_both_halves_answer_together_or_alone(tmp_path: Path, blip2: Path, weigh
     shutil.copytree(blip2, tmp_path / "caption")
     shutil.copytree(weights / "ocr", tmp_path / "ocr")
     engine = VisionEngine(VisionSettings(model_dir=tmp_path, max_new_tokens=4))
-    engine.load()
+    load(engine)
     engine.warm_up()
     image = (weights / "samples" / "text.png").read_bytes()
     both = ask(engine, image=image)
@@ -103,8 +103,8 @@ def test_both_halves_answer_together_or_alone(tmp_path: Path, blip2: Path, weigh
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_precision(blip2: Path, precision: str, dtype: torch.dtype) -> None:
     captioner = Captioner(blip2, precision=precision, device="cpu", max_new_tokens=4)
-    assert captioner._model.language_model.dtype == dtype
-    assert captioner.describe(Image.new("RGB", (64, 48)), None).tokens > 0
+    assert captioner.model.language_model.dtype == dtype
+    assert captioner.describe([Image.new("RGB", (64, 48))], None)[0].tokens > 0
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -115,11 +115,30 @@ def test_precisions_that_blip2_has_not_on_cpus(precision: str) -> None:
 
 def test_no_gpu_is_told(blip2: Path) -> None:
     with pytest.raises(FatalError, match="no GPU"):
-        VisionEngine(VisionSettings(model_dir=blip2, device="cuda")).load()
+        load(VisionEngine(VisionSettings(model_dir=blip2, device="cuda")))
 
 
 def test_a_model_without_weights_is_told(tmp_path: Path, blip2: Path) -> None:
     shutil.copytree(blip2, tmp_path, dirs_exist_ok=True)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(FatalError, match=r"BLIP-2 model in .* cannot be loaded"):
-        VisionEngine(VisionSettings(model_dir=tmp_path)).load()
+        load(VisionEngine(VisionSettings(model_dir=tmp_path)))
+
+
+def test_captions_of_one_batch_are_those_of_each_alone(captioner: VisionEngine) -> None:
+    asked = [
+        {"image": picture(colour), "prompt": prompt}
+        for colour in ("red", "blue")
+        for prompt in ("Question: a? Answer:", "Question: what colour? Answer:")
+    ]
+    alone = [ask(captioner, **each).body["caption"] for each in asked]
+    together = [answer.body["caption"] for answer in ask_together(captioner, "", asked)]
+    assert together == alone
+    assert len(set(alone)) >= 3
+
+
+def test_captions_with_and_without_a_prompt_share_no_batch(captioner: VisionEngine) -> None:
+    [task] = captioner.tasks
+    with_prompt = task.prepare(task.body(image=picture(), prompt="Question: a? Answer:"))
+    without = task.prepare(task.body(image=picture()))
+    assert with_prompt.together != without.together

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from aiservice_runtime import InvalidRequestError, PayloadTooLargeError
-from aiservice_vision.image import decode
+from aiservice_runtime.pictures import decode
 
 Colour = tuple[int, ...]
 

@@ -16,7 +16,7 @@ from aiservice_runtime import InvalidRequestError, PayloadTooLargeError
 from aiservice_vision.engine import VisionEngine
 from aiservice_vision.settings import VisionSettings
 from support import models
-from support.engines import ask
+from support.engines import ask, load
 
 
 def png(picture: Image.Image) -> bytes:
@@ -91,7 +91,7 @@ def test_what_a_reader_cannot_do_is_refused(reader: VisionEngine, fields: dict[s
 
 def test_the_limit_of_pixels_is_a_setting(weights: Path) -> None:
     engine = VisionEngine(VisionSettings(model_dir=weights, max_megapixels=0.01))
-    engine.load()
+    load(engine)
     with pytest.raises(PayloadTooLargeError, match=r"0\.01 megapixels"):
         ask(engine, image=png(Image.new("RGB", (101, 100))))
 

@@ -128,8 +128,8 @@ async def test_a_dead_device_thread_fails_liveness(start_toy: StartToy, monkeypa
     def defect() -> None:
         raise RuntimeError("a defect of the loop itself")
 
-    monkeypatch.setattr(toy.service.device, "_next_batch", defect)
+    monkeypatch.setattr(toy.service.device, "_next", defect)
     assert (await toy.client.post(PATH, json=body())).status_code == 200
-    await eventually(lambda: not toy.service.device.alive)
+    await eventually(lambda: toy.service.device.ended)
     assert (await toy.client.get("/health")).status_code == 503
     assert toy.engine.events[-1] == "release"

@@ -128,6 +128,24 @@ def test_what_keeps_it_from_serving_is_told_in_one_sentence(
     assert any(sentence in line for line in process.lines)
 
 
+def test_a_lost_device_ends_the_process_with_a_sentence(start: StartProcess) -> None:
+    process = start()
+    process.wait_for("ready")
+    url = f"http://127.0.0.1:{process.ports()['speech-to-text']}{PATH}"
+    assert httpx.post(url, json=body(lose=True)).status_code == 503
+    assert process.end() == 1
+    message = process.termination.read_text()
+    assert message.startswith("The device stopped working: ToyDeviceError: no answer from the toy.")
+    assert "\n" not in message
+
+
+def test_the_parts_of_the_start_are_logged(start: StartProcess) -> None:
+    ready = start(TOY_LOAD_SECONDS="0.2").wait_for("ready")
+    assert ready["load_seconds"] >= 0.2
+    assert {"import_seconds", "warm_up_seconds"} <= set(ready)
+    assert ready["total_seconds"] > ready["import_seconds"] + ready["load_seconds"] + ready["warm_up_seconds"]
+
+
 def test_a_taken_port_is_told(start: StartProcess) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = start(AISERVICE_PORTS=f"speech-to-text={taken.getsockname()[1]},image-to-text=0")

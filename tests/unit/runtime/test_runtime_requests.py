@@ -42,6 +42,20 @@ async def test_multipart_is_the_same_request(start_toy: StartToy, part: str) -> 
     assert answer.json()["usage"]["cost"] is None
 
 
+async def test_a_form_may_hold_several_files(start_toy: StartToy) -> None:
+    toy = await start_toy()
+    answer = await toy.client.post(PATH, files={"file": ("a.wav", b"abc"), "mask": ("m.png", b"12345")})
+    assert (answer.json()["bytes"], answer.json()["mask"]) == (3, 5)
+
+
+async def test_an_answer_may_be_no_json(start_toy: StartToy) -> None:
+    toy = await start_toy()
+    answer = await toy.client.post(PATH, json=body(say="hello", raw=True))
+    assert (answer.status_code, answer.text) == (200, "hello")
+    assert answer.headers["content-type"].startswith("text/toy")
+    assert answer.headers["x-aiservice-units"] == "1.000"
+
+
 @pytest.mark.parametrize("given", ["", "has space", "x" * 129, "a/b"])
 async def test_a_bad_request_id_is_replaced(start_toy: StartToy, given: str) -> None:
     toy = await start_toy()
@@ -100,11 +114,23 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "invalid_request",
         "before its last boundary",
     ),
-    "two files": (
+    "one file twice": (
         {"files": [("file", ("a", b"1")), ("audio", ("b", b"2"))]},
         400,
         "invalid_request",
+        "both `file` and `audio`",
+    ),
+    "more files than fields": (
+        {"files": [("file", ("a", b"1")), ("mask", ("b", b"2")), ("more", ("c", b"3"))]},
+        400,
+        "invalid_request",
         "Too many files",
+    ),
+    "not a number": (
+        {"content": b'{"audio": "YWJj", "seconds": NaN}'},
+        400,
+        "invalid_request",
+        "seconds: Input should be a finite number",
     ),
     "file is a text": ({"files": {"file": (None, "abc")}}, 400, "invalid_request", "filename"),
     "field twice": (

@@ -3,21 +3,39 @@
 An image brings an Engine and calls serve(). This package imports no machine-learning library.
 """
 
-from aiservice_runtime.engine import Answer, Engine, Media, RequestBody, Task
+from aiservice_runtime.engine import (
+    Answer,
+    Check,
+    Engine,
+    Fault,
+    Media,
+    Memory,
+    Prepared,
+    Raw,
+    RequestBody,
+    Stream,
+    Task,
+)
 from aiservice_runtime.errors import FatalError, InvalidRequestError, PayloadTooLargeError, RequestError
 from aiservice_runtime.server import run_main, serve
 from aiservice_runtime.settings import RuntimeSettings, parse_settings
 
 __all__ = [
     "Answer",
+    "Check",
     "Engine",
     "FatalError",
+    "Fault",
     "InvalidRequestError",
     "Media",
+    "Memory",
     "PayloadTooLargeError",
+    "Prepared",
+    "Raw",
     "RequestBody",
     "RequestError",
     "RuntimeSettings",
+    "Stream",
     "Task",
     "parse_settings",
     "run_main",

@@ -1,12 +1,13 @@
 """Who may come in: a bounded number of requests, taken in before their bodies are read.
 
-A request holds its slot while it is received, prepared, waiting and computed. So memory is bounded by
-(queue_size + 1) bodies, and a burst is refused at once instead of timing out in a long queue.
+A request holds its slot from before its body is read until it is answered. So memory is bounded by as many bodies
+as there are slots, and a burst is refused at once instead of timing out in a long queue.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,9 +19,9 @@ _LONGEST_RETRY = 60
 class Admission:
     """Slots, counted on the event loop."""
 
-    def __init__(self, capacity: int, seconds_per_job: Callable[[], float]) -> None:
+    def __init__(self, capacity: int, seconds_to_next: Callable[[], float]) -> None:
         self._capacity = capacity
-        self._seconds_per_job = seconds_per_job
+        self._seconds_to_next = seconds_to_next
         self._held = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -31,8 +32,8 @@ class Admission:
         return self._held
 
     def retry_after(self) -> int:
-        """Returns the seconds, 1 to 60, after which a slot is likely to be free."""
-        return round(min(max(1.0, self._seconds_per_job()), _LONGEST_RETRY))
+        """Returns the seconds, 1 to 60, after which a slot is likely to be free: when the running batch ends."""
+        return math.ceil(min(max(1.0, self._seconds_to_next()), _LONGEST_RETRY))
 
     @contextmanager
     def slot(self) -> Iterator[None]:

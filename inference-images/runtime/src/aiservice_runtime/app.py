@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
 
@@ -17,12 +18,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aiservice_runtime import metrics
+from aiservice_runtime import metrics, tracing
 from aiservice_runtime.body import Incoming
-from aiservice_runtime.device import Done, Phase
-from aiservice_runtime.engine import Task
+from aiservice_runtime.device import Phase
+from aiservice_runtime.engine import Answer, Stream, Task
 from aiservice_runtime.errors import ClientGoneError, InternalError, InvalidRequestError, RequestError
-from aiservice_runtime.service import Service
+from aiservice_runtime.service import Served, Service
 
 log = logging.getLogger("aiservice_runtime.access")
 
@@ -38,7 +39,7 @@ def build_app(service: Service) -> ASGIApp:
     """Returns the app of a service: one POST route a task, and what Kubernetes and Prometheus ask for."""
 
     async def health(_: Request) -> Response:
-        dead = not service.device.alive and service.device.phase in {Phase.LOADING, Phase.WARMING_UP, Phase.SERVING}
+        dead = service.device.ended and service.device.phase is not Phase.STOPPED
         return JSONResponse({"status": "dead" if dead else "alive"}, status_code=503 if dead else 200)
 
     async def ready(_: Request) -> Response:
@@ -47,45 +48,143 @@ def build_app(service: Service) -> ASGIApp:
     async def show_metrics(_: Request) -> Response:
         return Response(service.metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
-    def task_route(task: Task[Any, Any]) -> Route:
-        async def infer(request: Request) -> Response:
-            return await _infer(service, task, request)
+    async def sleep(request: Request) -> Response:
+        return await _changed(service, service.sleep, request)
 
-        return Route(f"/api/{task.name}", infer, methods=["POST"])
+    async def wake(request: Request) -> Response:
+        return await _changed(service, service.wake, request)
 
     app = Starlette(
         routes=[
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", show_metrics),
-            *(task_route(task) for task in service.tasks.values()),
+            Route("/sleep", sleep, methods=["POST"]),
+            Route("/wake", wake, methods=["POST"]),
+            *(
+                Route(f"/api/{task.name}", TaskEndpoint(service, task), methods=["POST"])
+                for task in service.tasks.values()
+            ),
         ],
         exception_handlers={HTTPException: _no_such_route, Exception: _defect},
     )
     return RequestContext(app, service)
 
 
-async def _infer(service: Service, task: Task[Any, Any], request: Request) -> Response:
-    """Answers one request and counts it, whatever its outcome."""
-    started = time.monotonic()
-    incoming = Incoming(request.headers, request.receive, service.settings.max_body_mib * 1024**2)
-    service.metrics.last_request.set_to_current_time()
-    outcome, done = "ok", None
+async def _changed(service: Service, change: Callable[[], Awaitable[None]], request: Request) -> Response:
     try:
-        price = unit_price(request.headers)
-        done = await service.infer(task, incoming)
-        response: Response = JSONResponse(_answer_body(request.state.request_id, task, done, price))
-        service.metrics.units.labels(task.name, task.unit).inc(done.answer.units)
-    except ClientGoneError:
-        outcome, response = "cancelled", Response(status_code=_CLIENT_GONE)
+        await change()
     except RequestError as error:
-        outcome, response = error.code, _error(error, request.state.request_id)
-    finally:
+        return _error(error, request.state.request_id)
+    return JSONResponse({"status": service.state})
+
+
+class TaskEndpoint:
+    """Answers the requests of one task and counts them, whatever their outcome."""
+
+    def __init__(self, service: Service, task: Task[Any, Any, Any]) -> None:
+        self._service = service
+        self._task = task
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        request = Request(scope)
+        sink = _Sink(send, self._task)
+        with self._service.tracing.request(self._task.name, request.headers) as span:
+            if trace_id := tracing.trace_id(span):
+                request.state.log_fields["trace_id"] = trace_id
+            outcome = await self._handle(request, receive, sink)
+            tracing.finish(span, sink.status, outcome)
+
+    async def _handle(self, request: Request, receive: Receive, sink: _Sink) -> str:
+        """Answers; returns the outcome for metrics and log."""
+        started = time.monotonic()
+        service, task = self._service, self._task
+        incoming = Incoming(request.headers, receive, service.settings.max_body_mib * 1024**2)
         service.metrics.last_request.set_to_current_time()
-    service.metrics.request_seconds.labels(task.name, outcome).observe(time.monotonic() - started)
-    response.headers.update(_usage_headers(task, done))
-    request.state.log_fields.update(task=task.name, outcome=outcome, **_timings(done))
-    return response
+        outcome, served = "cancelled", None
+        try:
+            sink.price = unit_price(request.headers)
+            served = await service.infer(task, incoming, sink)
+            service.metrics.units.labels(task.name, task.unit).inc(served.units)
+            if served.answer is None:
+                await sink.close()
+            else:
+                await sink.respond(_answer(request.state.request_id, sink, served.answer), served)
+            service.metrics.first_byte_seconds.labels(task.name).observe((sink.started or started) - started)
+            outcome = "ok"
+        except ClientGoneError:
+            if sink.started is None:
+                await sink.respond(Response(status_code=_CLIENT_GONE))
+        except RequestError as error:
+            outcome = error.code
+            if sink.started is None:
+                await sink.respond(_error(error, request.state.request_id))
+            else:
+                await sink.fail(error)
+        finally:
+            service.metrics.last_request.set_to_current_time()
+            service.metrics.request_seconds.labels(task.name, outcome).observe(time.monotonic() - started)
+            request.state.log_fields.update(task=task.name, outcome=outcome, **_timings(served))
+        return outcome
+
+
+class _Sink:
+    """The way of one answer to its client: notes when it began, and writes what is streamed."""
+
+    def __init__(self, send: Send, task: Task[Any, Any, Any]) -> None:
+        self._send = send
+        self._task = task
+        self._stream: Stream | None = None
+        self.price: Decimal | None = None
+        self.status = 0
+        self.started: float | None = None
+        """When the first byte went out."""
+
+    async def respond(self, response: Response, served: Served | None = None) -> None:
+        """Sends a whole answer, with the headers that tell its cost."""
+        response.headers.update(_usage_headers(self._task, served))
+        await self._begin(response.status_code, response.raw_headers)
+        await self._send({"type": "http.response.body", "body": response.body})
+
+    async def start(self, stream: Stream) -> None:
+        """Sends the headers of a streamed answer. The units are known; tokens and device seconds are not yet."""
+        self._stream = stream
+        headers = {
+            "Content-Type": stream.media_type,
+            "X-AIService-Units": f"{_rounded(stream.units):f}",
+            "X-AIService-Unit": self._task.unit,
+        }
+        await self._begin(200, Headers(headers).raw)
+
+    async def send(self, data: bytes) -> None:
+        """Sends some of the body."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def close(self) -> None:
+        """Ends the body."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def fail(self, error: RequestError) -> None:
+        """Tells of a failure in the middle; a format that has no words for it is cut off, so that clients notice."""
+        last = self._stream.failed(error.message) if self._stream is not None else None
+        if last is None:
+            raise error
+        await self.send(last)
+        await self.close()
+
+    async def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status, self.started = status, time.monotonic()
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def usage(self, units: float, tokens: int) -> dict[str, Any]:
+        """Returns what the answer says of its cost."""
+        return {
+            "units": float(_rounded(units)),
+            "unit": self._task.unit,
+            "tokens": tokens,
+            "cost": cost(units, self.price),
+        }
 
 
 def unit_price(headers: Headers) -> Decimal | None:
@@ -113,31 +212,26 @@ def _rounded(units: float) -> Decimal:
     return Decimal(str(units)).quantize(_MILLI, ROUND_HALF_UP)
 
 
-def _answer_body(request_id: str, task: Task[Any, Any], done: Done, price: Decimal | None) -> dict[str, Any]:
-    answer = done.answer
-    usage = {
-        "units": float(_rounded(answer.units)),
-        "unit": task.unit,
-        "tokens": answer.tokens,
-        "cost": cost(answer.units, price),
-    }
-    return {"request_id": request_id, **answer.body, "usage": usage}
+def _answer(request_id: str, sink: _Sink, answer: Answer) -> Response:
+    if answer.raw is not None:
+        return Response(answer.raw.content, media_type=answer.raw.media_type)
+    return JSONResponse({"request_id": request_id, **answer.body, "usage": sink.usage(answer.units, answer.tokens)})
 
 
-def _usage_headers(task: Task[Any, Any], done: Done | None) -> dict[str, str]:
+def _usage_headers(task: Task[Any, Any, Any], served: Served | None) -> dict[str, str]:
     """Returns the headers that let a proxy account for the answer without reading its body; zeros on errors."""
     return {
-        "X-AIService-Units": f"{_rounded(done.answer.units) if done else Decimal(0):f}",
+        "X-AIService-Units": f"{_rounded(served.units) if served else Decimal(0):f}",
         "X-AIService-Unit": task.unit,
-        "X-AIService-Tokens": str(done.answer.tokens if done else 0),
-        "X-AIService-Device-Seconds": f"{done.device_seconds if done else 0:.6f}",
+        "X-AIService-Tokens": str(served.tokens if served else 0),
+        "X-AIService-Device-Seconds": f"{served.device_seconds if served else 0:.6f}",
     }
 
 
-def _timings(done: Done | None) -> dict[str, float]:
-    if done is None:
+def _timings(served: Served | None) -> dict[str, float]:
+    if served is None:
         return {}
-    return {"queue_seconds": round(done.queue_seconds, 3), "device_seconds": round(done.device_seconds, 3)}
+    return {"queue_seconds": round(served.queue_seconds, 3), "device_seconds": round(served.device_seconds, 3)}
 
 
 def _error(error: RequestError, request_id: str) -> Response:

@@ -70,15 +70,15 @@ class Incoming:
         if length.isdigit() and int(length) > self._limit:
             raise _too_large(self._limit)
 
-    async def read(self, seconds: float) -> RawBody:
-        """Receives the body within this many seconds.
+    async def read(self, seconds: float, *, files: int) -> RawBody:
+        """Receives the body within this many seconds; a form may hold this many files.
 
         Raises PayloadTooLargeError, InvalidRequestError (late, or no proper form) or ClientGoneError.
         """
         try:
             async with asyncio.timeout(seconds):
                 if self._media_type() == MULTIPART:
-                    return await self._read_form()
+                    return await self._read_form(files)
                 return b"".join([chunk async for chunk in self._chunks()])
         except TimeoutError:
             raise InvalidRequestError(f"The body did not arrive within {seconds:g} seconds.") from None
@@ -108,8 +108,10 @@ class Incoming:
                 raise _too_large(self._limit)
             yield chunk
 
-    async def _read_form(self) -> dict[str, str | bytes]:
-        parser = _Parser(self._headers, self._chunks(), max_files=1, max_fields=_MAX_FIELDS, max_part_size=_FIELD_BYTES)
+    async def _read_form(self, files: int) -> dict[str, str | bytes]:
+        parser = _Parser(
+            self._headers, self._chunks(), max_files=files, max_fields=_MAX_FIELDS, max_part_size=_FIELD_BYTES
+        )
         try:
             form = await parser.parse()
             if not parser.ended:

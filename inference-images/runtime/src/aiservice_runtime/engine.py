@@ -1,16 +1,18 @@
 """The contract between the runtime and an image: what an engine can do, and what one task takes and gives.
 
-An engine lives on one thread, the device thread: load(), warm_up(), every Task.run and release() are called there,
-in this order and never at the same time. Only Task.prepare is called elsewhere, from several threads.
+An engine lives on one thread, the device thread: all its methods, and every Task.run and Task.stream, are called
+there and never at the same time. Task.prepare, and what it returns, is called elsewhere, from several threads.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
+from enum import Enum
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -34,17 +36,36 @@ def _decoded(value: object) -> object:
         raise ValueError("must be base64 text without line breaks or a data: prefix") from None
 
 
-Media = Annotated[bytes, BeforeValidator(_decoded)]
+_MEDIA = BeforeValidator(_decoded)
+
+Media = Annotated[bytes, _MEDIA]
 """A picture or a sound: base64 text in JSON, a file part in multipart."""
 
 
 class RequestBody(BaseModel):
     """Base of what a task accepts: the fields of its JSON object, which are the parts of its multipart form too."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     file_field: ClassVar[str | None] = None
     """Name of the Media field that a multipart part called `file` fills; None for tasks without a file."""
+
+    @classmethod
+    def media_fields(cls) -> int:
+        """Returns how many fields are Media, which is how many files a form may hold."""
+        return sum(
+            _MEDIA in field.metadata
+            or any(_MEDIA in getattr(part, "__metadata__", ()) for part in get_args(field.annotation))
+            for field in cls.model_fields.values()
+        )
+
+
+@dataclass(frozen=True)
+class Raw:
+    """An answer that is no JSON."""
+
+    content: bytes
+    media_type: str
 
 
 @dataclass(frozen=True)
@@ -57,14 +78,60 @@ class Answer:
     """What the request is charged for, in the task's unit; rounded to 3 decimals."""
     tokens: int
     """The task's token count."""
+    raw: Raw | None = None
+    """Set when the answer is no JSON; `body` does not count then."""
 
 
 BodyT = TypeVar("BodyT", bound=RequestBody)
 WorkT = TypeVar("WorkT")
+ResultT = TypeVar("ResultT")
+
+
+class Stream(Protocol):
+    """How one streamed answer is written. Its methods are called off the device and the event loop, one at a time."""
+
+    @property
+    def media_type(self) -> str:
+        """Content type of the answer."""
+
+    @property
+    def units(self) -> float:
+        """What the request is charged for; known before the first byte."""
+
+    @property
+    def tokens(self) -> int:
+        """The task's token count, of what has been written so far."""
+
+    def encode(self, chunk: Any) -> bytes:
+        """Returns the bytes of one chunk that the device gave; none yet is fine."""
+
+    def end(self, usage: dict[str, Any]) -> bytes:
+        """Returns the last bytes."""
+
+    def failed(self, sentence: str) -> bytes | None:
+        """Returns how a failure in the middle is told; None when the format has no words, and the connection is cut."""
 
 
 @dataclass(frozen=True)
-class Task(Generic[BodyT, WorkT]):
+class Prepared(Generic[WorkT, ResultT]):
+    """A request that was decoded and checked: the pieces of work in it, and how their results become its answer."""
+
+    pieces: Sequence[WorkT]
+    """At least one; more for a request that asks for several results."""
+    finish: Callable[[Sequence[ResultT]], Answer]
+    """Makes the answer of the results, in the order of the pieces, off the device."""
+    together: Hashable = None
+    """Pieces of one task with equal values may be computed together; None: each alone."""
+    stream: Stream | None = None
+    """Set when the answer is to be streamed: Task.stream computes the one piece, and finish is not called."""
+
+
+Check = Callable[[], None]
+"""Raises AbandonedError when nobody waits for any of the work any more. Call it between steps."""
+
+
+@dataclass(frozen=True)
+class Task(Generic[BodyT, WorkT, ResultT]):
     """One thing an engine does: its name, what it takes, and how a request becomes an answer."""
 
     name: str
@@ -72,30 +139,81 @@ class Task(Generic[BodyT, WorkT]):
     unit: str
     """What is counted: "image", "audio-second", ..."""
     body: type[BodyT]
-    prepare: Callable[[BodyT], WorkT]
+    prepare: Callable[[BodyT], Prepared[WorkT, ResultT]]
     """Decodes and checks, without the device. Called in a worker thread, several at a time, once the model is loaded.
 
     Raises InvalidRequestError or PayloadTooLargeError when the request can be refused before it costs device time.
     """
-    run: Callable[[Sequence[WorkT]], Sequence[Answer]]
-    """Computes on the device, in the device thread; gives one answer for each piece of work, in order.
+    run: Callable[[Sequence[WorkT], Check], Sequence[ResultT]]
+    """Computes on the device; gives one result for each piece of work, in order.
 
-    What it raises fails all of the batch. The runtime hands over batches of one for now.
+    When it raises, the pieces are computed again in halves, so that only what cannot be computed fails.
     """
+    stream: Callable[[WorkT, Check], Iterator[Any]] | None = None
+    """Computes on the device, and gives the result in chunks."""
+    max_batch: int = 1
+    """Most pieces that run() should get at once, unless the settings say otherwise."""
 
 
-class Engine(Protocol):
+class Fault(Enum):
+    """What an error of the device means."""
+
+    REQUEST = "request"
+    """The work cannot be computed, or a defect."""
+    OUT_OF_MEMORY = "out of memory"
+    """There was no room; the device goes on."""
+    DEVICE = "device"
+    """The device does not answer this process any more: the process must end."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the device's memory holds, in bytes."""
+
+    used: int
+    """By this process."""
+    free: int
+    """Left to anybody."""
+
+
+class Engine(ABC):
     """What an image brings: a model and the tasks it serves from one copy of the weights."""
 
     @property
-    def tasks(self) -> Sequence[Task[Any, Any]]:
+    @abstractmethod
+    def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         """All the tasks this engine knows; AISERVICE_TASKS may choose fewer. Needed before load()."""
 
+    def import_libraries(self) -> None:  # noqa: B027 - not every engine has some
+        """Imports what load() needs, apart from it so that its time shows."""
+
+    @abstractmethod
     def load(self) -> None:
         """Reads the weights from the model folder. Raises FatalError with a sentence that says what to do."""
 
+    @abstractmethod
     def warm_up(self) -> None:
         """Runs once what the first request would otherwise wait for: kernels, caches, compilation."""
 
+    @abstractmethod
+    def sleep(self) -> None:
+        """Gives the device's memory back; the weights stay in the memory of the host. Nothing runs until wake()."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Takes the weights back to the device."""
+
+    @abstractmethod
     def release(self) -> None:
         """Lets go of the device. Called once, after the last run; also when load() failed."""
+
+    def fault(self, error: Exception) -> Fault:
+        """Returns what an error of run() or stream() means."""
+        return Fault.REQUEST
+
+    def recover(self) -> None:  # noqa: B027 - not every engine has a device of its own
+        """Gives back what an error left behind on the device. Called when the error is gone, with its frames."""
+
+    def memory(self) -> Memory | None:
+        """Returns what the device's memory holds; None where that is the memory of the process. Any thread."""
+        return None

@@ -3,11 +3,14 @@
 RequestError                 one request fails, the process goes on
   InvalidRequestError   400  the request can never succeed as it is
   UnsupportedMediaError 415  the body is neither JSON nor multipart
+  ConflictError         409  not in the state that it is in
   PayloadTooLargeError  413  over a limit: bytes, seconds of audio, pixels
   OverloadedError       503  try again after a while
+    OutOfMemoryError    503  the device had no room for it
   NotReadyError         503  loading or draining
   InternalError         500  a defect; the details are in the log only
 ClientGoneError              nobody is there to be answered
+AbandonedError               raised by an engine's check: nobody waits for what it computes
 FatalError                   the process cannot serve; its sentence becomes the termination message
 """
 
@@ -40,6 +43,13 @@ class UnsupportedMediaError(RequestError):
     code = "unsupported_media"
 
 
+class ConflictError(RequestError):
+    """The process is in a state in which it cannot do this."""
+
+    status = 409
+    code = "conflict"
+
+
 class PayloadTooLargeError(RequestError):
     """The request is over one of the limits."""
 
@@ -52,6 +62,19 @@ class OverloadedError(RequestError):
 
     status = 503
     code = "overloaded"
+
+
+class OutOfMemoryError(OverloadedError):
+    """The device had no room for the request, even alone."""
+
+    code = "out_of_memory"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The device has no memory for this request: ask for less (a smaller picture, a shorter text), "
+            "or try again later.",
+            retry_after=10,
+        )
 
 
 class NotReadyError(RequestError):
@@ -70,6 +93,10 @@ class InternalError(RequestError):
 
 class ClientGoneError(Exception):
     """The client closed the connection before the answer was there."""
+
+
+class AbandonedError(Exception):
+    """Nobody waits any more for what the device computes."""
 
 
 class FatalError(Exception):

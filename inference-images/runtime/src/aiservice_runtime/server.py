@@ -23,6 +23,7 @@ from typing import Any
 
 import uvicorn
 
+from aiservice_runtime import tracing
 from aiservice_runtime.app import build_app
 from aiservice_runtime.device import Phase
 from aiservice_runtime.engine import PORTS, Engine, Task
@@ -69,7 +70,7 @@ def serve(engine: Engine, settings: RuntimeSettings) -> int:
     return asyncio.run(_serve(engine, settings, tasks))
 
 
-def chosen_tasks(engine: Engine, settings: RuntimeSettings) -> dict[str, Task[Any, Any]]:
+def chosen_tasks(engine: Engine, settings: RuntimeSettings) -> dict[str, Task[Any, Any, Any]]:
     """Returns the engine's tasks that the settings ask for. Raises FatalError on one the engine does not know."""
     known = {task.name: task for task in engine.tasks}
     unknown = [name for name in (*settings.tasks, *settings.ports) if name not in known]
@@ -78,8 +79,8 @@ def chosen_tasks(engine: Engine, settings: RuntimeSettings) -> dict[str, Task[An
     return {name: known[name] for name in settings.tasks or known}
 
 
-async def _serve(engine: Engine, settings: RuntimeSettings, tasks: dict[str, Task[Any, Any]]) -> int:
-    service = Service(engine, settings, tasks)
+async def _serve(engine: Engine, settings: RuntimeSettings, tasks: dict[str, Task[Any, Any, Any]]) -> int:
+    service = Service(engine, settings, tasks, tracing.configure(settings))
     sockets = [_listen(settings.host, _port(name, settings)) for name in tasks]
     ports = {name: sock.getsockname()[1] for name, sock in zip(tasks, sockets, strict=True)}
     config = uvicorn.Config(
@@ -94,24 +95,47 @@ async def _serve(engine: Engine, settings: RuntimeSettings, tasks: dict[str, Tas
     )
     server = _Server(config)
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    started = asyncio.Event()
+    stop, started, failed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def note() -> None:
+        started.set()
+        if service.device.phase is Phase.FAILED:
+            failed.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     serving = asyncio.create_task(server.serve(sockets=sockets))
     log.info("listening", extra={"fields": {"ports": ports}})
-    service.device.start(on_started=lambda: loop.call_soon_threadsafe(started.set))
+    service.device.start(on_change=lambda: loop.call_soon_threadsafe(note))
     await _first(started.wait(), stop.wait())
     if service.device.phase is Phase.SERVING:
-        log.info("ready")
-        await stop.wait()
+        _tell_start(service)
+        await _first(stop.wait(), failed.wait())
     if service.device.phase is not Phase.FAILED:
         await _drain(service, settings.drain_seconds)
     server.should_exit = True
     await serving
+    await asyncio.to_thread(service.tracing.close)
     if service.device.phase is Phase.FAILED:
         raise FatalError(service.device.failure)
     return 0
+
+
+def _tell_start(service: Service) -> None:
+    """Logs how long the start took, in its parts."""
+    service.metrics.start_seconds.labels("total").set(_process_seconds())
+    parts = {
+        sample.labels["phase"]: sample.value
+        for metric in service.metrics.start_seconds.collect()
+        for sample in metric.samples
+    }
+    log.info("ready", extra={"fields": {f"{phase}_seconds": round(value, 3) for phase, value in parts.items()}})
+
+
+def _process_seconds() -> float:
+    """Returns how long this process has been running: proc(5), field 22 of stat, in clock ticks since the boot."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 async def _drain(service: Service, seconds: float) -> None:
@@ -124,7 +148,9 @@ async def _drain(service: Service, seconds: float) -> None:
         log.warning("the drain time is over", extra={"fields": {"given_up": service.admission.held}})
     service.close()
     left = max(0.0, deadline - time.monotonic())
-    await asyncio.to_thread(service.device.join, left if finished and service.device.phase is Phase.SERVING else 0)
+    await asyncio.to_thread(
+        service.device.join, left if finished and service.device.phase in {Phase.SERVING, Phase.ASLEEP} else 0
+    )
 
 
 async def _first(*waits: Any) -> None:

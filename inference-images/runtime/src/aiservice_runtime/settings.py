@@ -18,7 +18,7 @@ from aiservice_runtime.errors import FatalError
 
 ENV_PREFIX = "AISERVICE_"
 
-Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
 
 
 def _comma_list(value: object) -> object:
@@ -44,7 +44,9 @@ class RuntimeSettings(BaseSettings):
         (), description="tasks to serve, separated by commas; all that the engine knows when empty"
     )
     model_dir: Path = Field(Path("/models"), description="folder that holds the model")
-    precision: Precision = Field("auto", description="number format of the weights: auto, fp32, fp16, bf16 or int8")
+    precision: Precision = Field(
+        "auto", description="number format of the weights: auto, fp32, fp16, bf16, int8 or int4"
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the model runs: cpu or cuda")
     host: str = Field("", description="address to listen on; every address, IPv4 and IPv6, when empty")
     ports: Annotated[dict[str, Annotated[int, Field(ge=0, le=65535)]], NoDecode, BeforeValidator(_comma_map)] = Field(
@@ -56,7 +58,16 @@ class RuntimeSettings(BaseSettings):
         description="threads of one computation; the container's CPUs when not given",
     )
     queue_size: int = Field(
-        8, ge=0, description="requests held beside the one that runs; more are answered 503 before their body is read"
+        8, ge=0, description="requests held beside those that run; more are answered 503 before their body is read"
+    )
+    max_batch: int | None = Field(
+        None, ge=1, le=64, description="most results computed at once; what the engine thinks best when not given"
+    )
+    batch_window_ms: float = Field(
+        10,
+        ge=0,
+        le=60_000,
+        description="milliseconds that a batch with room waits for requests that are on their way; never for others",
     )
     max_body_mib: int = Field(64, ge=1, description="largest request body in MiB; larger ones are answered 413")
     receive_seconds: float = Field(120, gt=0, description="seconds in which the request body must have arrived")
@@ -109,4 +120,4 @@ def parse_settings(kind: type[SettingsT], arguments: Sequence[str], *, descripti
 
 
 def _shown(default: object) -> str:
-    return "" if default in ("", (), {}) else f" (default: {default})"
+    return "" if default in ("", (), {}, None) else f" (default: {default})"

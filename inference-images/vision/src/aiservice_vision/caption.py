@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +38,12 @@ class Captioner:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).splitlines() or [""])[0][:300]
             raise FatalError(f"The BLIP-2 model in {folder} cannot be loaded: {reason}") from error
-        self._model = model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # its decorator hides the method
+        self.model = model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # its decorator hides the method
+        # Answers are read off at the end of each row: the shorter prompts of a batch are padded before their start.
+        self._processor.tokenizer.padding_side = "left"
         self._dtype = dtype
         self._max_new_tokens = max_new_tokens
-        self._special = set(self._processor.tokenizer.all_special_ids) | {self._model.config.image_token_id}
+        self._special = set(self._processor.tokenizer.all_special_ids) | {self.model.config.image_token_id}
 
     def check_prompt(self, prompt: str) -> None:
         """Raises InvalidRequestError on a prompt with the mark that stands for the picture."""
@@ -49,11 +52,19 @@ class Captioner:
             raise InvalidRequestError(f"The prompt must not contain {mark}.")
 
     @torch.inference_mode()
-    def describe(self, picture: Image.Image, prompt: str | None) -> Caption:
-        """Returns a caption, or with a prompt its continuation: "Question: how many? Answer:" asks a question."""
-        inputs = self._processor(images=picture, text=prompt, return_tensors="pt").to(self._model.device, self._dtype)
-        output = self._model.generate(**inputs, max_new_tokens=self._max_new_tokens, do_sample=False)[0]
-        generated = without_prompt(output, inputs["input_ids"][0] if prompt is not None else None)
+    def describe(self, pictures: Sequence[Image.Image], prompts: Sequence[str] | None) -> list[Caption]:
+        """Returns a caption of each picture, or with prompts (one each) their continuations.
+
+        "Question: how many? Answer:" asks a question. All are computed at once.
+        """
+        inputs = self._processor(
+            images=list(pictures), text=None if prompts is None else list(prompts), padding=True, return_tensors="pt"
+        ).to(self.model.device, self._dtype)
+        outputs = self.model.generate(**inputs, max_new_tokens=self._max_new_tokens, do_sample=False)
+        given = [None] * len(pictures) if prompts is None else inputs["input_ids"]
+        return [self._caption(without_prompt(output, prompt)) for output, prompt in zip(outputs, given, strict=True)]
+
+    def _caption(self, generated: torch.Tensor) -> Caption:
         tokens = [token for token in generated.tolist() if token not in self._special]
         return Caption(self._processor.tokenizer.decode(tokens).strip(), len(tokens))
 

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
-from aiservice_runtime import Answer, FatalError, InvalidRequestError, Media, RequestBody, Task
-from aiservice_runtime.precision import choose_precision
+from aiservice_runtime import Answer, Check, InvalidRequestError, Media, Prepared, RequestBody, Task
+from aiservice_runtime.pictures import decode
+from aiservice_runtime.torch_engine import TorchEngine
 from aiservice_vision import layout
-from aiservice_vision.image import decode
 from aiservice_vision.settings import VisionSettings
 
 if TYPE_CHECKING:
-    from aiservice_vision.caption import Captioner
+    from aiservice_vision.caption import Caption, Captioner
     from aiservice_vision.reading import Reader
 
 # Half precision on CPUs is slower than full, bf16 included, but half the memory: bf16 is there to be chosen.
@@ -53,33 +53,41 @@ class Job:
     ocr: bool
 
 
-class VisionEngine:
-    """BLIP-2 and PaddleOCR behind aiservice_runtime's Engine protocol."""
+class VisionEngine(TorchEngine):
+    """BLIP-2 and PaddleOCR. The reader runs on the CPU, and stays there when the engine sleeps."""
 
     def __init__(self, settings: VisionSettings) -> None:
+        super().__init__(settings, PRECISIONS)
         self._settings = settings
-        self._precision = choose_precision(settings, PRECISIONS)
+        self._found = layout.Layout(None, None, None)
         self._captioner: Captioner | None = None
         self._reader: Reader | None = None
 
     @property
-    def tasks(self) -> Sequence[Task[Any, Any]]:
+    def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         """The one task of this image."""
-        return [Task("image-to-text", "image", ImageToText, self._prepare, self._run)]
+        return [Task("image-to-text", "image", ImageToText, self._prepare, self._run, max_batch=8)]
+
+    def modules(self) -> Iterable[Any]:
+        """BLIP-2, where it is loaded."""
+        return [] if self._captioner is None else [self._captioner.model]
+
+    def import_libraries(self) -> None:
+        """Imports the libraries of the halves that the model folder holds."""
+        self._found = layout.find(self._settings.model_dir)
+        if self._found.caption is not None:
+            super().import_libraries()
+
+            from aiservice_vision import caption  # noqa: F401, PLC0415 - see the module's docstring
+        if self._found.detector is not None:
+            from aiservice_vision import reading  # noqa: F401, PLC0415 - as above
 
     def load(self) -> None:
         """Loads the halves that the model folder holds."""
-        found = layout.find(self._settings.model_dir)
+        found = self._found
         if found.caption is not None:
-            import torch  # noqa: PLC0415 - see the module's docstring
-
             from aiservice_vision.caption import Captioner  # noqa: PLC0415 - imports torch
 
-            torch.set_num_threads(self._settings.threads)
-            if self._settings.device == "cuda" and not torch.cuda.is_available():
-                raise FatalError(
-                    "The device is cuda, but no GPU is to be seen: check spec.profile, the node and its driver."
-                )
             self._captioner = Captioner(
                 found.caption,
                 precision=self._precision,
@@ -100,7 +108,7 @@ class VisionEngine:
         """Runs both halves once on a picture of a word, so that the reader has something to read."""
         picture = Image.new("RGB", (320, 240), "white")
         ImageDraw.Draw(picture).text((40, 90), "ready", font=ImageFont.load_default(size=60), fill="black")
-        self._answer(Job(picture, None, caption=self._captioner is not None, ocr=self._reader is not None))
+        self._run([Job(picture, None, caption=self._captioner is not None, ocr=self._reader is not None)], lambda: None)
 
     def release(self) -> None:
         """Drops the models."""
@@ -108,7 +116,7 @@ class VisionEngine:
         self._reader = None
         gc.collect()
 
-    def _prepare(self, body: ImageToText) -> Job:
+    def _prepare(self, body: ImageToText) -> Prepared[Job, Answer]:
         caption = _wanted(body.caption, self._captioner is not None, "caption", "captioning model; it reads text (ocr)")
         ocr = _wanted(body.ocr, self._reader is not None, "ocr", "OCR model; it captions (caption)")
         if not caption and not ocr:
@@ -118,13 +126,26 @@ class VisionEngine:
                 raise InvalidRequestError("A prompt is for captions, and none is made: leave prompt out.")
             self._captioner.check_prompt(body.prompt)
         picture = decode(body.image, max_pixels=self._settings.max_megapixels * 1e6)
-        return Job(picture, body.prompt, caption, ocr)
+        job = Job(picture, body.prompt, caption, ocr)
+        # What is only read is computed one by one: a batch would keep the first waiting for the last.
+        together = body.prompt is None if caption else None
+        return Prepared([job], lambda answers: answers[0], together)
 
-    def _run(self, batch: Sequence[Job]) -> list[Answer]:
-        return [self._answer(job) for job in batch]
+    def _run(self, batch: Sequence[Job], check: Check) -> list[Answer]:
+        captions = self._captions(batch)
+        answers = []
+        for job, caption in zip(batch, captions, strict=True):
+            check()
+            answers.append(self._answer(job, caption))
+        return answers
 
-    def _answer(self, job: Job) -> Answer:
-        caption = self._captioner.describe(job.picture, job.prompt) if job.caption and self._captioner else None
+    def _captions(self, batch: Sequence[Job]) -> Sequence[Caption | None]:
+        if self._captioner is None or not batch[0].caption:
+            return [None] * len(batch)
+        prompts = [job.prompt for job in batch if job.prompt is not None]
+        return self._captioner.describe([job.picture for job in batch], prompts or None)
+
+    def _answer(self, job: Job, caption: Caption | None) -> Answer:
         lines = self._reader.read(job.picture) if job.ocr and self._reader else []
         text = "\n".join(line.text for line in lines)
         body = {

@@ -1,4 +1,7 @@
-"""Uploads to pictures, through Pillow: known formats only, and no pixel is decoded before the size is checked."""
+"""Uploads to pictures, through Pillow: known formats only, and no pixel is decoded before the size is checked.
+
+Only engines for pictures import this module: Pillow is theirs, not the runtime's.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import io
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from aiservice_runtime import InvalidRequestError, PayloadTooLargeError
+from aiservice_runtime.errors import InvalidRequestError, PayloadTooLargeError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # Modes of Pillow that convert("RGB") shows as a viewer would. Not among them: 32-bit integers and floats.

@@ -1,0 +1,151 @@
+"""Which pieces of work are computed together: compatible ones, the oldest request first, within a window.
+
+    Job      one request on its way through the device: its pieces, and who waits for them
+    Waiting  the jobs that have pieces to compute, in the order of their turns
+    Batch    pieces that the device computes at once
+
+Nothing here waits or computes, and the clock is passed in.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiservice_runtime.engine import Prepared, Task
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the device made of a request, and what it took."""
+
+    results: list[Any]
+    """One for each piece, in order; empty when they were streamed."""
+    queue_seconds: float
+    """From the queue to the device."""
+    device_seconds: float
+    """The request's share of what the device computed: a batch's seconds are shared by its pieces."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One prepared request on its way through the device thread."""
+
+    task: Task[Any, Any, Any]
+    prepared: Prepared[Any, Any]
+    on_chunk: Callable[[Any], None] = lambda _: None
+    """Called in the device thread with each chunk of a streamed answer."""
+    future: Future[Done] = field(default_factory=Future)
+    submitted: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    """When the device began with it."""
+    device_seconds: float = 0.0
+    results: dict[int, Any] = field(default_factory=dict)
+    left: deque[int] = field(default_factory=deque)
+    """Pieces that are in no batch yet."""
+    _gone: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.left.extend(range(len(self.prepared.pieces)))
+
+    @property
+    def group(self) -> Hashable:
+        """Jobs of one group may share a batch; None: nobody shares with this one."""
+        if self.prepared.together is None or self.prepared.stream is not None:
+            return None
+        return (self.task.name, self.prepared.together)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for it any more. Any thread."""
+        return self._gone.is_set() or self.future.done()
+
+    def abandon(self) -> None:
+        """Says that nobody waits for it any more. Any thread, but not while the queue is being looked at."""
+        self._gone.set()
+        self.left.clear()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pieces of one task, as pairs of a job and the index of one of its pieces."""
+
+    task: Task[Any, Any, Any]
+    pieces: list[tuple[Job, int]]
+
+    def jobs(self) -> Iterator[Job]:
+        """Gives each job once, in order."""
+        yield from dict.fromkeys(job for job, _ in self.pieces)
+
+    @property
+    def works(self) -> list[Any]:
+        """What Task.run is given."""
+        return [job.prepared.pieces[index] for job, index in self.pieces]
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Splits it in two; the first has the odd piece."""
+        middle = (len(self.pieces) + 1) // 2
+        return Batch(self.task, self.pieces[:middle]), Batch(self.task, self.pieces[middle:])
+
+
+class Waiting:
+    """The queue to the device. Not for several threads at once.
+
+    Each job in turn leads a batch, which takes along what is compatible behind it; a job with more pieces than fit
+    goes to the end of the queue with the rest of them. So nobody waits for more than one batch of each job before.
+    """
+
+    def __init__(self, window: float, limit: Callable[[Job], int]) -> None:
+        """A batch that has room waits until its oldest job is `window` seconds old; `limit` is a job's room."""
+        self._window = window
+        self._limit = limit
+        self._jobs: deque[Job] = deque()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def put(self, job: Job) -> None:
+        """Adds a job at the end."""
+        self._jobs.append(job)
+
+    def discard(self, job: Job) -> None:
+        """Takes a job out; fine if it is not in."""
+        if job in self._jobs:
+            self._jobs.remove(job)
+
+    def clear(self) -> list[Job]:
+        """Takes all jobs out."""
+        jobs = list(self._jobs)
+        self._jobs.clear()
+        return jobs
+
+    def take(self, now: float, *, company: bool) -> Batch | float | None:
+        """Returns the next batch, or the seconds to wait for more of it, or None when nothing waits.
+
+        It is worth waiting only while there is `company`: requests that were admitted and are on their way.
+        """
+        if not self._jobs:
+            return None
+        head = self._jobs[0]
+        room = self._limit(head) if head.group is not None else 1
+        chosen: list[tuple[Job, int]] = []
+        for job in self._jobs:
+            if job is head or (head.group is not None and job.group == head.group):
+                chosen += [(job, index) for index in list(job.left)[: room - len(chosen)]]
+            if len(chosen) == room:
+                break
+        left = head.submitted + self._window - now
+        if head.group is not None and len(chosen) < room and company and left > 0:
+            return left
+        for job, _ in chosen:
+            job.left.popleft()
+        taken = dict.fromkeys(job for job, _ in chosen)
+        rest = [job for job in taken if job.left]
+        self._jobs = deque(job for job in self._jobs if job not in taken)
+        self._jobs.extend(rest)
+        return Batch(head.task, chosen)

@@ -1,0 +1,105 @@
+"""Which pieces of work are computed together, decided without a device or a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import pytest
+
+from aiservice_runtime import Answer, Prepared, RequestBody, Task
+from aiservice_runtime.batching import Batch, Job, Waiting
+
+
+def task(name: str = "text-to-image", max_batch: int = 4) -> Task[Any, Any, Any]:
+    return Task(name, "image", RequestBody, lambda _: work(), lambda works, _: works, max_batch=max_batch)
+
+
+def work(*pieces: str, together: Hashable = "same", stream: Any = None) -> Prepared[Any, Any]:
+    return Prepared(pieces or ("x",), lambda _: Answer({}, 1, 1), together, stream)
+
+
+TASK = task()
+
+
+def job(*pieces: str, together: Hashable = "same", of: Task[Any, Any, Any] = TASK, at: float = 0.0) -> Job:
+    return Job(of, work(*pieces, together=together), submitted=at)
+
+
+def waiting(*jobs: Job, window: float = 0.0) -> Waiting:
+    queue = Waiting(window, lambda job: job.task.max_batch)
+    for each in jobs:
+        queue.put(each)
+    return queue
+
+
+def taken(queue: Waiting, now: float = 10.0, *, company: bool = False) -> list[str]:
+    batch = queue.take(now, company=company)
+    assert isinstance(batch, Batch)
+    return batch.works
+
+
+def test_nothing_waits() -> None:
+    assert waiting().take(0, company=True) is None
+
+
+def test_compatible_work_is_taken_together_and_the_rest_keeps_its_turn() -> None:
+    queue = waiting(job("a"), job("b", together="other"), job("c"), job("d", together="other"), job("e"))
+    assert taken(queue) == ["a", "c", "e"]
+    assert taken(queue) == ["b", "d"]
+    assert queue.take(10, company=False) is None
+
+
+def test_tasks_do_not_share_a_batch() -> None:
+    queue = waiting(job("a"), job("b", of=task("image-to-image")))
+    assert taken(queue) == ["a"]
+    assert taken(queue) == ["b"]
+
+
+def test_work_without_company_of_its_kind_goes_alone() -> None:
+    queue = waiting(job("a", "b", together=None), job("c", together=None))
+    assert [taken(queue), taken(queue), taken(queue)] == [["a"], ["c"], ["b"]]
+
+
+def test_a_batch_takes_no_more_than_its_room() -> None:
+    queue = waiting(*(job(name) for name in "abcdef"))
+    assert taken(queue) == ["a", "b", "c", "d"]
+    assert taken(queue) == ["e", "f"]
+
+
+def test_a_request_of_many_pieces_waits_for_its_next_turn() -> None:
+    queue = waiting(job("a1", "a2", "a3", "a4", "a5", "a6"), job("b"), job("c", together="other"))
+    assert taken(queue) == ["a1", "a2", "a3", "a4"]
+    assert taken(queue) == ["b", "a5", "a6"]
+    assert taken(queue) == ["c"]
+
+
+def test_a_batch_with_room_waits_for_those_who_are_on_their_way() -> None:
+    queue = waiting(job("a", at=10.0), window=0.5)
+    assert queue.take(10.1, company=True) == pytest.approx(0.4)
+    queue.put(job("b", at=10.2))
+    assert taken(queue, 10.5, company=True) == ["a", "b"]
+
+
+def test_a_batch_does_not_wait_when_nobody_comes_or_when_it_is_full() -> None:
+    assert taken(waiting(job("a", at=10.0), window=0.5), 10.0) == ["a"]
+    assert len(taken(waiting(*(job("x", at=10.0) for _ in range(4)), window=0.5), 10.0, company=True)) == 4
+    assert taken(waiting(job("a", at=10.0, together=None), window=0.5), 10.0, company=True) == ["a"]
+
+
+def test_a_discarded_job_is_not_taken() -> None:
+    first, second = job("a"), job("b")
+    queue = waiting(first, second)
+    queue.discard(first)
+    first.abandon()
+    assert taken(queue) == ["b"]
+    queue.discard(second)
+    assert len(queue) == 0
+
+
+def test_halves_hold_everything_once() -> None:
+    batch = waiting(job("a", "b"), job("c")).take(0, company=False)
+    assert isinstance(batch, Batch)
+    first, second = batch.halves()
+    assert (first.works, second.works) == (["a", "b"], ["c"])
+    assert len(list(batch.jobs())) == 2
