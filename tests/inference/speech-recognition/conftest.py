@@ -10,6 +10,7 @@ import pytest
 from aiservice_speech_recognition.engine import SpeechEngine
 from aiservice_speech_recognition.settings import SpeechSettings
 from support import models
+from support.engines import load
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +27,7 @@ def speech(weights: Path) -> bytes:
 @pytest.fixture(scope="session")
 def engine(weights: Path) -> Iterator[SpeechEngine]:
     loaded = SpeechEngine(SpeechSettings(model_dir=weights / "whisper"))
-    loaded.load()
+    load(loaded)
     loaded.warm_up()
     yield loaded
     loaded.release()

@@ -13,10 +13,11 @@ from transformers import WhisperForConditionalGeneration
 
 from aiservice_runtime import FatalError, InvalidRequestError
 from aiservice_speech_recognition.engine import SpeechEngine
-from aiservice_speech_recognition.model import Transcriber, build
+from aiservice_speech_recognition.openai_model import OpenAITranscriber, build
 from aiservice_speech_recognition.settings import SpeechSettings
 from aiservice_speech_recognition.weights import read_weights
 from support import models
+from support.engines import load
 
 
 @pytest.mark.parametrize("shards", [False, True])
@@ -66,7 +67,9 @@ def test_half_precision_keeps_layer_norms_and_results(tmp_path: Path) -> None:
 
 def test_a_multilingual_model_detects_and_takes_languages(tmp_path: Path) -> None:
     models.tiny_whisper(tmp_path / "model.pt", vocabulary=51866)
-    transcriber = Transcriber(build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False)
+    transcriber = OpenAITranscriber(
+        build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False, device="cpu"
+    )
     assert transcriber.language_code(None, translate=True) is None
     assert transcriber.language_code("de", translate=False) == "de"
     assert transcriber.language_code("German", translate=False) == "de"
@@ -77,7 +80,9 @@ def test_a_multilingual_model_detects_and_takes_languages(tmp_path: Path) -> Non
 
 def test_a_language_newer_than_the_model_is_refused(tmp_path: Path) -> None:
     models.tiny_whisper(tmp_path / "model.pt", vocabulary=51865)
-    transcriber = Transcriber(build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False)
+    transcriber = OpenAITranscriber(
+        build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False, device="cpu"
+    )
     with pytest.raises(InvalidRequestError, match="not known"):
         transcriber.language_code("yue", translate=False)  # Cantonese came with large-v3
 
@@ -85,7 +90,7 @@ def test_a_language_newer_than_the_model_is_refused(tmp_path: Path) -> None:
 def test_a_hugging_face_model_warms_up(tmp_path: Path) -> None:
     models.tiny_hugging_face_whisper(tmp_path)
     engine = SpeechEngine(SpeechSettings(model_dir=tmp_path))
-    engine.load()
+    load(engine)
     engine.warm_up()  # encodes, decodes and aligns
     engine.release()
 

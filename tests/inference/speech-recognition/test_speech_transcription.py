@@ -13,7 +13,7 @@ from aiservice_runtime import FatalError, InvalidRequestError, PayloadTooLargeEr
 from aiservice_speech_recognition.engine import SpeechEngine
 from aiservice_speech_recognition.settings import SpeechSettings
 from support import models
-from support.engines import ask
+from support.engines import ask, load
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +63,8 @@ def test_silence_has_no_words(engine: SpeechEngine) -> None:
 @pytest.mark.parametrize("language", ["en", "English", None])
 def test_an_english_model_takes_english(engine: SpeechEngine, speech: bytes, language: str | None) -> None:
     [task] = engine.tasks
-    assert task.prepare(task.body(audio=speech, language=language)).language == "en"
+    [recording] = task.prepare(task.body(audio=speech, language=language)).pieces
+    assert recording.language == "en"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_an_english_model_refuses_the_rest(
 
 def test_the_limit_of_length_is_a_setting(weights: Path, speech: bytes) -> None:
     engine = SpeechEngine(SpeechSettings(model_dir=weights / "whisper", max_audio_seconds=3))
-    engine.load()
+    load(engine)
     with pytest.raises(PayloadTooLargeError, match="3 seconds"):
         ask(engine, audio=speech)
 
@@ -92,4 +93,4 @@ def test_precisions_that_whisper_has_not_on_cpus(precision: str) -> None:
 
 def test_no_gpu_is_told(weights: Path) -> None:
     with pytest.raises(FatalError, match="no GPU"):
-        SpeechEngine(SpeechSettings(model_dir=weights / "whisper", device="cuda")).load()
+        load(SpeechEngine(SpeechSettings(model_dir=weights / "whisper", device="cuda")))
