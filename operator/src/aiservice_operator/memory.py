@@ -63,6 +63,7 @@ NEEDS: Mapping[str, Needs] = MappingProxyType(
 
 GPU_PRECISIONS: Mapping[str, tuple[Precision, ...]] = MappingProxyType(
     {
+        "diffusion": (Precision.FP16, Precision.BF16, Precision.FP32),
         "speech-recognition": (Precision.FP16, Precision.FP32),
         "vision": (Precision.FP16, Precision.BF16, Precision.FP32),
     }
@@ -71,7 +72,11 @@ GPU_PRECISIONS: Mapping[str, tuple[Precision, ...]] = MappingProxyType(
 image of the user's own, is asked for what the spec says."""
 
 CPU_PRECISIONS: Mapping[str, tuple[Precision, ...]] = MappingProxyType(
-    {"speech-recognition": (Precision.FP32,), "vision": (Precision.FP32, Precision.BF16)}
+    {
+        "diffusion": (Precision.FP32, Precision.BF16),
+        "speech-recognition": (Precision.FP32,),
+        "vision": (Precision.FP32, Precision.BF16),
+    }
 )
 """The same on a CPU."""
 

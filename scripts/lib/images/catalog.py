@@ -42,6 +42,7 @@ IMAGES = (
     Image("operator", "operator"),
     Image("gateway", "gateway"),
     Image("model-downloader", "inference-images/model-downloader"),
+    Image("diffusion", "inference-images/diffusion", torch=True),
     Image("speech-recognition", "inference-images/speech-recognition", torch=True),
     Image("vision", "inference-images/vision", torch=True),
     Image("demo-weights", "scripts/lib/demo/images/weights", version_of="scripts/lib/weights", demo=True),

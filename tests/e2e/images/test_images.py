@@ -21,6 +21,7 @@ MODULES = {
     "operator": "aiservice_operator",
     "gateway": "aiservice_gateway",
     "model-downloader": "aiservice_downloader",
+    "diffusion": "aiservice_diffusion",
     "speech-recognition": "aiservice_speech_recognition",
     "vision": "aiservice_vision",
 }
@@ -28,7 +29,8 @@ NEEDS = {
     "operator": ["kopf", "kubernetes.aio"],
     "gateway": ["fastapi", "redis", "asyncpg"],
     "model-downloader": ["httpx2", "huggingface_hub"],
-    "speech-recognition": ["torch", "whisper", "aiservice_runtime.app"],
+    "diffusion": ["torch", "diffusers", "peft", "accelerate", "aiservice_runtime.app"],
+    "speech-recognition": ["torch", "whisper", "faster_whisper", "aiservice_runtime.app"],
     "vision": ["torch", "transformers", "cv2", "paddleocr", "onnxruntime", "aiservice_runtime.app"],
 }
 
@@ -123,7 +125,7 @@ def test_python_files_are_compiled(name: str, image: UnpackedImage) -> None:
         assert sources == compiled
 
 
-@pytest.mark.parametrize("name", ["speech-recognition", "vision"], scope="module")
+@pytest.mark.parametrize("name", ["diffusion", "speech-recognition", "vision"], scope="module")
 def test_inference_images_have_a_torch_without_other_torches(name: str, image: UnpackedImage, bundles: Path) -> None:
     packages = {
         path.name.split("-")[0] for path in image.root.glob("opt/venv/lib/python3.11/site-packages/*.dist-info")

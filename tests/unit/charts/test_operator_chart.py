@@ -35,6 +35,7 @@ def test_the_operator_reads_the_default_configuration(tmp_path: Path) -> None:
     read = configuration(tmp_path)
     assert read.watch.namespaces == []
     assert read.images == {
+        "diffusion": "localhost/aiservice/diffusion:0.1.0",
         "speech-recognition": "localhost/aiservice/speech-recognition:0.1.0",
         "vision": "localhost/aiservice/vision:0.1.0",
     }
@@ -184,6 +185,7 @@ def test_the_configuration_is_found_by_a_label_that_no_value_changes(case: Case)
 def test_the_cuda_flavour_is_for_engines_without_a_tag(tmp_path: Path) -> None:
     read = configuration(tmp_path, engineFlavour="cuda", engines={"vision": {"tag": "7"}})
     assert read.images == {
+        "diffusion": "localhost/aiservice/diffusion:0.1.0-cuda",
         "speech-recognition": "localhost/aiservice/speech-recognition:0.1.0-cuda",
         "vision": "localhost/aiservice/vision:7",
     }

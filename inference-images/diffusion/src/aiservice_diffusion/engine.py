@@ -1,0 +1,140 @@
+"""text-to-image and image-to-image as an engine, on one copy of the weights.
+
+torch and diffusers are imported by import_libraries(), in the device thread: /health answers meanwhile.
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from aiservice_diffusion import bodies
+from aiservice_diffusion.bodies import ImageToImage, Picture, TextToImage
+from aiservice_diffusion.settings import DiffusionSettings
+from aiservice_runtime import Answer, Check, FatalError, Prepared, Task
+from aiservice_runtime.torch_engine import TorchEngine
+
+if TYPE_CHECKING:
+    from aiservice_diffusion.pipelines import Pipelines, Pixels
+    from aiservice_diffusion.safety import SafetyFilter
+
+# Half precision on CPUs is slower than full, but half the memory: bf16 is there to be chosen.
+PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
+_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Made:
+    """One image; None where the safety filter refused it."""
+
+    pixels: Pixels | None
+
+
+class DiffusionEngine(TorchEngine):
+    """A diffusers pipeline."""
+
+    def __init__(self, settings: DiffusionSettings) -> None:
+        super().__init__(settings, PRECISIONS)
+        if settings.offload != "none" and settings.device == "cpu":
+            raise FatalError("Offloading takes parts from a GPU, and the device is cpu: set offload to none.")
+        self._settings = settings
+        self._pipelines: Pipelines | None = None
+        self._filter: SafetyFilter | None = None
+
+    @property
+    def tasks(self) -> Sequence[Task[Any, Any, Any]]:
+        """Both tasks."""
+        return [
+            Task("text-to-image", "image", TextToImage, self._prepare_text, self._run, max_batch=_BATCH),
+            Task("image-to-image", "image", ImageToImage, self._prepare_image, self._run, max_batch=_BATCH),
+        ]
+
+    def modules(self) -> Iterable[Any]:
+        """The parts of the pipeline."""
+        return [] if self._pipelines is None else self._pipelines.modules
+
+    def import_libraries(self) -> None:
+        """Imports torch and diffusers."""
+        super().import_libraries()
+
+        from aiservice_diffusion import pipelines  # noqa: F401, PLC0415 - see the module's docstring
+
+    def load(self) -> None:
+        """Reads the model folder."""
+        from aiservice_diffusion.pipelines import Pipelines  # noqa: PLC0415 - imports torch
+
+        folder = self._settings.model_dir
+        self._pipelines = Pipelines(folder, self._settings, self._precision)
+        if self._settings.safety_filter:
+            from aiservice_diffusion.safety import SafetyFilter  # noqa: PLC0415 - imports torch
+
+            self._filter = SafetyFilter(folder / "safety_checker", device=self._device)
+
+    def warm_up(self) -> None:
+        """Makes a small image of each kind, in two steps."""
+        if self._settings.compile:
+            self._loaded.compile()
+        small = Picture("a cup", "", 0, 64, 64, 2, self._settings.default_guidance, (), None)
+        self._loaded.make([small], lambda: None)
+
+    def release(self) -> None:
+        """Drops the model."""
+        self._pipelines = self._filter = None
+        gc.collect()
+
+    @property
+    def _loaded(self) -> Pipelines:
+        if self._pipelines is None:
+            raise RuntimeError("the model is not loaded")
+        return self._pipelines
+
+    def _prepare_text(self, body: TextToImage) -> Prepared[Picture, Made]:
+        return self._prepared(body, bodies.from_text(body, self._settings, self._loaded.loras))
+
+    def _prepare_image(self, body: ImageToImage) -> Prepared[Picture, Made]:
+        return self._prepared(body, bodies.from_image(body, self._settings, self._loaded.loras))
+
+    def _prepared(self, body: TextToImage | ImageToImage, wanted: list[Picture]) -> Prepared[Picture, Made]:
+        def finish(results: Sequence[Made]) -> Answer:
+            images = [_image(made, picture, body) for made, picture in zip(results, wanted, strict=True)]
+            first = wanted[0]
+            answer = {
+                "images": images,
+                "format": body.format,
+                "width": first.width,
+                "height": first.height,
+                "steps": first.steps,
+                "guidance": first.guidance,
+                "megapixel_steps": round(sum(picture.megapixel_steps for picture in wanted), 3),
+            }
+            return Answer(answer, units=len(wanted), tokens=math.ceil(len(body.prompt) / 4))
+
+        return Prepared(wanted, finish, wanted[0].together)
+
+    def _run(self, batch: Sequence[Picture], check: Check) -> list[Made]:
+        images = self._loaded.make(batch, check)
+        refused = [False] * len(images) if self._filter is None else self._filter.refused(images)
+        return [Made(None if no else image) for image, no in zip(images, refused, strict=True)]
+
+
+def _image(made: Made, picture: Picture, body: TextToImage | ImageToImage) -> dict[str, Any]:
+    """Returns one entry of the answer's `images`."""
+    if made.pixels is None:
+        return {"image": None, "seed": picture.seed, "filtered": True}
+    image = Image.fromarray((made.pixels * 255).round().astype("uint8"))
+    encoded = base64.b64encode(_encoded(image, body.format, body.quality)).decode()
+    return {"image": encoded, "seed": picture.seed, "filtered": False}
+
+
+def _encoded(image: Image.Image, kind: str, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {} if kind == "png" else {"quality": quality}
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -1,0 +1,31 @@
+"""A tiny SDXL with random weights, loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aiservice_diffusion.engine import DiffusionEngine
+from aiservice_diffusion.settings import DiffusionSettings
+from support import models
+from support.engines import load
+
+
+@pytest.fixture(scope="session")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder."""
+    folder = tmp_path_factory.mktemp("sdxl")
+    models.tiny_sdxl(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine(sdxl: Path) -> Iterator[DiffusionEngine]:
+    """Serves it in a few steps."""
+    loaded = DiffusionEngine(DiffusionSettings(model_dir=sdxl, default_steps=3))
+    load(loaded)
+    loaded.warm_up()
+    yield loaded
+    loaded.release()

@@ -1,0 +1,160 @@
+"""What the model folder and the settings can add: samplers, adapters, number formats, the safety filter."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aiservice_diffusion.engine import DiffusionEngine
+from aiservice_diffusion.settings import DiffusionSettings
+from aiservice_runtime import FatalError, Fault
+from aiservice_runtime.pictures import decode
+from support import models
+from support.engines import ask, load
+
+SMALL: dict[str, Any] = {"prompt": "a red cup", "size": "64x64", "seed": 7, "steps": 2}
+
+Start = Callable[..., DiffusionEngine]
+
+
+@pytest.fixture
+def start(sdxl: Path, tmp_path: Path) -> Start:
+    """Starts an engine on a copy of the model, which `prepare` may change."""
+
+    def begin(prepare: Callable[[Path], None] = lambda _: None, **settings: Any) -> DiffusionEngine:
+        folder = tmp_path / "model"
+        shutil.copytree(sdxl, folder)
+        prepare(folder)
+        engine = DiffusionEngine(DiffusionSettings.model_validate({"model_dir": folder, **settings}))
+        load(engine)
+        engine.warm_up()
+        return engine
+
+    return begin
+
+
+def image(engine: DiffusionEngine, **fields: Any) -> str:
+    answer = ask(engine, "text-to-image", **SMALL | fields)
+    picture: str = answer.body["images"][0]["image"]
+    return picture
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "euler-ancestral", "dpm++", "ddim", "unipc", "lcm", "lightning"])
+def test_samplers(start: Start, engine: DiffusionEngine, scheduler: str) -> None:
+    other = start(scheduler=scheduler)
+    picture = image(other, steps=4)
+    assert picture == image(other, steps=4)
+    if scheduler != "euler":  # which is the model's own
+        assert picture != image(engine, steps=4)
+
+
+def test_a_lora_changes_the_picture_of_the_request_that_asks_for_it(start: Start, engine: DiffusionEngine) -> None:
+    def prepare(folder: Path) -> None:
+        models.tiny_lora(folder, folder / "loras" / "pencil.safetensors", seed=1)
+        models.tiny_lora(folder, folder / "loras" / "ink.safetensors", seed=2)
+
+    adapted = start(prepare)
+    plain = image(adapted)
+    assert plain == image(engine)
+    pencil = image(adapted, loras=[{"name": "pencil"}])
+    ink = image(adapted, loras='[{"name": "ink", "weight": 0.5}]')  # as a form sends it
+    both = image(adapted, loras=[{"name": "pencil"}, {"name": "ink"}])
+    assert len({plain, pencil, ink, both}) == 4
+    assert image(adapted) == plain
+
+
+def test_a_lora_that_does_not_fit_is_told(start: Start) -> None:
+    def prepare(folder: Path) -> None:
+        (folder / "loras").mkdir()
+        (folder / "loras" / "broken.safetensors").write_bytes(b"no adapter")
+
+    with pytest.raises(FatalError, match=r"The LoRA broken\.safetensors does not fit the model"):
+        start(prepare)
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_the_safety_filter_keeps_pictures_back(start: Start, refuses: bool) -> None:
+    engine = start(
+        lambda folder: models.tiny_safety_filter(folder / "safety_checker", refuses=refuses), safety_filter=True
+    )
+    [entry] = ask(engine, "text-to-image", **SMALL).body["images"]
+    assert (entry["filtered"], entry["image"] is None) == (refuses, refuses)
+
+
+def test_a_missing_safety_filter_is_told(start: Start) -> None:
+    with pytest.raises(FatalError, match=r"safety filter in .* cannot be loaded"):
+        start(safety_filter=True)
+
+
+def test_half_of_the_memory(start: Start) -> None:
+    engine = start(precision="bf16")
+    assert {parameter.dtype for module in engine.modules() for parameter in module.parameters()} == {torch.bfloat16}
+    assert image(engine)
+
+
+def test_a_folder_with_fp16_files_only(start: Start) -> None:
+    def prepare(folder: Path) -> None:
+        shutil.rmtree(folder)
+        models.tiny_sdxl(folder, variant="fp16")
+
+    assert image(start(prepare))
+
+
+@pytest.mark.parametrize("tiling", ["on", "off"])
+def test_tiles_are_a_setting(start: Start, tiling: str) -> None:
+    engine = start(vae_tiling=tiling)
+    assert image(engine)
+    assert engine._loaded._from_text.vae.use_tiling is (tiling == "on")
+
+
+def test_offloading_needs_a_gpu() -> None:
+    with pytest.raises(FatalError, match="set offload to none"):
+        DiffusionEngine(DiffusionSettings(offload="model"))
+
+
+def test_damaged_weights_are_told(start: Start) -> None:
+    def prepare(folder: Path) -> None:
+        (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
+
+    with pytest.raises(FatalError, match=r"diffusers pipeline in .* cannot be loaded"):
+        start(prepare)
+
+
+def test_a_model_that_gives_no_numbers_is_an_error_not_a_black_picture(start: Start) -> None:
+    engine = start()
+    engine._loaded._from_text.vae.decoder.conv_out.weight.data.fill_(float("nan"))
+    with pytest.raises(ArithmeticError, match="NaN"):
+        ask(engine, "text-to-image", **SMALL)
+
+
+def test_the_real_error_from_inside_the_pipeline_is_out_of_memory(engine: DiffusionEngine) -> None:
+    unet = engine._loaded._from_text.unet
+
+    def hook(*_: Any) -> None:
+        handle.remove()
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    handle = unet.register_forward_pre_hook(hook)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        ask(engine, "text-to-image", **SMALL)
+    assert engine.fault(caught.value) is Fault.OUT_OF_MEMORY
+    assert image(engine)
+
+
+def test_sleep_and_wake_keep_the_picture(engine: DiffusionEngine) -> None:
+    before = image(engine)
+    engine.sleep()
+    engine.wake()
+    assert image(engine) == before
+
+
+def test_what_is_made_can_be_started_from(engine: DiffusionEngine) -> None:
+    made = base64.b64decode(image(engine))
+    assert decode(made, max_pixels=1e6).size == (64, 64)
+    assert ask(engine, "image-to-image", prompt="a cup", image=made, seed=1).units == 1
