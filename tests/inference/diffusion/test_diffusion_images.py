@@ -137,12 +137,20 @@ def test_a_mask_keeps_what_is_black(engine: DiffusionEngine) -> None:
         ({"style": "cubist"}, "it can be none, realistic"),
         ({"n": 5}, "n is more than 4"),
         ({"steps": 101}, "steps are more than 100"),
+        ({"loras": [{"name": "ink"}, {"name": "ink"}]}, "named twice"),
         ({"loras": [{"name": "pencil"}]}, "'pencil' is not in this service's model; it has none"),
     ],
 )
 def test_what_cannot_be_made_is_refused(engine: DiffusionEngine, fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidRequestError, match=sentence):
         ask(engine, "text-to-image", **SMALL | fields)
+
+
+def test_less_than_one_step_is_refused(engine: DiffusionEngine) -> None:
+    with pytest.raises(InvalidRequestError, match="less than one step"):
+        ask(engine, "image-to-image", prompt="x", image=png(), steps=2, strength=0.4)
+    answer = ask(engine, "image-to-image", prompt="x", image=png(), steps=2, strength=0.5)
+    assert answer.body["megapixel_steps"] == round(64 * 64 / 1e6, 3)
 
 
 def test_an_upload_of_many_pixels_is_refused(sdxl: Path) -> None:

@@ -119,7 +119,7 @@ class Picture:
     @property
     def megapixel_steps(self) -> float:
         """What it costs the device: megapixels times the steps that are taken."""
-        taken = self.steps if self.start is None else math.ceil(self.steps * self.start.strength)
+        taken = self.steps if self.start is None else int(self.steps * self.start.strength)
         return self.width * self.height / 1e6 * taken
 
 
@@ -148,6 +148,10 @@ def _pictures(
     steps = settings.default_steps if body.steps is None else body.steps
     if steps > settings.max_steps:
         raise InvalidRequestError(f"steps are more than {settings.max_steps}, the limit of this service.")
+    if start is not None and int(steps * start.strength) < 1:
+        raise InvalidRequestError("strength times steps is less than one step: ask for more of either.")
+    if len({lora.name for lora in body.loras}) < len(body.loras):
+        raise InvalidRequestError("A LoRA is named twice: name it once, with the weight that it is to have.")
     for lora in body.loras:
         if lora.name not in loras:
             known = f"it has {', '.join(sorted(loras))}" if loras else "it has none"

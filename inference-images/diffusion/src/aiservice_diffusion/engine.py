@@ -57,8 +57,10 @@ class DiffusionEngine(TorchEngine):
         ]
 
     def modules(self) -> Iterable[Any]:
-        """The parts of the pipeline."""
-        return [] if self._pipelines is None else self._pipelines.modules
+        """The parts of the pipeline, and the safety filter; none where they move by themselves (offload)."""
+        if self._pipelines is None or self._settings.offload != "none":
+            return []
+        return [*self._pipelines.modules, *([] if self._filter is None else [self._filter.module])]
 
     def import_libraries(self) -> None:
         """Imports torch and diffusers."""

@@ -30,13 +30,13 @@ class SafetyFilter:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).splitlines() or [""])[0][:300]
             raise FatalError(f"The safety filter in {folder} cannot be loaded: {reason}") from error
-        self._model = model.eval().to(device)
+        self.module = model.eval().to(device)
 
     @torch.inference_mode()
     def refused(self, images: Sequence[npt.NDArray[np.float32]]) -> list[bool]:
         """Returns for each image (height, width, 3 colours from 0 to 1) whether it must not be shown."""
         pixels = self._processor(
             [(image * 255).round().astype("uint8") for image in images], return_tensors="pt"
-        ).pixel_values.to(self._model.device)
-        _, found = self._model(clip_input=pixels, images=[np.zeros((1, 1, 3), np.float32) for _ in images])
+        ).pixel_values.to(self.module.device)
+        _, found = self.module(clip_input=pixels, images=[np.zeros((1, 1, 3), np.float32) for _ in images])
         return [bool(refused) for refused in found]
