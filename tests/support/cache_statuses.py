@@ -100,6 +100,16 @@ BEFORE_THE_VOLUME = try_pod(
         ],
     }
 )
+JUST_REFUSED = try_pod(
+    {
+        "phase": "Pending",
+        "conditions": [
+            condition(
+                "PodScheduled", "False", "Unschedulable", "0/1 nodes are available", lastTransitionTime=timestamp(NOW)
+            )
+        ],
+    }
+)
 RUNNING = try_pod(container_status("downloader", running={}))
 FAILED_TRY = try_pod(
     container_status(
@@ -152,6 +162,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str]]]] = {
     "bound, which the scheduler has not seen yet": (
         {"plan": CachePlan(job=job()), "pods": (BEFORE_THE_VOLUME,)},
         {"StorageBound": ("True", "Bound"), "Downloaded": ("Unknown", "Starting")},
+    ),
+    "a node that the scheduler has not found so far": (
+        {"plan": CachePlan(job=job()), "pods": (JUST_REFUSED,)},
+        {"Downloaded": ("Unknown", "Starting"), "Ready": ("Unknown", "Starting")},
+    ),
+    "no node": (
+        {"plan": CachePlan(job=job()), "pods": (WAITING_POD,)},
+        {"StorageBound": ("True", "Bound"), "Downloaded": ("False", "Unschedulable")},
     ),
     "its pod waits for it": (
         {

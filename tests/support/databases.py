@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -44,13 +45,25 @@ class Server:
 
     def start(self) -> None:
         """Starts it, unless it runs, and waits until it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Starts it, unless it runs, without a wait.
+
+        Only on the main thread: the server ends with the thread that started it.
+        """
+        assert threading.current_thread() is threading.main_thread()
         if self._process is not None and self._process.poll() is None:
             return
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    def wait(self) -> None:
+        """Waits until it answers."""
         deadline = time.monotonic() + _START_SECONDS
         while not self._ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"{self._name} did not start; its log ends:\n{self._log.read_text()[-2000:]}")
             time.sleep(0.02)
 

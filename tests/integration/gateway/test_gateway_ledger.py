@@ -238,7 +238,8 @@ async def test_postgresql_stops_and_comes_back_under_load(
                         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
                     async with client.get("/health") as answer:
                         assert (answer.status, (await answer.json())["status"]) == (200, "degraded")
-                    await asyncio.to_thread(postgres_server.start)  # the loop goes on: connections live in it
+                    postgres_server.launch()
+                    await asyncio.to_thread(postgres_server.wait)  # the loop goes on: connections live in it
                 statuses += await asyncio.gather(*(_ask(client, "", batch * 30 + one) for one in range(30)))
             assert statuses == [200] * 300
 

@@ -12,6 +12,7 @@ from aiservice_operator.downloads import progress_status
 from aiservice_operator.failures import Failure, of_pods
 from aiservice_operator.kinds import Kind
 from aiservice_operator.names import Mode
+from aiservice_operator.observed import Child
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.download import CachePlan, CacheView, waits_to_grow
 from aiservice_operator.plan.tries import FailedTry, failed_last, pods_of
@@ -46,12 +47,19 @@ def problem_of(
     if refused is not None:
         return FailedTry(refused, retryable=True)
     waiting = [pod for pod in pods if pod.body.get("status", {}).get("phase") == "Pending"]
-    stuck = of_pods(waiting, now, facts.words)
-    if stuck is not None and stuck.reason == "Unschedulable" and (unbound(view.claim) or _UNBOUND in stuck.message):
+    return _stuck(waiting, view, facts, now) if waiting else failed_last(job, pods)
+
+
+def _stuck(waiting: Sequence[Child], view: CacheView, facts: CacheFacts, now: datetime) -> FailedTry | None:
+    """What keeps pods from starting; None where it may still pass, or is told elsewhere."""
+    found = of_pods(waiting, now, facts.words)
+    if found is None:
+        return None
+    if found.reason == "Unschedulable" and (unbound(view.claim) or _UNBOUND in found.message):
         # What keeps the claim keeps the pod: StorageBound says what it is. Of a claim that has been bound since, the
         # scheduler still has to hear.
         return None
-    return FailedTry(stuck, retryable=True) if stuck is not None else failed_last(job, pods)
+    return FailedTry(found, retryable=True)
 
 
 def _pods_refused(job: CacheJob, facts: CacheFacts) -> Failure | None:
