@@ -24,8 +24,10 @@ from bench.operator_scene import (
     CLIENTS,
     ELECTION,
     LEASE_NAMESPACE,
+    TEAM,
+    Teams,
+    make_teams,
     name_of,
-    prepared_namespace,
     running_cluster,
     say,
     spread,
@@ -45,7 +47,7 @@ from bench.operator_steps import (
 from bench.report import machine, publish, table
 from support.cluster import REPOSITORY, ControlPlane
 from support.gate import Gate
-from support.kube_api import KubeApi, wait_for
+from support.kube_api import wait_for
 from support.operator import OperatorProcess
 
 CHANGES = 50
@@ -55,15 +57,16 @@ _DEFAULT_QPS = 20
 
 METHOD = (
     "Control plane of scripts/cluster (API server, etcd, scheduler, controllers), the controller manager allowed {qps} "
-    "requests/s; one node without a kubelet; a fake kubelet watches and reports pods as ready with one write each. "
-    f"AIServices that share one cache on a claim are created over {CLIENTS} connections; seconds run from the first "
+    "requests/s; a fake kubelet for all nodes watches and reports pods as ready with one write each. "
+    f"AIServices are created over {CLIENTS} connections, {TEAM} in each namespace, which has one claim with the model "
+    "that they share, and there are two nodes for each namespace; seconds run from the first "
     "create to the last being Ready. Writes are the operator's own count once it has nothing left to do. Then nothing "
     "is changed for {quiet:g} s. Then spec.replicas of {changes} AIServices is changed, one each half second, while "
     "one other is scaled each second, and then five; the latency runs from sending the change to a watch of "
     "Deployments telling of it. "
     "Then the operator is stopped and started; then the API server is killed and started, and a Service deleted as "
     "soon as it answers; then the operator's way to the API server is cut, a Service deleted meanwhile. Floor: with "
-    "the operator stopped, a bare client with as many connections writes, in a fresh namespace of the same API server, "
+    "the operator stopped, a bare client with as many connections writes, in fresh namespaces of the same API server, "
     "the AIServices, the same children by server-side apply, and as many "
     "statuses for each as the operator wrote (rounded up); `available` waits for the Deployments, too; its changes are "
     "patches of AIService and Deployment, with the same churn."
@@ -97,23 +100,22 @@ def run_scene(
 ) -> tuple[Scene, Afterwards | None]:
     """Measures one number of AIServices, in a fresh cluster; what follows only where a quiet time is given."""
     operator = OperatorProcess(plane.kubeconfig, folder, {"leaderElection": ELECTION}, namespace=LEASE_NAMESPACE)
-    with prepared_namespace(plane) as api:
-        with operator:
-            say(f"{count} AIServices: from apply to Ready")
-            brought = bring_up(plane, api, operator, count)
-            say(f"{count} AIServices: Ready after {brought.seconds:.1f} s")
-            kinds = children(brought)
+    teams = make_teams(plane, count)
+    with operator:
+        say(f"{count} AIServices: from apply to Ready")
+        brought = bring_up(teams, operator, count)
+        say(f"{count} AIServices: Ready after {brought.seconds:.1f} s")
+        kinds = children(brought)
+        with teams.client() as api:
             made = made_for(api, name_of(0), kinds)
             status = api.get("AIService", name_of(0))["status"]
-            after = None
-            if quiet_seconds is not None:
-                after = go_on(plane, api, operator, kinds, count=count, quiet_seconds=quiet_seconds)
-        if after is not None:
-            after = replace(after, outage_seconds=cut_off(plane, api, folder, count - 2))
-        say(f"{count} AIServices: the floor")
-        statuses = -(-brought.writes.get("AIService apply-status", 0) // count)
-        tries = CHANGES if quiet_seconds is not None else 0
-        floor = measure_floor(plane, count, made, status, statuses=statuses, changes=tries)
+        after = go_on(teams, operator, kinds, count, quiet_seconds) if quiet_seconds is not None else None
+    if after is not None:
+        after = replace(after, outage_seconds=cut_off(teams, folder, count - 2))
+    say(f"{count} AIServices: the floor")
+    statuses = -(-brought.writes.get("AIService apply-status", 0) // count)
+    tries = CHANGES if quiet_seconds is not None else 0
+    floor = measure_floor(plane, count, made, status, statuses=statuses, changes=tries)
     say(f"{count} AIServices: the floor took {floor.written:.1f} s, {floor.available:.1f} s until all was available")
     return Scene(count, brought, floor), after
 
@@ -125,50 +127,44 @@ def children(brought: Brought) -> list[str]:
 
 
 def go_on(
-    plane: ControlPlane,
-    api: KubeApi,
-    operator: OperatorProcess,
-    kinds: Sequence[str],
-    *,
-    count: int,
-    quiet_seconds: float,
+    teams: Teams, operator: OperatorProcess, kinds: Sequence[str], count: int, quiet_seconds: float
 ) -> Afterwards:
     say(f"nothing happens for {quiet_seconds:g} s")
-    quiet = stay_quiet(api, operator, kinds, quiet_seconds)
+    quiet = stay_quiet(teams, operator, kinds, quiet_seconds)
     say("changes")
-    changes = change(plane, api, count, CHANGES, ("AIService",))
+    changes = change(teams, count, CHANGES, ("AIService",))
     say("a restart of the operator")
     restarted = restart(operator, count)
     say("a restart of the API server")
-    server_restart = survive_a_restart(plane, api, count - 1)
+    server_restart = survive_a_restart(teams, count - 1)
     return Afterwards(quiet, changes, restarted, server_restart)
 
 
-def cut_off(plane: ControlPlane, api: KubeApi, folder: Path, number: int) -> float:
+def cut_off(teams: Teams, folder: Path, number: int) -> float:
     """A child is deleted while an operator cannot reach the API server."""
     say("an outage of the way to the API server")
     with (
-        Gate(plane.kubeconfig, folder) as gate,
+        Gate(teams.plane.kubeconfig, folder) as gate,
         OperatorProcess(gate.kubeconfig, folder, {"leaderElection": ELECTION}, namespace=LEASE_NAMESPACE) as late,
     ):
         wait_for(lambda: late.metric("aiservice_operator_leader") == 1, "it leads", 60)
-        return survive_an_outage(gate, late, api, number)
+        return survive_an_outage(gate, late, teams, number)
 
 
 def run(count: int, quiet_seconds: float, *, scale: bool, default_qps: bool, output: Path | None) -> None:
     facts = machine()
     others = [other for other in SCALE if other != count] if scale else []
     with tempfile.TemporaryDirectory(prefix="aiservice-bench-") as folder:
-        with running_cluster() as plane:
+        with running_cluster(count) as plane:
             main_scene, after = run_scene(plane, Path(folder) / "main", count, quiet_seconds)
         assert after is not None
         scenes = [main_scene]
         for other in others:
-            with running_cluster() as plane:
+            with running_cluster(other) as plane:
                 scenes.append(run_scene(plane, Path(folder) / str(other), other, None)[0])
         slow = None
         if default_qps:
-            with running_cluster(_DEFAULT_QPS) as plane:
+            with running_cluster(count, _DEFAULT_QPS) as plane:
                 slow = run_scene(plane, Path(folder) / "slow", count, None)[0]
     scenes.sort(key=lambda scene: scene.services)
     if scale:

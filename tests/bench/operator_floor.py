@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.operator_scene import Eyes, prepared_namespace, service, side_by_side
+from bench.operator_scene import Eyes, make_teams, service, side_by_side
 from bench.operator_steps import Changes, change
 from support.cluster import ControlPlane
 from support.kube_api import KubeApi
@@ -53,10 +53,8 @@ def measure_floor(
     changes: int,
 ) -> Floor:
     """Writes `count` AIServices, for each the children `made`, and its status so many times; then changes some."""
-    with (
-        prepared_namespace(plane) as api,
-        Eyes(plane, api.namespace, "Deployment", _available) as deployments,
-    ):
+    teams = make_teams(plane, count)
+    with Eyes(teams, "Deployment", _available) as deployments:
 
         def write(client: KubeApi, number: int) -> None:
             body = service(number)
@@ -71,10 +69,10 @@ def measure_floor(
                 client.patch("AIService", name, {"status": {**status, "model": f"{turn}"}}, "status")
 
         begin = time.perf_counter()
-        side_by_side(plane, api.namespace, count, write)
+        side_by_side(teams, count, write)
         written = time.perf_counter() - begin
         available = deployments.until_all(count, _TIMEOUT_SECONDS)[count - 1] - begin
-        changed = change(plane, api, count, changes, ("AIService", "Deployment")) if changes else []
+        changed = change(teams, count, changes, ("AIService", "Deployment")) if changes else []
         return Floor(written, max(written, available), changed)
 
 

@@ -1,4 +1,4 @@
-"""What the operator's benchmark happens in: a control plane, a namespace with a kubelet, and eyes on both."""
+"""What the operator's benchmark happens in: a control plane with a kubelet, teams' namespaces, and eyes on both."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ from support.watcher import Watcher
 
 CLIENTS = 4
 """Connections of whoever creates objects, each with one request at a time."""
+TEAM = 100
+"""How many AIServices a namespace has."""
 LEASE_NAMESPACE = "default"
 ELECTION = {"enabled": True, "name": "aiservice-operator", "leaseSeconds": 15, "renewSeconds": 10, "retrySeconds": 2}
 _CLAIM = "models"
 _KUBELET_HANDS = 4
+_NODE = {"cpu": "10000", "memory": "100Ti", "pods": "400"}
 
 
 def say(text: str) -> None:
@@ -37,8 +41,8 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def running_cluster(controller_qps: int | None = None) -> Iterator[ControlPlane]:
-    """A control plane for this run, with the CRDs and a node that is large enough."""
+def running_cluster(services: int, controller_qps: int | None = None) -> Iterator[ControlPlane]:
+    """A control plane for this run, with the CRDs, a kubelet, and a node for each team, the floor's too."""
     remove_abandoned()
     name = own_cluster_name("bench")
     rate = ["--controller-qps", str(controller_qps)] if controller_qps is not None else []
@@ -47,27 +51,50 @@ def running_cluster(controller_qps: int | None = None) -> Iterator[ControlPlane]
         plane = ControlPlane(name, Path(cluster_command(name, "kubeconfig").strip()))
         plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
         plane.kubectl("wait", "--for=condition=Established", "-f", str(REPOSITORY / "crds"), "--timeout=30s")
-        plane.add_node("bench", {"cpu": "100000", "memory": "100Ti", "pods": "100000"})
-        yield plane
+        for number in range(2 * _teams(services)):
+            plane.add_node(f"bench-{number}", _NODE)
+        with FakeKubelet(plane.kubeconfig, "", _KUBELET_HANDS):
+            yield plane
     finally:
         remove(name)
 
 
-@contextlib.contextmanager
-def prepared_namespace(plane: ControlPlane) -> Iterator[KubeApi]:
-    """A fresh namespace with a kubelet and the claim that holds the model."""
-    with (
-        contextlib.closing(make_namespace(plane)) as api,
-        FakeKubelet(plane.kubeconfig, api.namespace, _KUBELET_HANDS),
-    ):
-        claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "20Gi"}}}
+def _teams(services: int) -> int:
+    return -(-services // TEAM)
+
+
+@dataclass(frozen=True)
+class Teams:
+    """Namespaces with `TEAM` AIServices each, which are numbered throughout."""
+
+    plane: ControlPlane
+    namespaces: Sequence[str]
+
+    def at(self, api: KubeApi, number: int) -> KubeApi:
+        """Turns a client to the namespace of an AIService."""
+        api.namespace = self.namespaces[number // TEAM]
+        return api
+
+    def client(self, number: int = 0) -> contextlib.closing[KubeApi]:
+        """A client of the namespace of an AIService."""
+        return contextlib.closing(KubeApi(self.plane.kubeconfig, self.namespaces[number // TEAM]))
+
+
+def make_teams(plane: ControlPlane, services: int) -> Teams:
+    """Makes fresh namespaces, each with a claim that holds the model."""
+    return Teams(plane, [_make_team(plane) for _ in range(_teams(services))])
+
+
+def _make_team(plane: ControlPlane) -> str:
+    with contextlib.closing(make_namespace(plane)) as api:
+        claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "20Gi"}}}
         api.create("PersistentVolumeClaim", {"metadata": {"name": _CLAIM}, "spec": claim})
         wait_for(lambda: api.get("PersistentVolumeClaim", _CLAIM)["status"]["phase"] == "Bound", "the claim")
-        yield api
+        return api.namespace
 
 
 def service(number: int) -> dict[str, Any]:
-    """One AIService; all of them use the same cache."""
+    """One AIService; those of a namespace use the same cache."""
     spec = {"tasks": ["speech-to-text"], "profile": "cpu", "model": {"pvc": {"claimName": _CLAIM}}}
     return {"metadata": {"name": name_of(number)}, "spec": spec}
 
@@ -87,18 +114,18 @@ class Eyes:
     """Follows which objects of a kind meet a condition, and since when.
 
     Args:
-        plane: The cluster.
-        namespace: Where to look.
+        teams: Where to look.
         kind: What to look at.
         holds: The condition.
     """
 
-    def __init__(self, plane: ControlPlane, namespace: str, kind: str, holds: Callable[[Any], bool]) -> None:
+    def __init__(self, teams: Teams, kind: str, holds: Callable[[Any], bool]) -> None:
+        self._namespaces = frozenset(teams.namespaces)
         self._kind = kind
         self._holds = holds
         self._changed = threading.Condition()
         self._since: dict[str, float] = {}
-        self._watcher = Watcher(plane.kubeconfig, namespace, kind, self._see)
+        self._watcher = Watcher(teams.plane.kubeconfig, "", kind, self._see)
 
     def __enter__(self) -> Eyes:
         self._watcher.__enter__()
@@ -109,6 +136,8 @@ class Eyes:
 
     def _see(self, change: str, body: Any) -> None:
         now, name = time.perf_counter(), body["metadata"]["name"]
+        if body["metadata"]["namespace"] not in self._namespaces:
+            return
         with self._changed:
             if change != "DELETED" and self._holds(body):
                 self._since.setdefault(name, now)
@@ -132,13 +161,13 @@ class Eyes:
         assert found, f"{what} {self._kind}: not within {timeout:.0f} s; {len(self._since)} are as wanted"
 
 
-def side_by_side(plane: ControlPlane, namespace: str, count: int, work: Callable[[KubeApi, int], object]) -> None:
+def side_by_side(teams: Teams, count: int, work: Callable[[KubeApi, int], object]) -> None:
     """Does something for each number below `count`, over CLIENTS connections."""
 
     def share(first: int) -> None:
-        with contextlib.closing(KubeApi(plane.kubeconfig, namespace)) as api:
+        with teams.client() as api:
             for number in range(first, count, CLIENTS):
-                work(api, number)
+                work(teams.at(api, number), number)
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(share, range(CLIENTS)))

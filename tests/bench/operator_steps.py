@@ -15,6 +15,7 @@ from bench.operator_scene import (
     ELECTION,
     LEASE_NAMESPACE,
     Eyes,
+    Teams,
     histogram_percentile,
     is_ready,
     name_of,
@@ -27,7 +28,7 @@ from bench.operator_scene import (
 from bench.report import cpu_seconds, memory_mib, peak_memory_mib
 from localcluster.layout import Layout
 from localcluster.processes import kill
-from support.cluster import ControlPlane, cluster_command
+from support.cluster import cluster_command
 from support.gate import Gate
 from support.kube_api import ApiError, KubeApi, wait_for
 from support.operator import OperatorProcess
@@ -86,17 +87,17 @@ class Restart:
     cpu_seconds: float
 
 
-def bring_up(plane: ControlPlane, api: KubeApi, operator: OperatorProcess, count: int) -> Brought:
+def bring_up(teams: Teams, operator: OperatorProcess, count: int) -> Brought:
     """Creates the AIServices and waits until all are Ready and the operator has nothing left to do."""
-    pid, servers = operator.pid, server_pids(plane)
+    pid, servers = operator.pid, server_pids(teams.plane)
 
     def spent() -> tuple[float, float]:
         return cpu_seconds(pid), sum(cpu_seconds(server) for server in servers.values())
 
     before, written = spent(), writes(operator)
-    with Eyes(plane, api.namespace, "AIService", is_ready) as services:
+    with Eyes(teams, "AIService", is_ready) as services:
         begin = time.perf_counter()
-        side_by_side(plane, api.namespace, count, lambda client, number: client.create("AIService", service(number)))
+        side_by_side(teams, count, lambda client, number: client.create("AIService", service(number)))
         created = time.perf_counter() - begin
         since = services.until_all(count, _TIMEOUT_SECONDS)
     settle(operator)
@@ -126,8 +127,13 @@ def settle(operator: OperatorProcess) -> None:
             last, since = now, time.monotonic()
 
 
-def stay_quiet(api: KubeApi, operator: OperatorProcess, kinds: Sequence[str], seconds: float) -> Quiet:
+def stay_quiet(teams: Teams, operator: OperatorProcess, kinds: Sequence[str], seconds: float) -> Quiet:
     """Changes nothing for some time."""
+    with contextlib.closing(KubeApi(teams.plane.kubeconfig, "")) as everywhere:
+        return _stay_quiet(everywhere, operator, kinds, seconds)
+
+
+def _stay_quiet(api: KubeApi, operator: OperatorProcess, kinds: Sequence[str], seconds: float) -> Quiet:
     cpu, before, objects, lease = cpu_seconds(operator.pid), writes(operator), _versions(api, kinds), _lease(api)
     lease_writes, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
@@ -145,9 +151,9 @@ def _lease(api: KubeApi) -> str:
 
 
 def _versions(api: KubeApi, kinds: Sequence[str]) -> dict[str, str]:
-    """The resourceVersion of every object that the operator writes, by "Kind name"."""
+    """The resourceVersion of every object that the operator writes, by "Kind namespace/name"."""
     return {
-        f"{kind} {body['metadata']['name']}": body["metadata"]["resourceVersion"]
+        f"{kind} {body['metadata']['namespace']}/{body['metadata']['name']}": body["metadata"]["resourceVersion"]
         for kind in ("AIService", "ModelCache", *kinds)
         for body in api.list(kind)
     }
@@ -163,12 +169,11 @@ class Changes:
     """From sending each change to its Deployment having it."""
 
 
-def change(plane: ControlPlane, api: KubeApi, count: int, tries: int, kinds: Sequence[str]) -> list[Changes]:
+def change(teams: Teams, count: int, tries: int, kinds: Sequence[str]) -> list[Changes]:
     """Changes spec.replicas of some AIServices, one each half second, while others change slowly, and then fast.
 
     Args:
-        plane: The cluster.
-        api: Makes the changes.
+        teams: Where they are.
         count: How many AIServices there are.
         tries: How many are changed, at each pace of the others.
         kinds: What is changed: the AIServices, or for the floor their Deployments, too.
@@ -178,10 +183,11 @@ def change(plane: ControlPlane, api: KubeApi, count: int, tries: int, kinds: Seq
     found = []
     for churn, replicas in _CHURN:
         with (
-            Eyes(plane, api.namespace, "Deployment", functools.partial(_scaled, replicas)) as deployments,
-            _churning(plane, api.namespace, others, churn, kinds),
+            Eyes(teams, "Deployment", functools.partial(_scaled, replicas)) as deployments,
+            _churning(teams, others, churn, kinds),
+            teams.client() as api,
         ):
-            seconds = [_try(api, deployments, name_of(number), replicas, kinds) for number in chosen]
+            seconds = [_try(teams.at(api, number), deployments, name_of(number), replicas, kinds) for number in chosen]
         found.append(Changes(churn, seconds))
     return found
 
@@ -199,18 +205,16 @@ def _try(api: KubeApi, deployments: Eyes, name: str, replicas: int, kinds: Seque
 
 
 @contextlib.contextmanager
-def _churning(
-    plane: ControlPlane, namespace: str, numbers: Sequence[int], churn: int, kinds: Sequence[str]
-) -> Iterator[None]:
+def _churning(teams: Teams, numbers: Sequence[int], churn: int, kinds: Sequence[str]) -> Iterator[None]:
     """Changes the scale of one of these after the other, so many a second."""
     stop, chance = threading.Event(), random.Random(11)
 
     def work() -> None:
-        with contextlib.closing(KubeApi(plane.kubeconfig, namespace)) as api:
+        with teams.client() as api:
             while not stop.wait(1 / churn):
-                name, replicas = name_of(chance.choice(numbers)), chance.choice([0, 1, 3])
+                number, replicas = chance.choice(numbers), chance.choice([0, 1, 3])
                 for kind in kinds:
-                    api.patch(kind, name, {"spec": {"replicas": replicas}})
+                    teams.at(api, number).patch(kind, name_of(number), {"spec": {"replicas": replicas}})
 
     thread = threading.Thread(target=work, name="churn")
     thread.start()
@@ -243,42 +247,45 @@ def restart(operator: OperatorProcess, count: int) -> Restart:
     return Restart(synced, settled, slowest, dict(writes(operator)), cpu_seconds(operator.pid))
 
 
-def survive_an_outage(gate: Gate, operator: OperatorProcess, api: KubeApi, number: int) -> float:
+def survive_an_outage(gate: Gate, operator: OperatorProcess, teams: Teams, number: int) -> float:
     """Cuts the operator off, deletes a child, and lets the operator through again.
 
     Returns:
         Seconds from then until the child was there again.
     """
-    name = name_of(number)
-    uid = api.get("Service", name)["metadata"]["uid"]
-    gate.close()
-    api.delete("Service", name)
-    wait_for(lambda: operator.metric("aiservice_operator_watch_lost_seconds") > 2, "the loss is noticed", 60)
-    gate.open()
-    begin = time.perf_counter()
-    wait_for(lambda: _uid(api, name) not in {None, uid}, "the child is back", 120)
-    return time.perf_counter() - begin
+    with teams.client(number) as api:
+        name, uid = name_of(number), _uid(api, name_of(number))
+        gate.close()
+        api.delete("Service", name)
+        wait_for(lambda: operator.metric("aiservice_operator_watch_lost_seconds") > 2, "the loss is noticed", 60)
+        gate.open()
+        return _until_back(api, name, uid)
 
 
-def survive_a_restart(plane: ControlPlane, api: KubeApi, number: int) -> float:
+def survive_a_restart(teams: Teams, number: int) -> float:
     """Kills the API server, starts it, and deletes a child as soon as it answers.
 
     Returns:
         Seconds from the deletion until the child was there again.
     """
-    name = name_of(number)
-    uid = api.get("Service", name)["metadata"]["uid"]
-    kill(Layout(plane.name), "kube-apiserver")
-    cluster_command(plane.name, "up", "--control-plane-only")
+    with teams.client(number) as api:
+        name, uid = name_of(number), _uid(api, name_of(number))
+        kill(Layout(teams.plane.name), "kube-apiserver")
+        cluster_command(teams.plane.name, "up", "--control-plane-only")
 
-    def deleted() -> bool:
-        try:
-            api.delete("Service", name)
-        except (ApiError, OSError):  # the API server is still starting
-            return False
-        return True
+        def deleted() -> bool:
+            try:
+                api.delete("Service", name)
+            except (ApiError, OSError):  # the API server is still starting
+                return False
+            return True
 
-    wait_for(deleted, "the child is deleted", 60)
+        wait_for(deleted, "the child is deleted", 60)
+        return _until_back(api, name, uid)
+
+
+def _until_back(api: KubeApi, name: str, uid: str) -> float:
+    """Waits for another Service of this name; returns the seconds until then."""
     begin = time.perf_counter()
     wait_for(lambda: _uid(api, name) not in {None, uid}, "the child is back", 120)
     return time.perf_counter() - begin

@@ -142,18 +142,17 @@ def _containers(pod: Mapping[str, Any], status: Status) -> Status:
 
 
 class FakeKubelet:
-    """Behaves as the kubelet of every node and as the provisioner, for one namespace.
+    """Behaves as the kubelet of every node and as the provisioner, for one namespace or for all.
 
     It watches, so a thousand pods cost it a write each and no more.
 
     Args:
         kubeconfig: An administrator's.
-        namespace: Where it looks.
+        namespace: Where it looks; empty: everywhere.
         hands: How many pods and claims it works on at once.
     """
 
     def __init__(self, kubeconfig: Path, namespace: str, hands: int = 1) -> None:
-        self._namespace = namespace
         self._download: Behaviour = downloaded()
         self._measure: Behaviour = downloaded()
         self._verify: Behaviour = downloaded()
@@ -271,6 +270,7 @@ class FakeKubelet:
 
     def _look(self, api: KubeApi, uid: str) -> None:
         kind, body = self._objects.get(uid, ("", {}))
+        api.namespace = body["metadata"]["namespace"] if body else ""
         if kind == "PersistentVolumeClaim" and self._provision:
             self._bind(api, body)
             self._expand(api, body)
@@ -324,7 +324,7 @@ class FakeKubelet:
         api.create(
             "PersistentVolume",
             {
-                "metadata": {"name": volume, "labels": {"test": self._namespace}},
+                "metadata": {"name": volume},
                 "spec": {
                     "capacity": spec["resources"]["requests"],
                     "accessModes": spec["accessModes"],
@@ -334,7 +334,7 @@ class FakeKubelet:
                     "claimRef": {
                         "kind": "PersistentVolumeClaim",
                         "apiVersion": "v1",
-                        "namespace": self._namespace,
+                        "namespace": claim["metadata"]["namespace"],
                         "name": name,
                         "uid": claim["metadata"]["uid"],
                     },

@@ -57,7 +57,7 @@ class ApiError(Exception):
 class KubeApi:
     """One namespace of a cluster, and what is in no namespace.
 
-    Not for use by several threads at once: give each its own.
+    Not for use by several threads at once: give each its own. Without a namespace it lists and watches in all of them.
     """
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
@@ -133,7 +133,9 @@ class KubeApi:
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def path(self, kind: str, name: str | None = None, subresource: str | None = None) -> str:
-        return "/".join(part for part in (COLLECTIONS[kind].format(self.namespace), name, subresource) if part)
+        pattern = COLLECTIONS[kind]
+        collection = pattern.format(self.namespace) if self.namespace else pattern.replace("/namespaces/{}", "")
+        return "/".join(part for part in (collection, name, subresource) if part)
 
     @staticmethod
     def type_of(kind: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ class Watcher:
 
     Args:
         kubeconfig: Which cluster, and as whom.
-        namespace: Where it looks.
+        namespace: Where it looks; empty: everywhere.
         kind: What it looks at.
         seen: Told of each object.
     """
