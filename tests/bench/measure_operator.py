@@ -5,7 +5,7 @@ writes the statuses of pods. The floor is a bare client that writes the same obj
 
   scripts/bench operator                     1,000 AIServices, all steps; about 12 minutes
   scripts/bench operator --services 100      fewer
-  scripts/bench operator --scale             also 100, 300 and 3,000, and the picture docs/benchmark-operator.svg
+  scripts/bench operator --scale             also 100, 300 and 3,000, and a picture beside the figures
   scripts/bench operator --default-qps       also with the controller manager at its own default of 20 requests/s
 """
 
@@ -45,14 +45,13 @@ from bench.operator_steps import (
     survive_an_outage,
 )
 from bench.report import machine, publish, table
-from support.cluster import REPOSITORY, ControlPlane
+from support.cluster import ControlPlane
 from support.gate import Gate
 from support.kube_api import wait_for
 from support.operator import OperatorProcess
 
 CHANGES = 50
 SCALE = (100, 300, 3000)
-PICTURE = REPOSITORY / "docs/benchmark-operator.svg"
 _DEFAULT_QPS = 20
 
 METHOD = (
@@ -167,8 +166,6 @@ def run(count: int, quiet_seconds: float, *, scale: bool, default_qps: bool, out
             with running_cluster(count, _DEFAULT_QPS) as plane:
                 slow = run_scene(plane, Path(folder) / "slow", count, None)[0]
     scenes.sort(key=lambda scene: scene.services)
-    if scale:
-        PICTURE.write_text(picture(scenes))
     tables = [
         scene_table(scenes, slow),
         after_table(after, main_scene.floor),
@@ -186,6 +183,10 @@ def run(count: int, quiet_seconds: float, *, scale: bool, default_qps: bool, out
     }
     method = METHOD.format(qps=500, quiet=quiet_seconds, changes=min(CHANGES, count))
     publish(f"Operator: {count} AIServices", method, tables, document, output)
+    if scale and output is not None:
+        drawn = output.with_suffix(".svg")
+        drawn.write_text(picture(scenes))
+        print(f"drawn in {drawn}")
 
 
 def _plain(scene: Scene) -> dict[str, Any]:
@@ -272,7 +273,7 @@ def main() -> None:
     parser.add_argument(
         "--quiet", type=float, default=60, help="seconds in which nothing happens (default: %(default)s)"
     )
-    parser.add_argument("--scale", action="store_true", help="also 100, 300 and 3,000; draws the picture")
+    parser.add_argument("--scale", action="store_true", help="also 100, 300 and 3,000, and a picture")
     parser.add_argument("--default-qps", action="store_true", help="also with the controllers at 20 requests/s")
     parser.add_argument("--output", type=Path, help="file for the figures as JSON")
     options = parser.parse_args()
