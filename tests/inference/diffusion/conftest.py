@@ -9,15 +9,15 @@ import pytest
 
 from aiservice_diffusion.engine import DiffusionEngine
 from aiservice_diffusion.settings import DiffusionSettings
-from support import models
 from support.engines import load
+from weights import tiny
 
 
 @pytest.fixture(scope="session")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder."""
     folder = tmp_path_factory.mktemp("sdxl")
-    models.tiny_sdxl(folder)
+    tiny.sdxl(folder)
     return folder
 
 

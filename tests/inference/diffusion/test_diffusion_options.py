@@ -15,8 +15,8 @@ from aiservice_diffusion.engine import DiffusionEngine
 from aiservice_diffusion.settings import DiffusionSettings
 from aiservice_runtime import FatalError, Fault
 from aiservice_runtime.pictures import decode
-from support import models
 from support.engines import ask, load
+from weights import tiny
 
 SMALL: dict[str, Any] = {"prompt": "a red cup", "size": "64x64", "seed": 7, "steps": 2}
 
@@ -56,8 +56,8 @@ def test_samplers(start: Start, engine: DiffusionEngine, scheduler: str) -> None
 
 def test_a_lora_changes_the_picture_of_the_request_that_asks_for_it(start: Start, engine: DiffusionEngine) -> None:
     def prepare(folder: Path) -> None:
-        models.tiny_lora(folder, folder / "loras" / "pencil.safetensors", seed=1)
-        models.tiny_lora(folder, folder / "loras" / "ink.safetensors", seed=2)
+        tiny.lora(folder, folder / "loras" / "pencil.safetensors", seed=1)
+        tiny.lora(folder, folder / "loras" / "ink.safetensors", seed=2)
 
     adapted = start(prepare)
     plain = image(adapted)
@@ -80,9 +80,7 @@ def test_a_lora_that_does_not_fit_is_told(start: Start) -> None:
 
 @pytest.mark.parametrize("refuses", [True, False])
 def test_the_safety_filter_keeps_pictures_back(start: Start, refuses: bool) -> None:
-    engine = start(
-        lambda folder: models.tiny_safety_filter(folder / "safety_checker", refuses=refuses), safety_filter=True
-    )
+    engine = start(lambda folder: tiny.safety_filter(folder / "safety_checker", refuses=refuses), safety_filter=True)
     [entry] = ask(engine, "text-to-image", **SMALL).body["images"]
     assert (entry["filtered"], entry["image"] is None) == (refuses, refuses)
 
@@ -101,7 +99,7 @@ def test_half_of_the_memory(start: Start) -> None:
 def test_a_folder_with_fp16_files_only(start: Start) -> None:
     def prepare(folder: Path) -> None:
         shutil.rmtree(folder)
-        models.tiny_sdxl(folder, variant="fp16")
+        tiny.sdxl(folder, variant="fp16")
 
     assert image(start(prepare))
 

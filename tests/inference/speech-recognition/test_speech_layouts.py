@@ -16,13 +16,13 @@ from aiservice_speech_recognition.engine import SpeechEngine
 from aiservice_speech_recognition.openai_model import OpenAITranscriber, build
 from aiservice_speech_recognition.settings import SpeechSettings
 from aiservice_speech_recognition.weights import read_weights
-from support import models
 from support.engines import load
+from weights import tiny
 
 
 @pytest.mark.parametrize("shards", [False, True])
 def test_the_hugging_face_layout_gives_what_transformers_computes(tmp_path: Path, shards: bool) -> None:
-    models.tiny_hugging_face_whisper(tmp_path, shards=shards)
+    tiny.hugging_face_whisper(tmp_path, shards=shards)
     assert (tmp_path / "model.safetensors.index.json").exists() == shards
     ours = build(read_weights(tmp_path), precision="fp32", device="cpu")
     theirs: Any = WhisperForConditionalGeneration.from_pretrained(tmp_path, local_files_only=True)
@@ -51,7 +51,7 @@ def test_a_checkpoint_loads_as_whisper_itself_loads_it(weights: Path) -> None:
 
 
 def test_half_precision_keeps_layer_norms_and_results(tmp_path: Path) -> None:
-    models.tiny_whisper(tmp_path / "model.pt")
+    tiny.whisper(tmp_path / "model.pt")
     half = build(read_weights(tmp_path), precision="fp16", device="cpu")
     full = build(read_weights(tmp_path), precision="fp32", device="cpu")
     kinds = {name: parameter.dtype for name, parameter in half.named_parameters()}
@@ -66,7 +66,7 @@ def test_half_precision_keeps_layer_norms_and_results(tmp_path: Path) -> None:
 
 
 def test_a_multilingual_model_detects_and_takes_languages(tmp_path: Path) -> None:
-    models.tiny_whisper(tmp_path / "model.pt", vocabulary=51866)
+    tiny.whisper(tmp_path / "model.pt", vocabulary=51866)
     transcriber = OpenAITranscriber(
         build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False, device="cpu"
     )
@@ -79,7 +79,7 @@ def test_a_multilingual_model_detects_and_takes_languages(tmp_path: Path) -> Non
 
 
 def test_a_language_newer_than_the_model_is_refused(tmp_path: Path) -> None:
-    models.tiny_whisper(tmp_path / "model.pt", vocabulary=51865)
+    tiny.whisper(tmp_path / "model.pt", vocabulary=51865)
     transcriber = OpenAITranscriber(
         build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False, device="cpu"
     )
@@ -88,7 +88,7 @@ def test_a_language_newer_than_the_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_hugging_face_model_warms_up(tmp_path: Path) -> None:
-    models.tiny_hugging_face_whisper(tmp_path)
+    tiny.hugging_face_whisper(tmp_path)
     engine = SpeechEngine(SpeechSettings(model_dir=tmp_path))
     load(engine)
     engine.warm_up()  # encodes, decodes and aligns
@@ -127,7 +127,7 @@ def test_a_checkpoint_with_code_is_not_run(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_shape_are_told(tmp_path: Path) -> None:
-    models.tiny_hugging_face_whisper(tmp_path)
+    tiny.hugging_face_whisper(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"decoder_layers": 3}))
     with pytest.raises(FatalError, match="do not fit the model"):
@@ -135,7 +135,7 @@ def test_weights_of_another_shape_are_told(tmp_path: Path) -> None:
 
 
 def test_a_missing_weights_file_is_told(tmp_path: Path) -> None:
-    models.tiny_hugging_face_whisper(tmp_path)
+    tiny.hugging_face_whisper(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(FatalError, match="No weights beside"):
         read_weights(tmp_path)

@@ -11,6 +11,7 @@ from aiservice_vision.engine import VisionEngine
 from aiservice_vision.settings import VisionSettings
 from support import models
 from support.engines import load
+from weights import tiny
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def reader(weights: Path) -> Iterator[VisionEngine]:
 def blip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny BLIP-2 at its root."""
     folder = tmp_path_factory.mktemp("blip2")
-    models.tiny_blip2(folder)
+    tiny.blip2(folder)
     return folder
 
 

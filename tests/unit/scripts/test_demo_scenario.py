@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import json
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +14,7 @@ import pytest
 
 from demo import scenario
 from demo.steps import Console, Runner, StepError, together
+from demo.tiny_services import SERVER, TinyService, manifest
 
 
 @contextmanager
@@ -45,17 +48,24 @@ def gateway(status: int, body: dict[str, Any]) -> Iterator[tuple[str, list[dict[
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> scenario.Case:
-    (tmp_path / "speech.wav").write_bytes(b"RIFF")
-    return scenario.Case("whisper", "speech-to-text", "audio", "speech.wav", "Hello, big World.")
+def case() -> scenario.Case:
+    return scenario.Case(
+        "whisper",
+        "speech-to-text",
+        scenario.REAL,
+        {"audio": "UklGRg=="},
+        lambda body: scenario.read_words(body, "Hello, big World."),
+    )
 
 
-def test_a_case_sends_the_sample_and_keeps_the_answer(case: scenario.Case, tmp_path: Path) -> None:
+def test_a_case_sends_its_request_to_its_service_and_keeps_the_answer(case: scenario.Case, tmp_path: Path) -> None:
     with gateway(200, {"text": "hello big world"}) as (url, seen):
-        answer = scenario.run_case(url, "TOKEN", tmp_path, case, tmp_path)
-    assert seen == [{"path": "/api/speech-to-text", "authorization": "Bearer TOKEN", "body": {"audio": "UklGRg=="}}]
+        answer, result = scenario.run_case(url, "TOKEN", case, tmp_path)
+    path = "/api/speech-to-text?service=whisper"
+    assert seen == [{"path": path, "authorization": "Bearer TOKEN", "body": {"audio": "UklGRg=="}}]
     assert answer.headers["x-ratelimit-remaining"] == "99"
-    assert json.loads((tmp_path / "whisper.json").read_text()) == {"text": "hello big world"}
+    assert result.line == "hello big world"
+    assert json.loads((tmp_path / "whisper.speech-to-text.json").read_text()) == {"text": "hello big world"}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +80,35 @@ def test_another_answer_fails_the_demo(
     status: int, body: dict[str, Any], said: str, case: scenario.Case, tmp_path: Path
 ) -> None:
     with gateway(status, body) as (url, _), pytest.raises(StepError, match=said):
-        scenario.run_case(url, "TOKEN", tmp_path, case, tmp_path)
+        scenario.run_case(url, "TOKEN", case, tmp_path)
+
+
+def test_a_picture_is_kept_and_must_have_the_size_that_was_asked_for() -> None:
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 64, 64)
+    result = scenario.read_picture({"images": [{"image": base64.b64encode(header).decode()}]}, "a.png")
+    assert (result.file, result.content) == ("a.png", header)
+    other = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 64, 32)
+    for image in (base64.b64encode(other).decode(), "", None):
+        with pytest.raises(ValueError, match="no PNG of 64x64"):
+            scenario.read_picture({"images": [{"image": image}]}, "a.png")
+
+
+def test_a_caption_may_say_anything_but_must_be_there() -> None:
+    assert scenario.read_caption({"caption": "a\nb"}).line == 'caption "a\\nb"'
+    with pytest.raises(ValueError, match="no caption"):
+        scenario.read_caption({"caption": None})
+
+
+def test_a_tiny_service_fetches_the_files_of_its_folder_by_their_digests() -> None:
+    service = TinyService("stable-diffusion", "sdxl", "diffusion", ("text-to-image",))
+    sums = {"tiny/sdxl/unet/config.json": "aa", "tiny/sdxl/model_index.json": "bb", "tiny/other/x": "cc", "ocr/y": "dd"}
+    spec = manifest(service, sums)["spec"]
+    assert spec["model"]["http"]["files"] == [
+        {"url": f"{SERVER}/tiny/sdxl/model_index.json", "path": "model_index.json", "sha256": "bb"},
+        {"url": f"{SERVER}/tiny/sdxl/unet/config.json", "path": "unet/config.json", "sha256": "aa"},
+    ]
+    with pytest.raises(ValueError, match="tiny/sdxl/"):
+        manifest(service, {"ocr/y": "dd"})
 
 
 def test_ready_after_adds_up_the_parts_of_the_start() -> None:
@@ -85,8 +123,8 @@ def test_an_answer_without_limits_fails_the_demo() -> None:
 
 def test_table_columns_align() -> None:
     rows = [
-        scenario.Row("a", "m" * 60, "5 s", "0.1 s, then 0.1 s", "one / two"),
-        scenario.Row("long-name", "m", "15 s", "1.0 s, then 0.9 s", "three"),
+        scenario.Row("text-to-image", "a", "m" * 60, "real", "5 s", "0.1 s, then 0.1 s", "one / two"),
+        scenario.Row("task", "long-name", "m", "tiny, random", "15 s", "1.0 s, then 0.9 s", "three"),
     ]
     heading, first, second = scenario.table(rows).split("\n")
     assert heading.index("RESULT") == first.index("one / two") == second.index("three")
