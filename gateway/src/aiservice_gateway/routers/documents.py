@@ -58,9 +58,28 @@ def _usage(units: float, unit: str, tokens: int, cost: float) -> dict[str, Any]:
 
 
 _TEXT = {"type": "string"}
+_NUMBER = {"type": "number"}
+_COUNT = {"type": "integer", "minimum": 1}
+_DRAWING: dict[str, Any] = {
+    "prompt": _TEXT,
+    "negative_prompt": {**_TEXT, "description": "What not to draw."},
+    "style": {**_TEXT, "description": "A way of drawing, such as realistic, anime or watercolor."},
+    "size": {**_TEXT, "examples": ["1024x1024"]},
+    "steps": _COUNT,
+    "guidance": {**_NUMBER, "description": "How closely to follow the prompt."},
+    "seed": {"type": "integer", "description": "The same seed draws the same image."},
+    "n": {**_COUNT, "description": "Number of images."},
+    "format": {"type": "string", "enum": ["png", "jpeg", "webp"], "default": "png"},
+}
 _IMAGE_RESULT = {
-    "images": [{"b64": "iVBORw0KGgo=", "format": "png", "width": 1024, "height": 1024, "seed": 42}],
-    "usage": _usage(1, "image", 0, 0.003),
+    "images": [{"image": "iVBORw0KGgo=", "seed": 42, "filtered": False}],
+    "format": "png",
+    "width": 1024,
+    "height": 1024,
+    "steps": 30,
+    "guidance": 5.0,
+    "megapixel_steps": 31.457,
+    "usage": _usage(1, "image", 5, 0.003),
 }
 _PICTURE = "/9j/4AAQSkZJRg=="
 
@@ -68,7 +87,7 @@ TASKS: dict[Task, TaskDocument] = {
     Task.TEXT_TO_IMAGE: TaskDocument(
         summary="An image from text",
         description="Makes an image that shows what the prompt says.",
-        fields={"prompt": _TEXT, "style": _TEXT, "size": {**_TEXT, "examples": ["1024x1024"]}},
+        fields=_DRAWING,
         required=("prompt",),
         example={"prompt": "A beautiful sunset", "style": "realistic", "size": "1024x1024"},
         result=_IMAGE_RESULT,
@@ -105,7 +124,11 @@ TASKS: dict[Task, TaskDocument] = {
     Task.IMAGE_TO_IMAGE: TaskDocument(
         summary="An image from an image and text",
         description="Changes an image towards what the prompt says.",
-        fields={"prompt": _TEXT, "strength": {"type": "number", "minimum": 0, "maximum": 1}},
+        fields={
+            **_DRAWING,
+            "strength": {**_NUMBER, "exclusiveMinimum": 0, "maximum": 1, "description": "How much to change."},
+            "mask": {**_BASE64, "description": "White where the image may change, black where it stays."},
+        },
         required=("prompt",),
         media="image",
         example={"image": _PICTURE, "prompt": "The same street in winter", "strength": 0.6},
