@@ -7,7 +7,7 @@ SHELL := /bin/bash
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## Real Kubernetes, both charts, two AI services, real answers; leaves everything running
+demo: ## Real Kubernetes, both charts, all five tasks, real answers; leaves everything running
 	@scripts/demo up $(DEMO_ARGS)
 
 demo-down: ## Remove everything that `make demo` started
