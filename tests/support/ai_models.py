@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pty
 import subprocess
@@ -10,9 +11,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ai_models.catalog import MODELS, Part
+from ai_models.__main__ import main
 from ai_models.stock import STATE_FOLDER
-
 from support.downloads import MANIFEST, SECONDS, content
 from support.hub_server import HubServer
 
@@ -96,11 +96,6 @@ def body(repo: str, path: str) -> bytes:
     return content(200 if is_small else LARGE, f"{repo}/{path}")
 
 
-def part(folder: str) -> Part:
-    """The part of a model that goes to a folder."""
-    return next(found for model in MODELS for found in model.parts if found.folder == folder)
-
-
 def files_below(folder: Path) -> set[str]:
     """The files of a folder, manifests and unfinished downloads aside."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
@@ -163,6 +158,13 @@ class Machine:
     def run(self, *arguments: str) -> Run:
         """The program from start to end, without a terminal."""
         return self.finish(self.start(*arguments))
+
+    def run_here(self, *arguments: str) -> Run:
+        """The program in this process, for what ends before the Hub is asked."""
+        stdout, stderr = io.StringIO(), io.StringIO()
+        options = [*arguments, "--folder", str(self.models)]
+        code = main(options, self.environment(), io.StringIO(), stdout, stderr)
+        return Run(code, stdout.getvalue(), stderr.getvalue())
 
     def run_at_terminal(self, answer: str, *arguments: str) -> Run:
         """The program at a terminal, where somebody types an answer."""

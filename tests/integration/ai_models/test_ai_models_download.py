@@ -100,7 +100,6 @@ def test_models_that_are_no_defaults(machine: Machine) -> None:
         )
     }
     assert "names and files are taken from public projects" in " ".join(run.stdout.split())
-    assert "there is no" not in run.stderr
 
 
 def large_whisper(hub: HubServer, size: int) -> bytes:
@@ -175,7 +174,6 @@ def test_damaged_files_are_mended_and_nothing_else_is_fetched(machine: Machine, 
     assert machine.sent_bytes() == len(right)
 
     model.write_bytes(right[:-1] + b"!")  # seen by its content only
-    assert "there already" in machine.run("speech-to-text").stdout
     run = machine.run("speech-to-text", "--verify")
     assert "1 of 3 files were damaged" in run.stdout
     assert model.read_bytes() == right

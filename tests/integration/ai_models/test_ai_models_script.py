@@ -1,7 +1,8 @@
-"""scripts/download-ai-models.sh for real: it makes its environment, from any folder, and gives the program its options."""
+"""scripts/download-ai-models.sh for real: from any folder, in an environment that it makes."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 from support.ai_models import SCRIPT, Machine, files_below
@@ -25,8 +26,6 @@ def run(machine: Machine, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def inherited() -> dict[str, str]:
     """What a package client needs of the tests' own environment."""
-    import os  # noqa: PLC0415
-
     wanted = ("HOME", "UV_", "PIP_", "SSL_", "HTTP_PROXY", "HTTPS_PROXY", "AISERVICE_CACHE", "XDG_CACHE_HOME")
     return {key: value for key, value in os.environ.items() if key.startswith(wanted)}
 
