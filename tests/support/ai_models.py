@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 from ai_models.__main__ import main
 from ai_models.stock import STATE_FOLDER
@@ -163,7 +164,9 @@ class Machine:
         """The program in this process, for what ends before the Hub is asked."""
         stdout, stderr = io.StringIO(), io.StringIO()
         options = [*arguments, "--folder", str(self.models)]
-        code = main(options, self.environment(), io.StringIO(), stdout, stderr)
+        # This process would ask the Hub itself, not the tests' one: that must not happen.
+        with patch("ai_models.__main__.Downloader", side_effect=AssertionError("the Hub is asked")):
+            code = main(options, self.environment(), io.StringIO(), stdout, stderr)
         return Run(code, stdout.getvalue(), stderr.getvalue())
 
     def run_at_terminal(self, answer: str, *arguments: str) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -76,6 +77,8 @@ class Program:
         if shared := catalog.shared_weights(self.options.names):
             self.display.say(f"\n{shared}")
         root = self.options.folder.absolute()
+        if root.exists() and not root.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
         found = {place.part: stock.find(place) for place in stock.places(models, root)}
         absent = [model for model in models if any(found[part] is None for part in model.parts)]
         if not self.options.dry_run:
