@@ -182,8 +182,8 @@ MODELS = (
         ),
         licence=Licence("Apache-2.0", "Commercial use is allowed."),
         mount="image-to-text",
-        note="Where this program was written these two repositories could not be fetched: names and files are taken "
-        "from public projects that use them.",
+        note="Not verified: the names of these two repositories and of their files are taken from public projects that "
+        "use them.",
     ),
 )
 

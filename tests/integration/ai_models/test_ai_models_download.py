@@ -99,7 +99,7 @@ def test_models_that_are_no_defaults(machine: Machine) -> None:
             "vae/diffusion_pytorch_model",
         )
     }
-    assert "names and files are taken from public projects" in " ".join(run.stdout.split())
+    assert "Not verified: the names of these two repositories" in " ".join(run.stdout.split())
 
 
 def large_whisper(hub: HubServer, size: int) -> bytes:

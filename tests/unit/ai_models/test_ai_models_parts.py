@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import sys
 from pathlib import Path
@@ -169,3 +170,24 @@ def test_an_environment_by_uv_and_without_it(tmp_path: Path, monkeypatch: pytest
     assert "3.11" in start.commands("/bin/uv", tmp_path)[0]
     with pytest.raises(SystemExit, match=r"install Python 3\.11, 3\.12 or 3\.13, or uv"):
         start.commands(None, tmp_path)
+
+
+UNIX_ONLY = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
+UNIX_ONLY_OF_OS = {
+    f"os.{name}"
+    for name in ("chown", "fchmod", "fork", "geteuid", "getuid", "killpg", "posix_fallocate", "statvfs", "sync")
+}
+
+
+@pytest.mark.parametrize("folder", ["scripts/lib/ai_models", "inference-images/model-downloader/src"])
+def test_nothing_is_used_that_only_unix_has(folder: str) -> None:
+    found = set()
+    for path in (EXAMPLES.parents[1] / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {(path.name, alias.name) for alias in node.names if alias.name in UNIX_ONLY}
+            elif isinstance(node, ast.ImportFrom) and node.module in UNIX_ONLY:
+                found.add((path.name, node.module))
+            elif isinstance(node, ast.Attribute) and ast.unparse(node) in UNIX_ONLY_OF_OS:
+                found.add((path.name, ast.unparse(node)))
+    assert not found
