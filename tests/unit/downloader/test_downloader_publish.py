@@ -122,3 +122,16 @@ def test_two_processes_never_work_on_one_volume(tmp_path: Path) -> None:
         assert not entered.is_set()
     assert entered.wait(5)
     thread.join()
+
+
+def test_a_model_may_be_published_beside_the_volume(tmp_path: Path) -> None:
+    folder = tmp_path / "speech-to-text/whisper"
+    volume = Volume(tmp_path / ".downloads/whisper", folder)
+    put(volume.staging / "a", CONTENT)
+    volume.publish(SOURCE, None, [FetchedFile("a", len(CONTENT), SHA256)])
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST_NAME, "a"]
+    assert volume.published(SOURCE) is not None
+    put(volume.staging / "a", CONTENT)
+    volume.publish(SOURCE, None, [FetchedFile("a", len(CONTENT), SHA256)])  # in the place of the first
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST_NAME, "a"]
+    assert list(volume.root.iterdir()) == []

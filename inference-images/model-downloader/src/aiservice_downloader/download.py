@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
 from aiservice_downloader.client import HttpClient
 from aiservice_downloader.errors import DownloadError
+from aiservice_downloader.files import Plan
 from aiservice_downloader.guard import Guard
 from aiservice_downloader.progress import Clock, Progress, Stop
 from aiservice_downloader.retry import Backoff, Patience
@@ -65,8 +68,23 @@ class Downloader:
             DownloadError: With the reason why it cannot be done.
             StopRequested: If another thread asked for the end.
         """
+        with self._work() as work:
+            return measure(work) if self.settings.mode is Mode.MEASURE else publish(work)
+
+    def plan(self) -> Plan:
+        """Lists the source. Nothing is fetched, and no volume is needed.
+
+        Raises:
+            DownloadError: With the reason why it cannot be listed.
+            StopRequested: If another thread asked for the end.
+        """
+        with self._work() as work:
+            return work.plan(self.settings.revision)
+
+    @contextmanager
+    def _work(self) -> Iterator[Work]:
         progress = Progress(self.clock)
-        space = Space(self.settings.cache_dir, self.settings.capacity_bytes, self.free)
+        space = Space(self.settings.cache_dir, self.settings.capacity_bytes, self.free, self.settings.advice)
         measuring = self.settings.mode is Mode.MEASURE
 
         def tick() -> None:
@@ -76,19 +94,18 @@ class Downloader:
                 space.check(missing=progress.missing_bytes)
 
         with Workers(self.stop, tick, self.report_seconds) as workers:
-            work = Work(
+            yield Work(
                 settings=self.settings,
                 guard=self.guard,
                 client=HttpClient(self.guard),
-                volume=Volume(self.settings.cache_dir),
+                volume=Volume(self.settings.cache_dir, self.settings.model_dir),
                 space=space,
                 progress=progress,
-                patience=Patience(self.backoff, self.stop, progress),
+                patience=Patience(self.backoff, self.stop, progress, self.settings.advice),
                 stop=self.stop,
                 workers=workers,
                 report=self.report,
             )
-            return measure(work) if measuring else publish(work)
 
 
 def measure(work: Work) -> Measured:

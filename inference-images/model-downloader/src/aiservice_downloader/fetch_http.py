@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 import httpx2
 
+from aiservice_downloader.advice import FOR_MANIFESTS, Advice
 from aiservice_downloader.client import HttpClient, raise_for_answer, shown
 from aiservice_downloader.digests import Hasher, hash_file
 from aiservice_downloader.errors import DownloadError, Reason, StreamError
@@ -72,6 +73,7 @@ class Fetcher:
     patience: Patience
     stop: Stop
     space: Space
+    advice: Advice = FOR_MANIFESTS
 
     def obtain(self, file: RemoteFile) -> FetchedFile:
         """Makes sure that a file is staged, with the content that was asked for.
@@ -111,8 +113,7 @@ class Fetcher:
             raise DownloadError(
                 Reason.CHECKSUM_MISMATCH,
                 f"{file.path} from {shown(file.url)} has the {file.digest.algorithm} digest {found}, not "
-                f"{file.digest.hex}: if the source is right, correct the digest in the model's spec; else the file "
-                "was changed or damaged at the source.",
+                f"{file.digest.hex}: {self.advice.digest} at the source.",
             )
         self.volume.stage(file, transfer.partial)
         return FetchedFile(file.path, transfer.position, transfer.hasher.sha256)

@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
+from aiservice_downloader.advice import Advice
 from aiservice_downloader.client import may_pass, parse_url, shown
 from aiservice_downloader.digests import Digest
 from aiservice_downloader.errors import DownloadError, Reason
@@ -39,7 +40,13 @@ _LIBRARY = "aiservice-model-downloader"
 
 
 def plan_repository(
-    source: HuggingFaceSource, *, pinned: str | None, token: str | None, patience: Patience, guard: Guard
+    source: HuggingFaceSource,
+    *,
+    pinned: str | None,
+    token: str | None,
+    patience: Patience,
+    guard: Guard,
+    advice: Advice,
 ) -> Plan:
     """Resolves the revision to a commit and lists the wanted files of it, each with its size and digest.
 
@@ -49,6 +56,7 @@ def plan_repository(
         token: An access token.
         patience: With the Hub.
         guard: Looks at what the library asks for.
+        advice: For messages.
 
     Raises:
         DownloadError: If the repository, the revision or the wanted files are not to be had.
@@ -56,7 +64,7 @@ def plan_repository(
     """
     if pinned is not None:
         source = source.model_copy(update={"revision": pinned})
-    hub = _Hub(source, token, patience, guard)
+    hub = _Hub(source, token, patience, guard, advice)
     info = hub.model_info()
     if not info.sha:
         raise DownloadError(
@@ -80,10 +88,13 @@ def plan_repository(
 class _Hub:
     """The Hub's API for one repository, with its failures put into our words."""
 
-    def __init__(self, source: HuggingFaceSource, token: str | None, patience: Patience, guard: Guard) -> None:
+    def __init__(
+        self, source: HuggingFaceSource, token: str | None, patience: Patience, guard: Guard, advice: Advice
+    ) -> None:
         self._source = source
         self._token = token
         self._patience = patience
+        self._advice = advice
         set_client_factory(lambda: _library_client(guard))
         # False, not None: a token that the library finds by itself must not be used.
         self._api = HfApi(endpoint=source.endpoint, token=token or False, library_name=_LIBRARY)
@@ -192,13 +203,10 @@ class _Hub:
 
     def _access_hint(self) -> str:
         if self._token is None:
-            return (
-                "the repository is private, gated or does not exist; check its name, and name a Secret with an access "
-                "token in tokenSecretRef"
-            )
+            return f"the repository is private, gated or does not exist; {self._advice.no_token}"
         return (
-            "the token of tokenSecretRef is wrong, expired, or its owner has no access; accept the repository's terms "
-            "with that account, or use another token"
+            f"the token {self._advice.token} is wrong, expired, or its owner has no access; accept the repository's "
+            "terms with that account, or use another token"
         )
 
 

@@ -39,7 +39,14 @@ def plan_source(settings: Settings, pinned: str | None, client: HttpClient, pati
     assert source.hugging_face is not None  # noqa: S101  Source holds exactly one
     from aiservice_downloader.fetch_hub import plan_repository  # noqa: PLC0415
 
-    return plan_repository(source.hugging_face, pinned=pinned, token=settings.token, patience=patience, guard=guard)
+    return plan_repository(
+        source.hugging_face,
+        pinned=pinned,
+        token=settings.token,
+        patience=patience,
+        guard=guard,
+        advice=settings.advice,
+    )
 
 
 def plan_http(source: HttpSource) -> Plan:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
+from aiservice_downloader.advice import FOR_MANIFESTS, Advice
 from aiservice_downloader.errors import DownloadError, Reason
 from aiservice_downloader.progress import Progress, Stop
 
@@ -69,6 +70,7 @@ class Patience:
     backoff: Backoff
     stop: Stop
     progress: Progress
+    advice: Advice = FOR_MANIFESTS
 
     def run(self, attempt: Callable[[], T], position: Callable[[], int] = lambda: 0) -> T:
         """Returns what `attempt` returns.
@@ -94,8 +96,8 @@ class Patience:
                 if failures >= self.backoff.attempts:
                     raise DownloadError(
                         Reason.UNREACHABLE,
-                        f"{problem.message}, {failures} times in a row. Check that the server works and that pods of "
-                        "this namespace may reach it (proxy, network policies); the download goes on where it was.",
+                        f"{problem.message}, {failures} times in a row. {self.advice.network}; the download goes on "
+                        "where it was.",
                     ) from problem
                 wait = max(self.backoff.delay(failures), problem.retry_after)
                 self.progress.note(f"{problem.message}; trying again in {wait:.0f} s")

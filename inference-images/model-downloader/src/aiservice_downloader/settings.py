@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from aiservice_downloader.advice import FOR_MANIFESTS, Advice
 from aiservice_downloader.errors import DownloadError, Reason
 from aiservice_downloader.guard import (
     AllowedHosts,
@@ -62,6 +63,10 @@ class Settings:
     """For the Hugging Face Hub."""
     s3_keys: S3Keys | None = None
     registry_logins: RegistryLogins = field(default_factory=RegistryLogins)
+    model_dir: Path | None = None
+    """Where the model is published: a folder of the volume's file system; None: `model` on the volume."""
+    advice: Advice = FOR_MANIFESTS
+    """What messages tell people to do."""
 
 
 def termination_log(environ: Mapping[str, str]) -> Path:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from aiservice_downloader.advice import FOR_MANIFESTS, Advice
 from aiservice_downloader.errors import DownloadError, Reason
 from aiservice_downloader.units import human_bytes
 
@@ -22,8 +24,7 @@ _RESERVE_BYTES = 1 << 20  # the manifest, folders and the states of unfinished f
 
 def free_bytes(path: Path) -> int:
     """Bytes that this process may still write below `path`."""
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
+    return shutil.disk_usage(path).free
 
 
 def used_bytes(root: Path) -> int:
@@ -46,6 +47,7 @@ class Space:
     capacity: int | None
     """Size of the volume as it was asked for, if this is known."""
     free: FreeBytes = free_bytes
+    advice: Advice = FOR_MANIFESTS
 
     def check(self, *, missing: int, later: int = 0) -> None:
         """Raises OutOfSpace if the bytes that are still missing cannot all be written.
@@ -98,7 +100,7 @@ class Space:
         return DownloadError(
             Reason.OUT_OF_SPACE,
             f"{needed} are still to be written and the volume has {human_bytes(available)} ({available} bytes) free: "
-            "raise storage.size of the model, or free space on the volume's disk.",
+            f"{self.advice.space}.",
             required_bytes=required,
         )
 
@@ -108,5 +110,5 @@ class Space:
             return self.full(None)
         return DownloadError(
             Reason.VOLUME_ERROR,
-            f"The volume cannot be used: {error}. Check that it is mounted writable for this pod's user, and healthy.",
+            f"The volume cannot be used: {error}. {self.advice.volume}.",
         )

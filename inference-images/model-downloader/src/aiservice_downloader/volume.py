@@ -6,12 +6,13 @@
     <root>/.staging/<path>          files that are complete and verified
     <root>/model/<path>             the published model, renamed from .staging in one step, its manifest included
 
+The model may be published elsewhere on the same file system, where a person wants it.
+
 A process may be killed at any moment. What it leaves is either used by the next one or removed by it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aiservice_downloader.files import FetchedFile, RemoteFile
@@ -28,6 +30,8 @@ from aiservice_downloader.paths import MANIFEST_NAME
 from aiservice_downloader.source import Source
 
 MANIFEST_VERSION = 1
+
+_POLL_SECONDS = 0.05  # between two looks whether another process has let go of the volume
 
 
 class ManifestFile(BaseModel):
@@ -94,25 +98,35 @@ class Partial:
 class Volume:
     """A model volume, mounted at `root`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, model: Path | None = None) -> None:
+        """Touches nothing yet.
+
+        Args:
+            root: The volume.
+            model: Where the model is published, on the same file system; None: `model` on the volume.
+        """
         self.root = root
         self.partials = root / ".partial"
         self.archives = root / ".archives"
         self.staging = root / ".staging"
-        self.model = root / "model"
+        self.model = root / "model" if model is None else model
         self._replaced = root / ".replaced"
 
     @contextmanager
     def locked(self, on_wait: Callable[[], None]) -> Iterator[None]:
         """Keeps other processes off the volume; calls `on_wait`, then waits, while another one works on it."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                on_wait()
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        # On systems without flock the lock must fail: a lock by a file's existence would outlive a killed process.
+        lock = FileLock(self.root / ".lock", fallback_to_soft=False, poll_interval=_POLL_SECONDS)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     def manifest(self, source: Source, revision: str | None) -> Manifest | None:
         """The manifest, if the published model came from `source`, and is of `revision` if there is one."""
@@ -149,7 +163,7 @@ class Volume:
         target = self.staged(file)
         target.parent.mkdir(parents=True, exist_ok=True)
         sync(partial.data)
-        partial.data.rename(target)
+        partial.data.replace(target)
         partial.remove()
 
     def sweep(self, files: Iterable[RemoteFile]) -> None:
@@ -188,8 +202,9 @@ class Volume:
             # A rename cannot replace a folder that is not empty. Pods keep the old files through their mounts.
             _remove_tree(self._replaced)
             self.model.rename(self._replaced)
+        self.model.parent.mkdir(parents=True, exist_ok=True)
         self.staging.rename(self.model)
-        sync(self.root)
+        sync(self.model.parent)
         _remove_tree(self._replaced)
         self._clear()
 
@@ -198,7 +213,7 @@ class Volume:
         for path in paths:
             target = self.model / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            (self.staging / path).rename(target)
+            (self.staging / path).replace(target)
             sync(target.parent)
         _remove_tree(self.staging)
         self._clear()
@@ -229,7 +244,10 @@ def _remove_tree(folder: Path) -> None:
 
 def sync(path: Path) -> None:
     """Has a file or a folder written to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders, and needs no call to keep what is in them
+    # Windows syncs only what is open for writing.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -72,7 +72,9 @@ class Work:
         later = packed if plan.unpacked_bytes is None else plan.unpacked_bytes
         self.space.check(missing=self.progress.missing_bytes, later=later)
         self.tell()
-        fetcher = Fetcher(self.client, self.volume, self.progress, self.patience, self.stop, self.space)
+        fetcher = Fetcher(
+            self.client, self.volume, self.progress, self.patience, self.stop, self.space, self.settings.advice
+        )
         # The large ones first: the last file alone keeps one connection busy.
         files = sorted(plan.files, key=lambda file: -sizes.get(file.key, 0))
         fetched = self.workers.run(partial(_obtain, fetcher, file) for file in files)
