@@ -53,7 +53,16 @@ def test_one_pod_draws_from_words_and_from_a_picture(demo: RunningDemo) -> None:
         [entry] = body["images"]
         assert (entry["seed"], body["width"], body["height"], body["steps"]) == (7, 64, 64, 4)
         assert (demo.output / f"{task}.png").read_bytes() == base64.b64decode(entry["image"])
-    pods = demo.kubectl("-n", DEMO, "get", "pods", "-l", "app.kubernetes.io/name=aiservice,app.kubernetes.io/instance=stable-diffusion", "-o", "name")
+    pods = demo.kubectl(
+        "-n",
+        DEMO,
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/name=aiservice,app.kubernetes.io/instance=stable-diffusion",
+        "-o",
+        "name",
+    )
     assert len(pods.split()) == 1
 
 
