@@ -30,9 +30,10 @@ from support.engines import load as load_engine
 LONG_STEPS = 60
 """Of requests that are left behind: long enough to be left in the middle."""
 LEAVE_AFTER = 1.0
-_QUIET = 0.5
-_IDLE_SHARE = 0.1
-"""Of a core: what a server may use in _QUIET seconds and count as idle. Some of them look for work all the time."""
+_QUIET = 1.0
+_SLACK = 0.05
+"""Of a core: what an idle server may use beyond what it used before. Some look for work all the time."""
+_LONGEST = 600.0
 
 METHOD = (
     f"A tiny SDXL with random weights (two text encoders, UNet, VAE; 24 MB), {SIZE} pixels, {STEPS} steps, fp32 on "
@@ -130,17 +131,18 @@ class Left:
 def leaving(server: Server, times: int) -> Left:
     """All clients leave in the middle, several times."""
     cpu, busy, waited = [], [], []
+    share = _share(server, 2 * _QUIET)
     for _ in range(times):
         _leave(server)
         begin, used = time.perf_counter(), server.cpu_seconds()
-        idle, used_until = _until_idle(server)
+        idle, used_until = _until_idle(server, share)
         busy.append(idle - begin)
-        cpu.append(used_until - used)
+        cpu.append(used_until - used - share * (idle - begin))
         _leave(server)
         client = server.client()
         waited.append(client.ask(picture(0)).seconds)
         client.close()
-        _until_idle(server)
+        _until_idle(server, share)
     return Left(median(cpu), median(busy), median(waited))
 
 
@@ -153,15 +155,20 @@ def _leave(server: Server) -> None:
         client.close()
 
 
-def _until_idle(server: Server) -> tuple[float, float]:
-    """Waits until a server does nothing; returns when that began, and its CPU seconds then."""
-    since, before = time.perf_counter(), server.cpu_seconds()
+def _until_idle(server: Server, share: float) -> tuple[float, float]:
+    """Waits until a server uses no more than it does when idle; returns when that began, and its CPU seconds then."""
+    deadline = time.perf_counter() + _LONGEST
     while True:
-        time.sleep(_QUIET)
-        now, used = time.perf_counter(), server.cpu_seconds()
-        if used - before <= _IDLE_SHARE * (now - since):
+        since, before = time.perf_counter(), server.cpu_seconds()
+        if _share(server, _QUIET) <= share + _SLACK or since > deadline:
             return since, before
-        since, before = now, used
+
+
+def _share(server: Server, seconds: float) -> float:
+    """How much of a core a server uses."""
+    begin, used = time.perf_counter(), server.cpu_seconds()
+    time.sleep(seconds)
+    return (server.cpu_seconds() - used) / (time.perf_counter() - begin)
 
 
 @dataclass(frozen=True)

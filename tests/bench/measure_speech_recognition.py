@@ -17,7 +17,7 @@ from typing import Any
 from bench import cold_start
 from bench.figures import Spread, ratios, spread
 from bench.report import machine, publish, table
-from bench.serving import Body, Client, WrongAnswerError, as_json, service
+from bench.serving import Body, Server, Timed, WrongAnswerError, as_json, service
 from support import models
 
 TASK = "speech-to-text"
@@ -26,8 +26,8 @@ WARM_UP = 2
 
 METHOD = (
     "One clip of {clip:.2f} s, {rounds} rounds; in each, every service is asked once, one after the other, over "
-    "a kept-open connection on loopback. All are processes of our image with as many threads as there are cores, "
-    "fp32 (but where int8 is said), and Whisper tiny.en with the same weights: as the CTranslate2 file, and as the "
+    "a new connection on loopback. All are processes of our image with as many threads as there are cores, fp32 "
+    "(but where int8 is said), and Whisper tiny.en with the same weights: as the CTranslate2 file, and as the "
     "checkpoint that is made of it. seconds are the client's, decoding by ffmpeg and HTTP included: median "
     "(lowest-highest); device is what the model alone took, as the answer says. Ratios are of the rounds. The run "
     "fails unless every answer is the sentence that was spoken. Whisper computes in windows of 30 s, so a clip of 7 "
@@ -41,9 +41,14 @@ class Way:
 
     name: str
     beam_size: int
-    client: Client
+    server: Server
     seconds: list[float] = field(default_factory=list)
     device_seconds: list[float] = field(default_factory=list)
+
+    def ask(self, body: Body) -> Timed:
+        """One request on a connection of its own: the server closes what is idle while the others have their turn."""
+        with contextlib.closing(self.server.client()) as client:
+            return client.ask(body)
 
     def measure(self, body: Body, expected: str) -> None:
         """One request.
@@ -51,7 +56,7 @@ class Way:
         Raises:
             WrongAnswerError: it heard something else.
         """
-        answer = self.client.ask(body)
+        answer = self.ask(body)
         if answer.body["text"] != expected:
             raise WrongAnswerError(f"{self.name} with beam size {self.beam_size} heard {answer.body['text']!r}")
         self.seconds.append(answer.seconds)
@@ -88,9 +93,7 @@ def ways(folder: Path) -> Iterator[list[Way]]:
                 server = stack.enter_context(
                     service(name, "aiservice_speech_recognition", TASK, place, beam_size=beam_size, **settings)
                 )
-                client = server.client()
-                stack.callback(client.close)
-                found.append(Way(name, beam_size, client))
+                found.append(Way(name, beam_size, server))
         yield found
 
 
@@ -117,10 +120,10 @@ def run(rounds: int, output: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="aiservice-bench-") as name:
         folder = Path(name)
         with ways(folder) as found:
-            duration = float(found[0].client.ask(body).body["duration"])
+            duration = float(found[0].ask(body).body["duration"])
             for way in found:
                 for _ in range(WARM_UP):
-                    way.client.ask(body)
+                    way.ask(body)
             for _ in range(rounds):
                 for way in found:
                     way.measure(body, expected)

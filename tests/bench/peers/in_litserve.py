@@ -13,7 +13,7 @@ from aiservice_runtime import Prepared
 from bench.peers.around import PATH, TIMEOUT_SECONDS, WINDOW_MS, Pipeline, max_batch
 
 
-class TextToImage(litserve.LitAPI):
+class TextToImage(litserve.LitAPI):  # type: ignore[misc]  # a package without types
     """One worker, batches by number and time; all three steps run in the worker process, as LitServe has it."""
 
     def setup(self, device: str) -> None:
