@@ -14,6 +14,9 @@ PATH = f"/api/{TASK}"
 CLIENTS = 16
 STEPS = 4
 SIZE = "64x64"
+THREADS = 1
+"""Of one computation, everywhere: the tensors of a tiny model are not worth a second one, whose waiting for the first
+is noise, and the other cores are left to clients and servers."""
 
 FLOOR = "one at a time"
 OURS = "ours, batches of"
@@ -47,6 +50,7 @@ def our_server(model: Path, folder: Path, max_batch: int) -> Iterator[Server]:
         model_dir=model,
         max_batch=max_batch,
         queue_size=CLIENTS,
+        threads=THREADS,
     ) as server:
         yield server
 
@@ -55,7 +59,11 @@ def our_server(model: Path, folder: Path, max_batch: int) -> Iterator[Server]:
 def peer_server(name: str, script: str, model: Path, folder: Path, max_batch: int) -> Iterator[Server]:
     """The same pipeline in another server, out of the environment bench-peers."""
     command = [str(ROOT / ".venvs" / "bench-peers" / "bin" / "python"), str(ROOT / f"tests/bench/peers/{script}.py")]
-    variables = {"BENCH_MODEL": str(model), "BENCH_MAX_BATCH": str(max_batch)}
+    variables = {
+        "BENCH_MODEL": str(model),
+        "BENCH_MAX_BATCH": str(max_batch),
+        "AISERVICE_THREADS": str(THREADS),  # read by the engine that they share with our service
+    }
     place = folder / f"{script}-{max_batch}"
     with peer(name, command, PATH, folder=place, variables=variables, probe=picture(0)) as server:
         yield server

@@ -7,6 +7,7 @@ The model is a tiny SDXL with random weights, on a CPU: real pipelines, a real b
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from aiservice_diffusion.bodies import Picture
 from aiservice_diffusion.engine import DiffusionEngine
 from aiservice_diffusion.settings import DiffusionSettings
 from bench import cold_start
-from bench.diffusion_servers import CLIENTS, FLOOR, SIZE, STEPS, TASK, all_servers, our_server, picture
+from bench.diffusion_servers import CLIENTS, FLOOR, SIZE, STEPS, TASK, THREADS, all_servers, our_server, picture
 from bench.figures import Overhead, Spread, growth, overhead, quartiles, ratios, spread
 from bench.report import machine, memory_mib, publish, table
 from bench.serving import Body, Server, as_json, load, load_requests, service
@@ -38,7 +39,7 @@ _LONGEST = 600.0
 METHOD = (
     f"A tiny SDXL with random weights (two text encoders, UNet, VAE; 24 MB), {SIZE} pixels, {STEPS} steps, fp32 on "
     "the CPU. Every server is a process of its own on loopback around the same pipeline code and the same encoding "
-    "to PNG, with as many threads as there are cores; the floor is FastAPI with one lock. What is gained by batches "
+    f"to PNG, with {THREADS} thread of computation; the floor is FastAPI with one lock. What is gained by batches "
     "here is gained by the batcher: a tiny model on a CPU computes sixteen pictures at once in less time than one "
     "after the other because each step costs Python and dispatch, not arithmetic. It says nothing of how much a GPU "
     f"gains. Throughput: {{rounds}} rounds, in each of them every server in turn is asked by {CLIENTS} clients for "
@@ -87,7 +88,7 @@ class Cost:
 
 def cost(server: Server, model: Path, pairs: int) -> Cost:
     """Pairs of a call and a request."""
-    engine = DiffusionEngine(DiffusionSettings(model_dir=model))
+    engine = DiffusionEngine(DiffusionSettings(model_dir=model, threads=THREADS))
     load_engine(engine)
     engine.warm_up()
     wanted = Picture("a cup", "", 1, 64, 64, STEPS, 5.0, (), None)
@@ -218,20 +219,29 @@ class Results:
     cold: Mapping[str, Mapping[str, Spread]]
 
 
+def tell(stage: str) -> None:
+    print(f"measuring: {stage}", file=sys.stderr, flush=True)
+
+
 def measure(folder: Path, options: argparse.Namespace) -> Results:
     model = folder / "model"
     models.tiny_sdxl(model)
+    tell("overhead")
     with our_server(model, folder / "alone", 4) as server:
         added = cost(server, model, options.pairs)
+    tell("memory")
     with service(
-        "memory", "aiservice_diffusion", TASK, folder / "memory", model_dir=model, queue_size=CLIENTS
+        "memory", "aiservice_diffusion", TASK, folder / "memory", model_dir=model, queue_size=CLIENTS, threads=THREADS
     ) as server:
         grown = memory(server, options.requests // 5, options.requests)
+    tell("throughput")
     with all_servers(model, folder) as servers:
         rates = throughput(servers, options.rounds, options.seconds)
+        tell("clients that leave")
         left = {server.name: leaving(server, options.leavings) for server in servers}
+    tell("cold start")
     cold = {
-        "tiny SDXL": cold_start.starts("aiservice_diffusion", TASK, folder / "cold", model_dir=model),
+        "tiny SDXL": cold_start.starts("aiservice_diffusion", TASK, folder / "cold", model_dir=model, threads=THREADS),
     }
     return Results(rates, added, left, grown, cold)
 
