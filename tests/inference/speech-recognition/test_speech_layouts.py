@@ -68,7 +68,7 @@ def test_half_precision_keeps_layer_norms_and_results(tmp_path: Path) -> None:
 def test_a_multilingual_model_detects_and_takes_languages(tmp_path: Path) -> None:
     tiny.whisper(tmp_path / "model.pt", vocabulary=51866)
     transcriber = OpenAITranscriber(
-        build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False, device="cpu"
+        build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False, device="cpu", beam_size=1
     )
     assert transcriber.language_code(None, translate=True) is None
     assert transcriber.language_code("de", translate=False) == "de"
@@ -81,7 +81,7 @@ def test_a_multilingual_model_detects_and_takes_languages(tmp_path: Path) -> Non
 def test_a_language_newer_than_the_model_is_refused(tmp_path: Path) -> None:
     tiny.whisper(tmp_path / "model.pt", vocabulary=51865)
     transcriber = OpenAITranscriber(
-        build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False, device="cpu"
+        build(read_weights(tmp_path), precision="fp32", device="cpu"), half=False, device="cpu", beam_size=1
     )
     with pytest.raises(InvalidRequestError, match="not known"):
         transcriber.language_code("yue", translate=False)  # Cantonese came with large-v3

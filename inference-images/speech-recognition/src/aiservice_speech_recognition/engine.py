@@ -105,7 +105,11 @@ class SpeechEngine(TorchEngine):
         from aiservice_speech_recognition.faster_model import FasterTranscriber  # noqa: PLC0415 - as above
 
         return FasterTranscriber(
-            self._settings.model_dir, precision=self._precision, device=self._device, threads=self._threads
+            self._settings.model_dir,
+            precision=self._precision,
+            device=self._device,
+            threads=self._threads,
+            beam_size=self._settings.beam_size,
         )
 
     def _load_openai(self) -> OpenAITranscriber:
@@ -113,7 +117,9 @@ class SpeechEngine(TorchEngine):
 
         found = weights.read_weights(self._settings.model_dir)
         model = openai_model.build(found, precision=self._precision, device=self._device)
-        return openai_model.OpenAITranscriber(model, half=self._precision == "fp16", device=self._device)
+        return openai_model.OpenAITranscriber(
+            model, half=self._precision == "fp16", device=self._device, beam_size=self._settings.beam_size
+        )
 
     def warm_up(self) -> None:
         """Runs the model once."""

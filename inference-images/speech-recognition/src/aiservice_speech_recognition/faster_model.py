@@ -35,7 +35,7 @@ class FasterTranscriber:
 
     streams = True
 
-    def __init__(self, folder: Path, *, precision: str, device: str, threads: int) -> None:
+    def __init__(self, folder: Path, *, precision: str, device: str, threads: int, beam_size: int) -> None:
         """Loads from the folder only. Raises FatalError when the files there do not make up a model."""
         try:
             self._model = WhisperModel(
@@ -48,6 +48,7 @@ class FasterTranscriber:
         except (OSError, ValueError, RuntimeError) as error:
             reason = (str(error).splitlines() or [""])[0][:300]
             raise FatalError(f"The faster-whisper model in {folder} cannot be loaded: {reason}") from error
+        self._beam_size = beam_size
         self._end_of_text = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
 
     def language_code(self, language: str | None, *, translate: bool) -> str | None:
@@ -73,6 +74,8 @@ class FasterTranscriber:
             language=language,
             task="translate" if translate else "transcribe",
             word_timestamps=words,
+            beam_size=self._beam_size,
+            best_of=self._beam_size,
         )
 
         def checked() -> Iterator[Segment]:

@@ -49,13 +49,23 @@ def build(weights: Weights, *, precision: str, device: str) -> Whisper:
     return model.requires_grad_(False).eval().to(device)
 
 
+def search(beam_size: int) -> dict[str, int]:
+    """Returns how whisper is told to decode.
+
+    The beams are of its first attempt; the later ones, at a temperature, take the best of as many samples, as
+    faster-whisper does. One beam is greedy decoding, which whisper has a faster way for.
+    """
+    return {} if beam_size == 1 else {"beam_size": beam_size, "best_of": beam_size}
+
+
 class OpenAITranscriber:
     """Transcribes with openai-whisper."""
 
     streams = False
 
-    def __init__(self, model: Whisper, *, half: bool, device: str) -> None:
+    def __init__(self, model: Whisper, *, half: bool, device: str, beam_size: int) -> None:
         self.model = model
+        self._search = search(beam_size)
         self._half = half
         self._device = device
         self._end_of_text = get_tokenizer(model.is_multilingual, num_languages=model.num_languages).eot
@@ -98,6 +108,7 @@ class OpenAITranscriber:
                 language=language,
                 task="translate" if translate else "transcribe",
                 word_timestamps=words,
+                **self._search,
             )
         finally:
             self._check = lambda: None
