@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 
 # After one of these, and closing quotes or brackets, a blank ends the sentence; Chinese and Japanese need no blank.
-_END = re.compile(r"""(?:[.!?…؟۔।]+["'”’»)\]]*(?=\s)|[。！？]+[”’」』）]*|\n\s*\n)""")
+# A match begins where a row of signs begins, and gives nothing back: else a long row would take quadratic time.
+_END = re.compile(r"""(?:(?<![.!?…؟۔।])[.!?…؟۔।]++["'”’»)\]]*+(?=\s)|[。！？]+[”’」』）]*|\n\s*\n)""")
 # What a full stop does not end. Single letters are initials.
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(\"'„“«])(?:\w|mrs?|ms|dr|drs|prof|st|sr|sra|jr|vs|etc|e\.g|i\.e|z\.b|d\.h|bzw|nr|no|vol|fig|mme|mlle|dott|"
