@@ -286,8 +286,10 @@ def _clip_tokenizer(folder: Path, pad: str) -> Any:
     return _transformers().CLIPTokenizer.from_pretrained(folder)
 
 
-def tiny_xtts(folder: Path, *, languages: tuple[str, ...] = ("en", "de", "fr", "zh-cn", "ja"), old: bool = False) -> None:
-    """Writes an XTTS with random weights: letters as tokens, two voices, some 90 MB, since its decoder has one size only.
+def tiny_xtts(
+    folder: Path, *, languages: tuple[str, ...] = ("en", "de", "fr", "zh-cn", "ja"), old: bool = False
+) -> None:
+    """Writes an XTTS with random weights: letters as tokens, two voices. Some 90 MB: its decoder has one size only.
 
     `old`: the checkpoint holds its configuration as an object, as the published one does.
     """
@@ -295,7 +297,10 @@ def tiny_xtts(folder: Path, *, languages: tuple[str, ...] = ("en", "de", "fr", "
     from tokenizers import Tokenizer, pre_tokenizers
     from tokenizers.models import BPE
 
-    configs, xtts = importlib.import_module("TTS.tts.configs.xtts_config"), importlib.import_module("TTS.tts.models.xtts")
+    configs, xtts = (
+        importlib.import_module("TTS.tts.configs.xtts_config"),
+        importlib.import_module("TTS.tts.models.xtts"),
+    )
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     special = ["[STOP]", "[UNK]", "[SPACE]", *(f"[{language}]" for language in languages), "[START]"]
@@ -357,7 +362,10 @@ def tiny_vits(folder: Path, *, speakers: tuple[str, ...] = (), espeak: bool = Fa
     """Writes a VITS with random weights: English letters or, with espeak, its phonemes; a table of speakers if any."""
     import torch
 
-    configs, vits = importlib.import_module("TTS.tts.configs.vits_config"), importlib.import_module("TTS.tts.models.vits")
+    configs, vits = (
+        importlib.import_module("TTS.tts.configs.vits_config"),
+        importlib.import_module("TTS.tts.models.vits"),
+    )
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     arguments = vits.VitsArgs(**_TINY_VITS, use_speaker_embedding=bool(speakers))
@@ -376,13 +384,22 @@ def tiny_yourtts(folder: Path) -> None:
     """Writes a YourTTS with random weights: a VITS of two languages that takes a voice as a vector, and its encoder."""
     import torch
 
-    configs, vits = importlib.import_module("TTS.tts.configs.vits_config"), importlib.import_module("TTS.tts.models.vits")
+    configs, vits = (
+        importlib.import_module("TTS.tts.configs.vits_config"),
+        importlib.import_module("TTS.tts.models.vits"),
+    )
     encoders = importlib.import_module("TTS.encoder.configs.speaker_encoder_config")
     setup = importlib.import_module("TTS.encoder.utils.generic_utils")
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     encoder_config = encoders.SpeakerEncoderConfig(num_loader_workers=0, num_classes_in_batch=1, num_utter_per_class=1)
-    encoder_config.model_params = {"model_name": "lstm", "input_dim": 80, "proj_dim": 16, "lstm_dim": 16, "num_lstm_layers": 1}
+    encoder_config.model_params = {
+        "model_name": "lstm",
+        "input_dim": 80,
+        "proj_dim": 16,
+        "lstm_dim": 16,
+        "num_lstm_layers": 1,
+    }
     encoder_config.audio.num_mels = 80
     encoder_config.save_json(str(folder / "config_se.json"))
     torch.save({"model": setup.setup_encoder_model(encoder_config).state_dict()}, folder / "model_se.pth")
@@ -416,7 +433,10 @@ def tiny_glow_tts(folder: Path) -> None:
     """Writes a Glow-TTS with random weights, and a HiFi-GAN beside it that makes sound of its spectrograms."""
     import torch
 
-    configs, glow = importlib.import_module("TTS.tts.configs.glow_tts_config"), importlib.import_module("TTS.tts.models.glow_tts")
+    configs, glow = (
+        importlib.import_module("TTS.tts.configs.glow_tts_config"),
+        importlib.import_module("TTS.tts.models.glow_tts"),
+    )
     hifigan = importlib.import_module("TTS.vocoder.configs.hifigan_config")
     setup = importlib.import_module("TTS.vocoder.models")
     torch.manual_seed(0)

@@ -14,9 +14,8 @@ import pytest
 
 from aiservice_speech_synthesis import coqui
 from aiservice_speech_synthesis.engine import SynthesisEngine
-from aiservice_speech_synthesis.settings import SynthesisSettings
 from support import models
-from support.engines import load
+from support.synthesis import loaded
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,13 +37,6 @@ def vits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vits")
     models.tiny_vits(folder)
     return folder
-
-
-def loaded(folder: Path, **settings: object) -> SynthesisEngine:
-    """One thread: these models are too small for more, and the machine may be busy."""
-    engine = SynthesisEngine(SynthesisSettings.model_validate({"model_dir": folder, "threads": 1, **settings}))
-    load(engine)
-    return engine
 
 
 @pytest.fixture(scope="session")

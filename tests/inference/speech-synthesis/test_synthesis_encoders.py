@@ -48,7 +48,9 @@ def test_a_stream_begins_with_the_first_sound(kind: Format) -> None:
     parts = in_chunks(tone(24_000), kind, 24_000, 4800)
     sent = np.cumsum([len(part) for part in parts])
     assert sent[2] > sent[-1] * 0.1, "0.6 s of 2 s were given"
-    assert all(later > earlier for earlier, later in zip(sent[3:8:2], sent[5:10:2], strict=True)), "and it goes on coming"
+    assert all(later > earlier for earlier, later in zip(sent[3:8:2], sent[5:10:2], strict=True)), (
+        "and it goes on coming"
+    )
 
 
 def test_wav_tells_its_length_when_it_is_known() -> None:

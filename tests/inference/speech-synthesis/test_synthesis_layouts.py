@@ -13,8 +13,7 @@ import torch
 
 from aiservice_runtime import FatalError
 from aiservice_speech_synthesis import folders
-
-from .conftest import loaded
+from support.synthesis import loaded
 
 
 @pytest.fixture
@@ -24,7 +23,12 @@ def copy(vits: Path, tmp_path: Path) -> Path:
 
 
 def test_nothing_is_written_beside_the_model(xtts: Path, engine: object) -> None:
-    assert sorted(path.name for path in xtts.iterdir()) == ["config.json", "model.pth", "speakers_xtts.pth", "vocab.json"]
+    assert sorted(path.name for path in xtts.iterdir()) == [
+        "config.json",
+        "model.pth",
+        "speakers_xtts.pth",
+        "vocab.json",
+    ]
     with pytest.raises(pickle.UnpicklingError):
         torch.load(xtts / "model.pth", weights_only=True)  # still as published, not converted in place
 
@@ -63,7 +67,7 @@ def test_a_file_cut_short(copy: Path) -> None:
 
 def test_weights_of_another_model(copy: Path) -> None:
     torch.save({"model": {"emb.weight": torch.zeros(3)}}, copy / "model.pth")
-    with pytest.raises(FatalError, match="damaged, or config.json is of another"):
+    with pytest.raises(FatalError, match=r"damaged, or config\.json is of another"):
         loaded(copy)
 
 
@@ -117,7 +121,7 @@ def test_configurations_that_would_run_code_are_refused(copy: Path, change: dict
     for part, fields in change.items():
         config[part] = {**(config[part] or {}), **fields}
     (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(FatalError, match="pickled code|not Coqui's own"):
+    with pytest.raises(FatalError, match=r"pickled code|not Coqui's own"):
         loaded(copy)
 
 

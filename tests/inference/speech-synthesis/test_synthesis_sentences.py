@@ -56,7 +56,9 @@ def test_a_word_without_end_is_cut_anywhere() -> None:
     assert max(map(len, found)) <= 100
 
 
-@pytest.mark.parametrize("unit", ["1. 2. 3. ", "a.b.c. ", '"', "(", ".....", "x", "A. ", "\n", "\n \n", ". ", "。", "Dr. "])
+@pytest.mark.parametrize(
+    "unit", ["1. 2. 3. ", "a.b.c. ", '"', "(", ".....", "x", "A. ", "\n", "\n \n", ". ", "。", "Dr. "]
+)
 def test_no_text_takes_long(unit: str) -> None:
     text = (unit * 20_000)[:20_000]
     started = time.process_time()

@@ -18,8 +18,7 @@ from aiservice_runtime.errors import AbandonedError, RequestError
 from aiservice_speech_synthesis.engine import SynthesisEngine, TextToSpeech
 from support import models
 from support.engines import ask
-
-from .conftest import loaded
+from support.synthesis import loaded
 
 Heard = Callable[..., np.ndarray[tuple[int], np.dtype[np.int16]]]
 Clip = Callable[..., bytes]
@@ -62,7 +61,7 @@ def test_xtts_speaks(engine: SynthesisEngine, heard: Heard) -> None:
     assert answer.tokens > len(SENTENCE) * 0.9
     # The same seed gives the same speech; another voice, seed or language does not.
     assert ask(engine, text=SENTENCE, seed=7).body["audio"] == body["audio"]
-    others = [{"seed": 8}, {"seed": 7, "voice": "Damien Black"}, {"seed": 7, "language": "de"}]
+    others: list[dict[str, Any]] = [{"seed": 8}, {"seed": 7, "voice": "Damien Black"}, {"seed": 7, "language": "de"}]
     assert len({ask(engine, text=SENTENCE, **other).body["audio"] for other in others} | {body["audio"]}) == 4
 
 
@@ -78,9 +77,14 @@ def test_a_cloned_voice_is_listened_to_once(
     engine: SynthesisEngine, clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listened: list[int] = []
-    model = engine._loaded.modules[0]  # type: ignore[index]
+    model = engine._loaded.modules[0]
     original = model.get_speaker_embedding
-    monkeypatch.setattr(model, "get_speaker_embedding", lambda *args: (listened.append(1), original(*args))[1])
+
+    def noted(*arguments: Any) -> Any:
+        listened.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(model, "get_speaker_embedding", noted)
     clips = [clip(hertz=hertz) for hertz in (120, 180, 240)]
     answers = [ask(engine, text="Hi there.", seed=1, voice_clip=each) for each in (clips[0], clips[0], clips[1])]
     assert len(listened) == 2
@@ -135,7 +139,7 @@ def test_cancelling_between_sentences_and_tokens(small: SynthesisEngine, engine:
                 raise AbandonedError
 
         with pytest.raises(AbandonedError):
-            task.run([piece for piece in task.prepare(TextToSpeech(text=text)).pieces], check)
+            task.run(task.prepare(TextToSpeech(text=text)).pieces, check)
         assert calls == last
         assert ask(serving, text="Hello.").body["duration"] > 0
 
@@ -211,7 +215,7 @@ def test_out_of_memory_is_told_apart(small: SynthesisEngine, monkeypatch: pytest
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr(small._loaded.modules[0], "inference", full)  # type: ignore[index]
+    monkeypatch.setattr(small._loaded.modules[0], "inference", full)
     with pytest.raises(torch.OutOfMemoryError) as raised:
         ask(small, text=SENTENCE)
     assert small.fault(raised.value) is Fault.OUT_OF_MEMORY

@@ -1,6 +1,7 @@
 """Uploads to samples, through ffmpeg: any usual container and codec, bounded in time and size.
 
-Only engines for sound call this: ffmpeg is in their images. ffmpeg reads from a file in memory, because the index of an MP4 may be at its end, where no pipe can seek to.
+Only engines for sound call this: ffmpeg is in their images. It reads from a file in memory, because the index of an MP4
+may be at its end, where no pipe can seek to.
 """
 
 from __future__ import annotations

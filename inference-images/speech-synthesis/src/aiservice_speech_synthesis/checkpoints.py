@@ -19,7 +19,7 @@ def configured(content: dict[str, Any]) -> Any:
     """Returns a configuration as Coqui's class. As TTS.config.load_config(), which reads a file."""
     name = str(content["model"] if "model" in content else content["generator_model"])
     config = register_config(name.replace("_generator", "").replace("_discriminator", "").lower())()
-    config.from_dict(content)  # type: ignore[no-untyped-call]
+    config.from_dict(content)
     return config
 
 
@@ -37,10 +37,13 @@ def told(folder: Path) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         name = Path(str(error.filename or "")).name
-        raise FatalError(f"The model in {folder} is not complete: {name or str(error)[:200]} is missing; {LAYOUT}.") from error
+        raise FatalError(
+            f"The model in {folder} is not complete: {name or str(error)[:200]} is missing; {LAYOUT}."
+        ) from error
     except Exception as error:
         raise FatalError(
-            f"The model in {folder} cannot be loaded ({type(error).__name__}): it is damaged, or config.json is of another."
+            f"The model in {folder} cannot be loaded ({type(error).__name__}): it is damaged, or config.json is of "
+            "another."
         ) from error
 
 

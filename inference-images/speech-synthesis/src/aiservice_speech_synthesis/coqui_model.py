@@ -42,7 +42,7 @@ class CoquiSpeaker:
         self.model.load_checkpoint(config, weights_path(folder), eval=True)
         self._vocoder = _Vocoder(folder / "vocoder", device) if (folder / "vocoder").is_dir() else None
         self._config = config
-        self.modules = [self.model, *([self._vocoder.model] if self._vocoder is not None else [])]
+        self.modules: Sequence[Any] = [self.model, *([self._vocoder.model] if self._vocoder is not None else [])]
         for module in self.modules:
             module.requires_grad_(False)
             module.to(device)
@@ -51,7 +51,7 @@ class CoquiSpeaker:
         manager = self.model.speaker_manager
         self._d_vectors = bool(get_from_config_or_model_args(config, "use_d_vector_file"))
         names = [] if manager is None else manager.embedding_names if self._d_vectors else manager.speaker_names
-        self.voices: list[str] = list(names)
+        self.voices: Sequence[str] = list(names)
         self.needs_voice = manager is not None and bool(
             self._d_vectors or get_from_config_or_model_args(config, "use_speaker_embedding")
         )
@@ -144,7 +144,12 @@ class CoquiSpeaker:
 
     def _samples(self, outputs: torch.Tensor) -> Samples:
         """Returns the sound of what the model gave: sound, or a spectrogram."""
-        if outputs.ndim == 3 and outputs.shape[1] == 1 and self._vocoder is None and not _is_spectrogram(outputs, self._config):
+        if (
+            outputs.ndim == 3
+            and outputs.shape[1] == 1
+            and self._vocoder is None
+            and not _is_spectrogram(outputs, self._config)
+        ):
             return _flat(outputs)
         if self._vocoder is not None:
             return self._vocoder.sound(outputs[0], self.model.ap)
@@ -167,10 +172,8 @@ class _Vocoder:
         plain = model.denormalize(spectrogram.cpu().numpy().T)
         inputs = self._processor.normalize(plain)
         scale = [1, self.rate / model.sample_rate]
-        if scale[1] == 1:
-            tensor = torch.from_numpy(inputs).unsqueeze(0)
-        else:
-            tensor = interpolate_vocoder_input(scale, inputs)  # type: ignore[no-untyped-call]
+        same = scale[1] == 1
+        tensor = torch.from_numpy(inputs).unsqueeze(0) if same else interpolate_vocoder_input(scale, inputs)
         return _flat(self.model.inference(tensor.to(self._device)))
 
 

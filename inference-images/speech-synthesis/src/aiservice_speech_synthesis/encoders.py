@@ -42,7 +42,7 @@ class Encoder(Protocol):
 
 
 def rate_of(kind: Format, rate: int) -> int:
-    """Returns the sample rate of a file of this kind, for sound of this rate: the same, or the next one that it can hold."""
+    """Returns the sample rate of a file, for sound of this rate: the same, or the next one that its kind can hold."""
     rates = {"opus": _OPUS_RATES, "mp3": _MP3_RATES}.get(kind, (rate,))
     return min((each for each in rates if each >= rate), default=rates[-1])
 
@@ -81,7 +81,9 @@ def pcm(samples: Samples) -> bytes:
 def wav_header(rate: int, size: int | None) -> bytes:
     """Returns the header of a WAV file with `size` bytes of sound; None: not known, as ffmpeg writes it into pipes."""
     data, whole = (_UNKNOWN, _UNKNOWN) if size is None else (size, size + 36)
-    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", whole, b"WAVE", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16, b"data", data)
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", whole, b"WAVE", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16, b"data", data
+    )
 
 
 @dataclass

@@ -220,7 +220,7 @@ class SoundStream:
 
     def failed(self, sentence: str) -> None:
         """None: the connection is cut."""
-        return None  # noqa: RET501, PLR1711 - what the protocol asks for
+        return None  # noqa: RET501 - what the protocol asks for
 
 
 def _paused(stretches: Sequence[Samples], rate: int) -> Iterator[Samples]:

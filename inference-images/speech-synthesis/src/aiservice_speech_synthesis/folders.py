@@ -1,11 +1,11 @@
 """Finds a Coqui model in a folder and reads its configuration, so that nothing outside of the folder is ever opened.
 
-    config.json                    of any Coqui model; `model` says which
-    model.pth                      the weights (also model_file.pth, best_model.pth, or the only other *.pth)
-    XTTS:  vocab.json              its tokenizer
-           speakers_xtts.pth       its voices by name; may be missing
-    else:  speakers.json, speaker_ids.json, language_ids.json, model_se.pth, config_se.json   as config.json names them
-           vocoder/                config.json and model.pth of what makes sound of spectrograms
+config.json                    of any Coqui model; `model` says which
+model.pth                      the weights (also model_file.pth, best_model.pth, or the only other *.pth)
+XTTS:  vocab.json              its tokenizer
+       speakers_xtts.pth       its voices by name; may be missing
+else:  speakers.json, speaker_ids.json, language_ids.json, model_se.pth, config_se.json   as config.json names them
+       vocoder/                config.json and model.pth of what makes sound of spectrograms
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def localised(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(config.get(part), dict):
             changed[part] = _localised(config[part], folder)
     if isinstance(changed.get("audio"), dict) and changed["audio"].get("stats_path"):
-        raise FatalError(f"The model in {folder} needs statistics that hold pickled code (stats_path): not served here.")
+        raise FatalError(
+            f"The model in {folder} needs statistics that hold pickled code (stats_path): not served here."
+        )
     characters = config.get("characters")
     name = characters.get("characters_class") if isinstance(characters, dict) else None
     if name and not str(name).startswith(_CHARACTERS):

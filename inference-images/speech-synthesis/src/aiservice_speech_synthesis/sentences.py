@@ -1,7 +1,7 @@
 """Texts to the stretches that a model speaks at once: whole sentences, neither too short nor too long.
 
-One pass with plain rules. pysbd, which knows more about abbreviations, takes seconds for a long list of numbers, and its
-rules cover a part of the languages only. A sentence that ends too early costs a pause, no more.
+One pass with plain rules. pysbd, which knows more about abbreviations, takes seconds for a long list of numbers, and
+its rules cover a part of the languages only. A sentence that ends too early costs a pause, no more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHORTEST = 24
 
 
 def sentences(text: str) -> list[str]:
-    """Returns the sentences of a text, in order, without blanks around them; those without a letter or digit are left out."""
+    """Returns the sentences of a text, in order, without blanks around them, and without those that have no letter."""
     return [sentence for sentence in map(_flat, _split(text)) if any(map(str.isalnum, sentence))]
 
 
@@ -83,7 +83,11 @@ def _middle(sentence: str) -> int:
     """Returns where to cut a sentence in two: near its middle, at the best place that there is."""
     low, high = len(sentence) // 4, len(sentence) * 3 // 4
     for cut in _CUTS:
-        places = [place for place in (sentence.rfind(cut, low, len(sentence) // 2), sentence.find(cut, len(sentence) // 2, high)) if place > 0]
+        places = [
+            place
+            for place in (sentence.rfind(cut, low, len(sentence) // 2), sentence.find(cut, len(sentence) // 2, high))
+            if place > 0
+        ]
         if places:
             return min(places, key=lambda place: abs(place - len(sentence) // 2)) + len(cut)
     return len(sentence) // 2

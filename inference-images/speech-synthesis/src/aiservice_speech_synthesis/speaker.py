@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,7 +40,7 @@ class Speaker(Protocol):
     """Whether it cannot speak without a voice that is named or cloned."""
     speeds: bool
     """Whether it can speak faster and slower."""
-    modules: Iterable[Any]
+    modules: Sequence[Any]
     """torch modules that hold weights."""
 
     def scripts(self, text: str, *, language: str, voice: Voice, speed: float, seed: int) -> list[Script]:

@@ -41,7 +41,7 @@ def decode_clip(upload: bytes, *, max_seconds: float, timeout: float) -> Clip:
     Raises InvalidRequestError when there is no voice in it, and what sounds.decode() does.
     """
     content = sounds.decode(upload, rate=CLIP_RATE, max_seconds=max_seconds, timeout=timeout)
-    samples = np.frombuffer(content, dtype="<i2").astype(np.float32) / 32768
+    samples = np.frombuffer(content, dtype="<i2").astype(np.float32) / np.float32(32768)
     if samples.size < _SHORTEST * CLIP_RATE:
         raise InvalidRequestError(
             f"The recording of the voice is too short: it must last {_SHORTEST:g} second or more; 6 to 30 work best."
@@ -52,7 +52,7 @@ def decode_clip(upload: bytes, *, max_seconds: float, timeout: float) -> Clip:
 
 
 class ClonedVoices:
-    """What was computed from the last recordings, so that a voice is listened to once. Not for several threads at once."""
+    """What was computed from the last recordings, so that each is listened to once. Not for several threads at once."""
 
     def __init__(self, size: int) -> None:
         self._size = size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ Latents = tuple[torch.Tensor, torch.Tensor]
 """What XTTS knows of a voice: conditioning latents of its GPT, and the embedding of the speaker."""
 
 
-class _Xtts(xtts.Xtts):
+class _Xtts(xtts.Xtts):  # type: ignore[misc] - coqui-tts has no types
     """Reads checkpoints without writing them anew: coqui-tts converts the published one in its folder."""
 
     def _load_checkpoint(self, model_path: Path) -> dict[str, Any]:
@@ -53,11 +53,11 @@ class XttsSpeaker:
         self.model = _load(folder, self._config)
         self.model.requires_grad_(False)
         self.model.to(device)
-        self.modules = [self.model]
+        self.modules: Sequence[Any] = [self.model]
         self.rate = int(self._config.model_args.output_sample_rate)
-        self.languages = [name for name in self._config.languages if _readable(name)]
+        self.languages: Sequence[str] = [name for name in self._config.languages if _readable(name)]
         self._named = _read_voices(folder / "speakers_xtts.pth")
-        self.voices = list(self._named)
+        self.voices: Sequence[str] = list(self._named)
         self._cloned = ClonedVoices(cached)
         self._device = device
         self._stream_tokens = stream_tokens
@@ -146,7 +146,7 @@ class _Watch(StoppingCriteria):
     def __init__(self, check: Check) -> None:
         self._check = check
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         self._check()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
