@@ -33,7 +33,7 @@ _WHISPER_BASE = _needs(fp32="1", fp16="1")
 _SDXL = _needs(fp32="16", fp16="8", bf16="8")
 
 # The deployment guide says 2 to 4 GB; model.pth is 1.9 GB in fp32, and 2.1 GB were seen in use after loading
-# (coqui-ai/TTS#3976).
+# (coqui-ai/TTS#3976). The engine serves it in fp32 only; fp16 is for images of the user's own.
 _XTTS = _needs(fp32="4", fp16="2")
 
 # Its model card says 14.4, 7.2 and 3.6 GB for the weights; in use about 7.5 GB in fp16 and 4 GB in int8.
@@ -65,6 +65,7 @@ GPU_PRECISIONS: Mapping[str, tuple[Precision, ...]] = MappingProxyType(
     {
         "diffusion": (Precision.FP16, Precision.BF16, Precision.FP32),
         "speech-recognition": (Precision.FP16, Precision.FP32),
+        "speech-synthesis": (Precision.FP32,),
         "vision": (Precision.FP16, Precision.BF16, Precision.FP32),
     }
 )
@@ -75,6 +76,7 @@ CPU_PRECISIONS: Mapping[str, tuple[Precision, ...]] = MappingProxyType(
     {
         "diffusion": (Precision.FP32, Precision.BF16),
         "speech-recognition": (Precision.FP32,),
+        "speech-synthesis": (Precision.FP32,),
         "vision": (Precision.FP32, Precision.BF16),
     }
 )

@@ -44,6 +44,7 @@ IMAGES = (
     Image("model-downloader", "inference-images/model-downloader"),
     Image("diffusion", "inference-images/diffusion", torch=True),
     Image("speech-recognition", "inference-images/speech-recognition", torch=True),
+    Image("speech-synthesis", "inference-images/speech-synthesis", torch=True),
     Image("vision", "inference-images/vision", torch=True),
     Image("demo-weights", "scripts/lib/demo/images/weights", version_of="scripts/lib/weights", demo=True),
     Image("demo-stores", "scripts/lib/demo/images/stores", version_of="gateway", demo=True),

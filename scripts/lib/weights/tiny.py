@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from weights import tiny_speech
+
 # Whisper's shape with nothing left out but size: one layer, two heads, the whole vocabulary of the English models.
 TINY_WHISPER: dict[str, int] = {
     "n_mels": 80,
@@ -247,7 +249,7 @@ def _clip_tokenizer(folder: Path, pad: str) -> Any:
     return _transformers().CLIPTokenizer.from_pretrained(folder)
 
 
-DEMO: Mapping[str, Callable[[Path], None]] = {"sdxl": sdxl, "blip-2": blip2}
+DEMO: Mapping[str, Callable[[Path], None]] = {"sdxl": sdxl, "blip-2": blip2, "xtts": tiny_speech.xtts}
 """What the demo serves, by the name of its folder."""
 
 

@@ -23,6 +23,7 @@ MODULES = {
     "model-downloader": "aiservice_downloader",
     "diffusion": "aiservice_diffusion",
     "speech-recognition": "aiservice_speech_recognition",
+    "speech-synthesis": "aiservice_speech_synthesis",
     "vision": "aiservice_vision",
 }
 NEEDS = {
@@ -31,6 +32,7 @@ NEEDS = {
     "model-downloader": ["httpx2", "huggingface_hub"],
     "diffusion": ["torch", "diffusers", "peft", "accelerate", "aiservice_runtime.app"],
     "speech-recognition": ["torch", "whisper", "faster_whisper", "aiservice_runtime.app"],
+    "speech-synthesis": ["torch", "soundfile", "soxr", "aiservice_speech_synthesis.engine", "aiservice_runtime.app"],
     "vision": ["torch", "transformers", "cv2", "paddleocr", "onnxruntime", "aiservice_runtime.app"],
 }
 
@@ -125,22 +127,35 @@ def test_python_files_are_compiled(name: str, image: UnpackedImage) -> None:
         assert sources == compiled
 
 
-@pytest.mark.parametrize("name", ["diffusion", "speech-recognition", "vision"], scope="module")
+@pytest.mark.parametrize("name", ["diffusion", "speech-recognition", "speech-synthesis", "vision"], scope="module")
 def test_inference_images_have_a_torch_without_other_torches(name: str, image: UnpackedImage, bundles: Path) -> None:
     packages = {
         path.name.split("-")[0] for path in image.root.glob("opt/venv/lib/python3.11/site-packages/*.dist-info")
     }
     assert "torch" in packages
-    assert not packages & {"torchvision", "torchaudio"}
+    assert "torchvision" not in packages
+    assert ("torchaudio" in packages) == (name == "speech-synthesis")
     script = "import torch; print(float((torch.ones(64, 64) @ torch.ones(64, 64)).sum()))"
     assert image.run(bundles, "python", "-c", script).stdout.strip() == str(float(64**3))
 
 
-@pytest.mark.parametrize("name", ["speech-recognition"], scope="module")
-def test_the_speech_image_decodes_compressed_audio(name: str, image: UnpackedImage, bundles: Path) -> None:
+@pytest.mark.parametrize("name", ["speech-recognition", "speech-synthesis"], scope="module")
+def test_the_speech_images_decode_compressed_audio(name: str, image: UnpackedImage, bundles: Path) -> None:
     encode = "ffmpeg -v error -f lavfi -i sine=frequency=440:duration=1 /tmp/a.{kind} && "
     decode = "ffmpeg -v error -i /tmp/a.{kind} -f s16le -ac 1 -ar 16000 - | wc -c"
     for kind in ("mp3", "flac", "ogg", "m4a", "webm"):
         result = image.run(bundles, "sh", "-c", (encode + decode).format(kind=kind))
         assert result.code == 0, result.stderr
         assert int(result.stdout) == pytest.approx(32_000, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["speech-synthesis"], scope="module")
+def test_the_synthesis_image_imports_its_models(name: str, image: UnpackedImage, bundles: Path) -> None:
+    script = (
+        "from aiservice_speech_synthesis import coqui; coqui.prepare();"
+        " import aiservice_speech_synthesis.xtts_model, aiservice_speech_synthesis.coqui_model;"
+        " from TTS.tts.utils.text.phonemizers import ESpeak; print(ESpeak('en-us').phonemize('hello', separator=''))"
+    )
+    result = image.run(bundles, "python", "-W", "ignore", "-c", script)
+    assert result.code == 0, result.stderr
+    assert "l" in result.stdout

@@ -1,63 +1,18 @@
-"""Uploads to samples, through ffmpeg: any usual container and codec, bounded in time and size.
-
-ffmpeg reads from a file in memory, because the index of an MP4 may be at its end, where no pipe can seek to.
-"""
+"""Uploads to the samples that Whisper takes."""
 
 from __future__ import annotations
-
-import os
-import re
-import subprocess
 
 import numpy as np
 import numpy.typing as npt
 
-from aiservice_runtime import InvalidRequestError, PayloadTooLargeError
+from aiservice_runtime import sounds
 
 SAMPLE_RATE = 16_000
-
-# Containers of media. Playlists (HLS, concat, DASH, ...) stay out: they name other files and addresses to read.
-_FORMATS = (
-    "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,mpegvideo,ogg,w64,wav,webm"
-)
-_CUT_SHORT = re.compile(rb"ended prematurely|partial file|corrupt input packet")
 
 Samples = npt.NDArray[np.int16]
 
 
 def decode(upload: bytes, *, max_seconds: float, timeout: float) -> Samples:
-    """Returns the sound of an upload as mono samples at 16 kHz.
-
-    Raises InvalidRequestError when there is no sound in it, it is damaged or takes longer than `timeout` seconds
-    to decode; PayloadTooLargeError when it lasts longer than `max_seconds`.
-    """
-    if not upload:
-        raise InvalidRequestError("The audio is empty.")
-    result = _ffmpeg(upload, seconds=max_seconds + 1, timeout=timeout)
-    samples = np.frombuffer(result.stdout[: len(result.stdout) // 2 * 2], dtype="<i2")
-    if result.returncode != 0 or not samples.size:
-        raise InvalidRequestError("No audio could be decoded: the upload is in no known audio format, or damaged.")
-    if _CUT_SHORT.search(result.stderr) and not _streamed_wav(upload):
-        raise InvalidRequestError("The audio is cut short: the file says that it is longer than it is.")
-    if samples.size > max_seconds * SAMPLE_RATE:
-        raise PayloadTooLargeError(f"The audio is longer than {max_seconds:g} seconds, the limit of this service.")
-    return samples
-
-
-def _streamed_wav(upload: bytes) -> bool:
-    """Tells a WAV file that was written into a pipe: its header was sent before its length was known."""
-    size = int.from_bytes(upload[4:8], "little")
-    return upload[:4] == b"RIFF" and (size == 0 or size >= 0x7FF0_0000)
-
-
-def _ffmpeg(upload: bytes, *, seconds: float, timeout: float) -> subprocess.CompletedProcess[bytes]:
-    command = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "warning", "-threads", "1"]
-    command += ["-protocol_whitelist", "file", "-format_whitelist", _FORMATS, "-i", "file:/dev/stdin"]
-    command += ["-map", "0:a:0", "-t", f"{seconds:.3f}", "-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "s16le", "pipe:1"]
-    with os.fdopen(os.memfd_create("upload"), "wb") as file:
-        file.write(upload)
-        file.flush()
-        try:
-            return subprocess.run(command, stdin=file, capture_output=True, timeout=timeout, check=False)
-        except subprocess.TimeoutExpired:
-            raise InvalidRequestError(f"The audio could not be decoded within {timeout:g} seconds.") from None
+    """Returns the sound of an upload as mono samples at 16 kHz; raises what sounds.decode() does."""
+    content = sounds.decode(upload, rate=SAMPLE_RATE, max_seconds=max_seconds, timeout=timeout)
+    return np.frombuffer(content, dtype="<i2")

@@ -1,0 +1,130 @@
+"""What a model folder may hold, what it may not, and what is told of one that is damaged."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aiservice_runtime import FatalError
+from aiservice_speech_synthesis import folders
+from support.synthesis import loaded
+
+
+@pytest.fixture
+def copy(vits: Path, tmp_path: Path) -> Path:
+    """A VITS that a test may damage."""
+    return Path(shutil.copytree(vits, tmp_path / "model"))
+
+
+def test_nothing_is_written_beside_the_model(xtts: Path, engine: object) -> None:
+    assert sorted(path.name for path in xtts.iterdir()) == [
+        "config.json",
+        "model.pth",
+        "speakers_xtts.pth",
+        "vocab.json",
+    ]
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(xtts / "model.pth", weights_only=True)  # still as published, not converted in place
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(FatalError, match=r"No Coqui model in .*expected config\.json"):
+        loaded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("config.json", b"{", "is no JSON"),
+        ("config.json", b"[]", "no object"),
+        ("config.json", b'{"model": "bark"}', "not served here .'bark'"),
+        ("model.pth", b"", "cannot be loaded"),
+        ("model.pth", b"PK\x03\x04 and then nothing", "cannot be loaded"),
+        ("model.pth", None, "No weights in"),
+    ],
+    ids=str,
+)
+def test_damage_is_told_in_a_sentence(copy: Path, name: str, content: bytes | None, sentence: str) -> None:
+    (copy / name).unlink()
+    if content is not None:
+        (copy / name).write_bytes(content)
+    with pytest.raises(FatalError, match=sentence):
+        loaded(copy)
+
+
+def test_a_file_cut_short(copy: Path) -> None:
+    content = (copy / "model.pth").read_bytes()
+    (copy / "model.pth").write_bytes(content[: len(content) // 2])
+    with pytest.raises(FatalError, match="cannot be loaded"):
+        loaded(copy)
+
+
+def test_weights_of_another_model(copy: Path) -> None:
+    torch.save({"model": {"emb.weight": torch.zeros(3)}}, copy / "model.pth")
+    with pytest.raises(FatalError, match=r"damaged, or config\.json is of another"):
+        loaded(copy)
+
+
+class _Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("raise SystemExit('code of a checkpoint ran')",)
+
+
+def test_code_in_a_checkpoint_is_not_run(copy: Path) -> None:
+    torch.save({"model": _Code()}, copy / "model.pth")
+    with pytest.raises(FatalError, match="cannot be loaded"):
+        loaded(copy)
+
+
+def test_xtts_without_its_vocabulary(xtts: Path, tmp_path: Path) -> None:
+    shutil.copy(xtts / "config.json", tmp_path)
+    with pytest.raises(FatalError, match=r"vocab\.json is missing"):
+        loaded(tmp_path)
+
+
+def test_a_configuration_names_files_of_its_folder_only(tmp_path: Path) -> None:
+    (tmp_path / "speakers.json").touch()
+    (tmp_path / "model_se.pth").touch()
+    config = {
+        "model": "vits",
+        "speakers_file": "https://example.com/speaker_ids.json",
+        "model_args": {
+            "d_vector_file": ["/raid/x/speakers.json"],
+            "speaker_encoder_model_path": "s3://bucket/model_se.pth",
+            "speaker_encoder_config_path": "../config_se.json",
+            "gpt_checkpoint": "/raid/gpt.pth",
+        },
+    }
+    got = folders.localised(config, tmp_path)
+    assert got["speakers_file"] is None
+    assert got["model_args"] == {
+        "d_vector_file": [str(tmp_path / "speakers.json")],
+        "speaker_encoder_model_path": str(tmp_path / "model_se.pth"),
+        "speaker_encoder_config_path": None,
+        "gpt_checkpoint": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"audio": {"stats_path": "scale_stats.npy"}}, {"characters": {"characters_class": "os.system"}}],
+    ids=str,
+)
+def test_configurations_that_would_run_code_are_refused(copy: Path, change: dict[str, Any]) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    for part, fields in change.items():
+        config[part] = {**(config[part] or {}), **fields}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FatalError, match=r"pickled code|not Coqui's own"):
+        loaded(copy)
+
+
+def test_fp16_is_refused(vits: Path) -> None:
+    with pytest.raises(FatalError, match="set precision to auto or fp32"):
+        loaded(vits, precision="fp16")
