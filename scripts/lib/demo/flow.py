@@ -25,6 +25,7 @@ IMAGES = (
     "model-downloader",
     "diffusion",
     "speech-recognition",
+    "speech-synthesis",
     "vision",
     "demo-weights",
     "demo-stores",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import struct
 import time
 import urllib.error
 import urllib.request
+import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +86,7 @@ def cases(samples: Path) -> list[Case]:
         task: base64.b64encode((samples / expected[task]["file"]).read_bytes()).decode()
         for task in ("speech-to-text", "image-to-text")
     }
+    spoken = {"text": "Hello, this is a test", "language": "en", "seed": 7}
     drawing = {"size": f"{SIDE}x{SIDE}", "steps": 4, "seed": 7}
     return [
         Case(
@@ -101,6 +104,7 @@ def cases(samples: Path) -> list[Case]:
             lambda body: read_words(body, expected["image-to-text"]["text"]),
         ),
         Case("blip-2", "image-to-text", RANDOM, {"image": sample["image-to-text"]}, read_caption),
+        Case("xtts", "text-to-speech", RANDOM, spoken, lambda body: read_sound(body, "text-to-speech.wav")),
         Case(
             "stable-diffusion",
             "text-to-image",
@@ -132,6 +136,19 @@ def read_caption(body: Mapping[str, Any]) -> Result:
     if not isinstance(caption, str):
         raise ValueError(f"returned no caption: {json.dumps(body)[:200]}")
     return Result(f"caption {json.dumps(shorten(caption, 40))}")
+
+
+def read_sound(body: Mapping[str, Any], file: str) -> Result:
+    """Reads a WAV that lasts a while."""
+    content = base64.b64decode(str(body.get("audio", "")))
+    try:
+        with wave.open(io.BytesIO(content)) as sound:
+            seconds = sound.getnframes() / sound.getframerate()
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f"returned no WAV: {error}") from error
+    if seconds <= 0:
+        raise ValueError("returned a WAV without sound")
+    return Result(f"{seconds:.1f} s WAV in {file}", file, content)
 
 
 def read_picture(body: Mapping[str, Any], file: str) -> Result:

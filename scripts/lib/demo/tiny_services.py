@@ -26,6 +26,7 @@ class TinyService:
 
 TINY = (
     TinyService("stable-diffusion", "sdxl", "diffusion", ("text-to-image", "image-to-image")),
+    TinyService("xtts", "xtts", "speech-synthesis", ("text-to-speech",)),
     TinyService("blip-2", "blip-2", "vision", ("image-to-text",), default=False),
 )
 

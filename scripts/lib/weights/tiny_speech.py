@@ -10,19 +10,29 @@ from pathlib import Path
 from typing import Any
 
 
-def xtts(folder: Path, *, languages: tuple[str, ...] = ("en", "de", "fr", "zh-cn", "ja"), old: bool = False) -> None:
+def _coqui(*modules: str) -> list[Any]:
+    """Imports modules of coqui-tts in the way of the image."""
+    importlib.import_module("aiservice_speech_synthesis.coqui").prepare()
+    return [importlib.import_module(f"TTS.{module}") for module in modules]
+
+
+def xtts(
+    folder: Path,
+    *,
+    languages: tuple[str, ...] = ("en", "de", "fr", "zh-cn", "ja"),
+    old: bool = False,
+    audio_tokens: int = 24,
+) -> None:
     """Writes an XTTS with random weights: letters as tokens, two voices. Some 90 MB: its decoder has one size only.
 
     `old`: the checkpoint holds its configuration as an object, as the published one does.
+    `audio_tokens`: after which a stretch of speech ends at the latest; 24 are a second.
     """
     import torch
     from tokenizers import Tokenizer, pre_tokenizers
     from tokenizers.models import BPE
 
-    configs, xtts = (
-        importlib.import_module("TTS.tts.configs.xtts_config"),
-        importlib.import_module("TTS.tts.models.xtts"),
-    )
+    configs, xtts = _coqui("tts.configs.xtts_config", "tts.models.xtts")
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     special = ["[STOP]", "[UNK]", "[SPACE]", *(f"[{language}]" for language in languages), "[START]"]
@@ -54,7 +64,7 @@ def xtts(folder: Path, *, languages: tuple[str, ...] = ("en", "de", "fr", "zh-cn
     checkpoint: dict[str, Any] = {"model": model.state_dict()}
     if old:
         checkpoint["config"] = config
-        with xtts._legacy_safe_globals():  # under the names of the release that published them
+        with xtts._legacy_safe_globals():  # noqa: SLF001 - under the names of the release that published them
             torch.save(checkpoint, folder / "model.pth")
     else:
         torch.save(checkpoint, folder / "model.pth")
@@ -84,10 +94,7 @@ def vits(folder: Path, *, speakers: tuple[str, ...] = (), espeak: bool = False) 
     """Writes a VITS with random weights: English letters or, with espeak, its phonemes; a table of speakers if any."""
     import torch
 
-    configs, vits = (
-        importlib.import_module("TTS.tts.configs.vits_config"),
-        importlib.import_module("TTS.tts.models.vits"),
-    )
+    configs, vits = _coqui("tts.configs.vits_config", "tts.models.vits")
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     arguments = vits.VitsArgs(**_TINY_VITS, use_speaker_embedding=bool(speakers))
@@ -106,12 +113,9 @@ def yourtts(folder: Path) -> None:
     """Writes a YourTTS with random weights: a VITS of two languages that takes a voice as a vector, and its encoder."""
     import torch
 
-    configs, vits = (
-        importlib.import_module("TTS.tts.configs.vits_config"),
-        importlib.import_module("TTS.tts.models.vits"),
-    )
-    encoders = importlib.import_module("TTS.encoder.configs.speaker_encoder_config")
-    setup = importlib.import_module("TTS.encoder.utils.generic_utils")
+    configs, vits = _coqui("tts.configs.vits_config", "tts.models.vits")
+    [encoders] = _coqui("encoder.configs.speaker_encoder_config")
+    [setup] = _coqui("encoder.utils.generic_utils")
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     encoder_config = encoders.SpeakerEncoderConfig(num_loader_workers=0, num_classes_in_batch=1, num_utter_per_class=1)
@@ -155,12 +159,9 @@ def glow_tts(folder: Path) -> None:
     """Writes a Glow-TTS with random weights, and a HiFi-GAN beside it that makes sound of its spectrograms."""
     import torch
 
-    configs, glow = (
-        importlib.import_module("TTS.tts.configs.glow_tts_config"),
-        importlib.import_module("TTS.tts.models.glow_tts"),
-    )
-    hifigan = importlib.import_module("TTS.vocoder.configs.hifigan_config")
-    setup = importlib.import_module("TTS.vocoder.models")
+    configs, glow = _coqui("tts.configs.glow_tts_config", "tts.models.glow_tts")
+    [hifigan] = _coqui("vocoder.configs.hifigan_config")
+    [setup] = _coqui("vocoder.models")
     torch.manual_seed(0)
     (folder / "vocoder").mkdir(parents=True, exist_ok=True)
     config = configs.GlowTTSConfig(

@@ -11,7 +11,7 @@ from typing import Any
 
 from support.demo import DEMO, RunningDemo
 
-TASKS = ("text-to-image", "image-to-image", "speech-to-text", "image-to-text")
+TASKS = ("text-to-image", "image-to-image", "text-to-speech", "speech-to-text", "image-to-text")
 SENTENCE = "The quick brown fox jumps over the lazy dog. Please deliver three boxes to the warehouse on Monday morning."
 
 
@@ -66,6 +66,12 @@ def test_one_pod_draws_from_words_and_from_a_picture(demo: RunningDemo) -> None:
     assert len(pods.split()) == 1
 
 
+def test_a_text_is_spoken(demo: RunningDemo) -> None:
+    body = answer(demo, "xtts", "text-to-speech")
+    assert (body["seed"], body["format"], body["usage"]["unit"]) == (7, "wav", "character")
+    assert (demo.output / "text-to-speech.wav").read_bytes() == base64.b64decode(body["audio"])
+
+
 def test_a_second_service_of_a_task_is_asked_by_its_name(demo: RunningDemo) -> None:
     body = answer(demo, "blip-2", "image-to-text")
     assert body["lines"] == []
@@ -82,6 +88,7 @@ def test_the_table_has_a_line_for_each_task_and_tells_real_weights_from_random_o
         ("speech-to-text", "speech-to-text"): "real",
         ("image-to-text", "image-to-text"): "real",
         ("image-to-text", "blip-2"): "tiny, random",
+        ("text-to-speech", "xtts"): "tiny, random",
         ("text-to-image", "stable-diffusion"): "tiny, random",
         ("image-to-image", "stable-diffusion"): "tiny, random",
     }
@@ -94,6 +101,7 @@ def test_usage_counts_what_the_demo_sent(demo: RunningDemo) -> None:
     usage = demo.call("/api/usage", demo.token("demo")).body
     assert usage["services"]["speech-to-text"]["count"] == 2
     assert usage["services"]["image-to-text"]["count"] == 4, "by two services"
+    assert usage["services"]["text-to-speech"]["count"] == 2
     assert usage["services"]["text-to-image"]["count"] == usage["services"]["image-to-image"]["count"] == 2
 
 

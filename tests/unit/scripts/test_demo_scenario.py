@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import struct
+import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -91,6 +93,22 @@ def test_a_picture_is_kept_and_must_have_the_size_that_was_asked_for() -> None:
     for image in (base64.b64encode(other).decode(), "", None):
         with pytest.raises(ValueError, match="no PNG of 64x64"):
             scenario.read_picture({"images": [{"image": image}]}, "a.png")
+
+
+def test_a_sound_must_last() -> None:
+    for seconds in (0, 1):
+        file = io.BytesIO()
+        with wave.open(file, "wb") as sound:
+            sound.setparams((1, 2, 24_000, 0, "NONE", ""))
+            sound.writeframes(bytes(48_000 * seconds))
+        body = {"audio": base64.b64encode(file.getvalue()).decode()}
+        if seconds:
+            assert scenario.read_sound(body, "a.wav").line == "1.0 s WAV in a.wav"
+        else:
+            with pytest.raises(ValueError, match="without sound"):
+                scenario.read_sound(body, "a.wav")
+    with pytest.raises(ValueError, match="no WAV"):
+        scenario.read_sound({"audio": None}, "a.wav")
 
 
 def test_a_caption_may_say_anything_but_must_be_there() -> None:
