@@ -49,7 +49,7 @@ class Built:
             Kind.SERVICE: desired_service(self.meta, self.spec.tasks),
             Kind.DEPLOYMENT: deployment,
             Kind.AUTOSCALER: autoscaler(self.meta, self.spec, scale_down=scale_down),
-            Kind.DISRUPTION_BUDGET: disruption_budget(self.meta, self.spec),
+            Kind.DISRUPTION_BUDGET: disruption_budget(self.meta, self.spec, one_node=False),
             Kind.NETWORK_POLICY: network_policy(self.meta, self.spec, SETTINGS),
         }
         return {kind: unowned(wire(child)) for kind, child in wanted.items() if child is not None}

@@ -81,7 +81,7 @@ def test_the_children_of_a_service() -> None:
         "Service port 7862 speech-to-text",
         "Deployment 1 to 3 pods; an old pod stops before a new one starts",
         "HorizontalPodAutoscaler 1 to 3 pods, by 4 requests in flight a pod (custom metrics API)",
-        "PodDisruptionBudget drains of nodes stop at most 1 of its pods at once",
+        "PodDisruptionBudget drains of nodes may stop all of its pods at once",
         "NetworkPolicy 3 kinds of pods may connect, others may not",
         "PodMonitor where the Prometheus Operator is installed",
     ]

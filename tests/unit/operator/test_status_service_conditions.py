@@ -189,6 +189,31 @@ def test_a_budget_that_blocks_every_drain_says_so(disruption: Json | None, repli
         assert words in found[2]
 
 
+@pytest.mark.parametrize(
+    ("disruption", "replicas", "blocks"),
+    [
+        ({"maxUnavailable": 1}, 1, False),
+        ({"maxUnavailable": 1}, 2, True),
+        ({"maxUnavailable": "50%"}, 3, True),
+        ({"minAvailable": 1}, 3, True),
+        ({"maxUnavailable": 2}, 2, False),
+        ({"minAvailable": 0}, 3, False),
+        (None, 3, False),
+    ],
+)
+def test_a_budget_of_pods_on_one_node_has_to_let_all_be_stopped(
+    disruption: Json | None, replicas: int, blocks: bool
+) -> None:
+    """One that was stopped has no place before the others are gone."""
+    spec: Json = {"disruption": disruption, "replicas": replicas}
+    one_node = cache(NAME, {**MODEL, "storage": {"accessMode": "ReadWriteOnce"}}, ready=True)
+    found = told(status_of(serving(service(spec=spec), replicas, cache=one_node)), "Disruptable")
+    assert (found is not None) == blocks
+    if found is not None:
+        assert found[:2] == ("False", "BlocksDrains")
+        assert "ReadWriteMany, or leave spec.disruption out" in found[2]
+
+
 def test_a_network_policy_that_the_operator_does_not_make_says_so() -> None:
     known, settings = serving(service(), cache=READY), SETTINGS.model_copy(update={"network": Network(enabled=False)})
     found = told(status_of(known, settings=settings), "Network")

@@ -201,7 +201,10 @@ class AIServiceSpec(ApiModel):
     rollout: Annotated[Rollout, Field(description="How pods are replaced when the spec changes.")] = Rollout()
     disruption: Annotated[
         Disruption | None,
-        Field(description="How many pods drains of nodes may stop at once. Unset: one."),
+        Field(
+            description="How many pods drains of nodes may stop at once. Unset: one; all of them where a "
+            "ReadWriteOnce volume keeps them on one node, which could not be drained otherwise."
+        ),
     ] = None
     network: Annotated[Network, Field(description="Who may reach the pods.")] = Network()
     pod: Annotated[PodOverrides | None, Field(description="Changes to the pods, from an allow-list.")] = None
