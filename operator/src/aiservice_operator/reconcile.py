@@ -258,6 +258,10 @@ class Reconciler:
 
         async def decide() -> tuple[CacheView, CachePlan]:
             view = self._cache_view(key, secret)
+            plan = plan_cache(view, self._settings, self._clock())
+            if not plan.needs_capacity:
+                return view, plan
+            view = replace(view, capacity=await self._census.look())
             return view, plan_cache(view, self._settings, self._clock())
 
         settled = await self._settle(key, decide)

@@ -136,6 +136,8 @@ class CacheJob:
     template: str
     revision: str
     """Which commit or digest it was told to take; empty: what the source names when it runs."""
+    nodes: tuple[str, ...]
+    """Host names of the nodes that it was told to keep to; none: it may run on any."""
     request: str
     """Which wish for verification it answers."""
     attempt: int
@@ -173,6 +175,7 @@ def cache_job(child: Child) -> CacheJob:
         claim_uid=annotations.get(names.CLAIM_UID_ANNOTATION, ""),
         template=annotations.get(names.TEMPLATE_ANNOTATION, ""),
         revision=annotations.get(names.REVISION_ANNOTATION, ""),
+        nodes=tuple(filter(None, annotations.get(names.NODES_ANNOTATION, "").split(","))),
         request=annotations.get(names.REQUEST_ANNOTATION, ""),
         attempt=_number(annotations.get(names.ATTEMPT_ANNOTATION), 1),
         earlier_pods=_number(annotations.get(names.EARLIER_PODS_ANNOTATION), 0),

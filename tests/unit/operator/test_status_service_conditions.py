@@ -30,7 +30,7 @@ from support.operator_objects import (
     service,
     timestamp,
 )
-from support.operator_views import serving, settled, with_status
+from support.operator_views import serving, settled, view, with_status
 
 NAME = "mc-443918c0b15e3fd1"
 READY = cache(NAME, {**MODEL, "storage": {"accessMode": "ReadWriteMany"}}, ready=True)
@@ -292,6 +292,45 @@ def test_what_keeps_a_pod_from_a_node_besides_the_scheduler() -> None:
     assert "make room, or set spec.rollout.surge to Never or Auto" in always
     auto = ready(ServicePlan((), rollout=decision.model_copy(update={"mode": Surge.AUTO, "reason": "why"})), {})
     assert "About the rollout: why. Make room " in auto
+
+
+@pytest.mark.parametrize(
+    ("spec", "words", "hinted"),
+    [
+        ({"profile": None, "gpu": {}}, "1 node(s) had volume node affinity conflict", True),
+        ({"profile": None, "gpu": {}}, "1 Insufficient nvidia.com/gpu", False),
+        ({"profile": "nvidia-l4"}, "1 node(s) had volume node affinity conflict", False),
+        ({"profile": None, "gpu": {}, "pod": {"nodeSelector": {"a": "b"}}}, "had volume node affinity conflict", False),
+        ({}, "1 node(s) had volume node affinity conflict", False),
+    ],
+)
+def test_a_volume_on_a_node_without_the_gpu_is_told(spec: Json, words: str, hinted: bool) -> None:
+    scheduled = condition("PodScheduled", "False", "Unschedulable", words)
+    known = replace(serving(service(), 0, cache=READY), pods=(pod("new", {"conditions": [scheduled]}),))
+    status = status_of(replace(known, service=service(spec=spec)), ServicePlan((), one_node=True))
+    found = told(status, "Scheduled")
+    assert found is not None
+    assert ("set spec.pod.nodeSelector to nodes that have it, then delete" in found[2]) == hinted
+
+
+@pytest.mark.parametrize(
+    ("model", "pod_fields", "hinted"),
+    [
+        (MODEL, {}, True),
+        (MODEL, {"nodeSelector": {"gpu": "yes"}}, False),
+        ({**MODEL, "storage": {"accessMode": "ReadWriteMany"}}, {}, False),
+        ({"pvc": {"claimName": "theirs"}}, {}, False),
+    ],
+)
+def test_claimed_devices_need_a_node_selector_beside_a_volume_of_one_node(
+    model: Json, pod_fields: Json, hinted: bool
+) -> None:
+    claims = [{"name": "gpu", "resourceClaimTemplateName": "one"}]
+    known = service(spec={"model": model, "resourceClaims": claims, "pod": pod_fields})
+    found = told(status_of(view(known), ServicePlan(())), "Accepted")
+    assert found is not None
+    assert found[0] == "True"
+    assert ("name them in spec.pod.nodeSelector" in found[2]) == hinted
 
 
 def stalled(**status: Any) -> ServiceView:
