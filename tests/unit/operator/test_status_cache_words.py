@@ -98,6 +98,22 @@ def test_a_volume_that_is_too_small_is_told_with_the_size_that_would_do() -> Non
     assert "does not grow to 34Gi: disk is full" in message(fault, "Downloaded")
 
 
+def test_an_inline_cache_gets_its_size_where_it_is_no_other_cache() -> None:
+    """In the AIService another size is another model text, so another cache and another download."""
+    ours, there = cache("mc-1", {**MODEL, "storage": {"size": "20Gi"}}, ours=True), "there: in the AIService"
+    plan = CachePlan(job=GONE, failed=LARGE)
+    said = message(status_of(ours, plan), "Downloaded")
+    assert said.startswith("too large. Set spec.storage.size of ModelCache mc-1 to 34Gi (there: in the AIService")
+    assert said.endswith("the download then starts again.")
+    refused = (Refusal(ObjectId(Kind.CLAIM, NAMESPACE, "mc-1"), "no resize"),)
+    enough = claim(size="40Gi", capacity="40Gi")
+    assert there in message(status_of(ours, plan, refusals=refused), "Downloaded")
+    assert there in message(status_of(cache("mc-1", ours=True), plan, claim=enough), "Downloaded")
+    assert there in message(status_of(ours, plan, claim=None), "Downloaded")
+    small = CachePlan(memory=DAMAGE, check=CHECK, check_failed=replace(BROKEN, required_bytes=30 << 30))
+    assert there in message(status_of(ours, small), "Verified")
+
+
 def test_a_size_that_was_guessed_is_told() -> None:
     unknown = CachePlan(memory=Memory(Measurement(source="s")))
     assert "with 20Gi, since its source does not tell" in message(status_of(plan=unknown), "StorageBound")

@@ -141,7 +141,7 @@ class AIServiceSpec(ApiModel):
         ModelCacheSpec | None,
         Field(
             description="The model, stated here. Services of one namespace that state the same model share one "
-            "download."
+            "download: every field counts, storage and Secrets too. Where those are to differ, use modelCacheRef."
         ),
     ] = None
     model_cache_ref: Annotated[ModelCacheRef | None, Field(description="Use a ModelCache that you made.")] = None

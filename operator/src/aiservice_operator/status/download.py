@@ -12,14 +12,14 @@ from aiservice_operator.downloads import progress_status
 from aiservice_operator.failures import Failure, of_pods
 from aiservice_operator.kinds import Kind
 from aiservice_operator.names import Mode
-from aiservice_operator.observed import Child
+from aiservice_operator.observed import Child, Meta
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.download import CachePlan, CacheView, waits_to_grow
 from aiservice_operator.plan.tries import FailedTry, failed_last, pods_of
 from aiservice_operator.quantities import human_bytes
 from aiservice_operator.states import CacheJob, pod_running, unbound
 from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
-from aiservice_operator.status.remedies import DOWNLOADING, advised
+from aiservice_operator.status.remedies import DOWNLOADING, advised, resize, sentence
 from aiservice_operator.status.storage import CacheFacts, claim_refusal, held
 
 _SECRET_FIELDS = {
@@ -72,10 +72,12 @@ def _pods_refused(job: CacheJob, facts: CacheFacts) -> Failure | None:
 
 
 def downloaded(
+    cache: Meta,
     spec: ModelCacheSpec,
     view: CacheView,
     plan: CachePlan,
     problem: FailedTry | None,
+    *,
     refusals: Sequence[Refusal],
 ) -> Check:
     """Checks that the files are there."""
@@ -84,7 +86,7 @@ def downloaded(
         files = f" in {plan.proof.files} files" if plan.proof.files is not None else ""
         return yes("Downloaded", f"{size}{files} on {view.key.name}" if size else f"on {view.key.name}")
     if problem is not None and problem.failure.reason == "OutOfSpace":
-        return _out_of_space(spec, plan, problem, claim_refusal(refusals))
+        return _out_of_space(cache, spec, plan, problem, claim_refusal(refusals))
     if problem is not None:
         found = problem.failure
         return no(found.reason, f"{found.message.rstrip('.')}. {what_next(spec, plan, plan.job, problem)}".strip())
@@ -106,12 +108,12 @@ def _under_way(view: CacheView, job: CacheJob) -> Check:
     return pending("Starting", "the download is being started")
 
 
-def _out_of_space(spec: ModelCacheSpec, plan: CachePlan, problem: FailedTry, refused: str) -> Check:
+def _out_of_space(cache: Meta, spec: ModelCacheSpec, plan: CachePlan, problem: FailedTry, refused: str) -> Check:
     """A model that is larger than its volume: the volume grows, or somebody has to make it."""
     state, said = plan.claim, problem.failure.message.rstrip(".")
     needed = volume_size(problem.required_bytes) if problem.required_bytes is not None else "more"
     if state is None:
-        return no("OutOfSpace", f"{said}. Set storage.size to {needed}.")
+        return no("OutOfSpace", f"{said}. {sentence(resize(cache, needed))}.")
     if state.growing and state.growth_fault:
         return no(
             "ExpansionFailed",
@@ -124,12 +126,12 @@ def _out_of_space(spec: ModelCacheSpec, plan: CachePlan, problem: FailedTry, ref
         return no(
             "OutOfSpace",
             f"{said}. PersistentVolumeClaim {state.name} cannot grow to {needed}: {refused}. Let its StorageClass "
-            f"expand volumes (allowVolumeExpansion: true), or set storage.size to {needed} and delete the claim: it is "
+            f"expand volumes (allowVolumeExpansion: true), or {resize(cache, needed)} and delete the claim: it is "
             "made anew with that size",
         )
     if (spec.storage or Storage()).size is None:
-        return no("OutOfSpace", f"{said}. {state.requested} should do, and do not: set storage.size to more.")
-    return no("OutOfSpace", f"{said}. Set storage.size to {needed}: the download then starts again.")
+        return no("OutOfSpace", f"{said}. {state.requested} should do, and do not: {resize(cache, 'more')}.")
+    return no("OutOfSpace", f"{said}. {sentence(resize(cache, needed))}: the download then starts again.")
 
 
 def what_next(spec: ModelCacheSpec, plan: CachePlan, job: CacheJob | None, problem: FailedTry) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from aiservice_operator.failures import Failure
+from aiservice_operator.observed import Meta
 
 REFUSED = "Mend that, unless it passes: it is tried again by itself"
 """About what the API server does not take."""
@@ -78,6 +79,21 @@ DOWNLOADING: Mapping[str, str] = MappingProxyType(
 def advised(message: str, remedy: str) -> str:
     """Adds what to do to what is wrong."""
     return f"{message.rstrip('. ')}. {remedy}"
+
+
+def resize(cache: Meta, size: str) -> str:
+    """Returns how a cache gets a volume of another size.
+
+    In the AIService that states the model the same edit would ask for another cache, and download it anew.
+    """
+    if not cache.inline_cache:
+        return f"set storage.size to {size}"
+    return f"set spec.storage.size of ModelCache {cache.name} to {size} (there: in the AIService it is another cache)"
+
+
+def sentence(words: str) -> str:
+    """Returns words as the beginning of a sentence."""
+    return words[:1].upper() + words[1:]
 
 
 def of_pod(failure: Failure) -> str:
