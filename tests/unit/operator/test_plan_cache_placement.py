@@ -173,6 +173,13 @@ def test_too_many_alternatives_are_told_instead_of_left_out() -> None:
     assert "more than 64 alternatives" in conflict(*users)
 
 
+def test_of_many_users_some_are_named() -> None:
+    users = [user(f"user-{number:02}", nodeSelector={"zone": "b"}) for number in range(40)]
+    found = conflict(*users, user("a", affinity=near(term("zone", "In", "a"))))
+    assert "of AIService a, user-00, " in found
+    assert "user-08 and 31 more together" in found
+
+
 # Nodes with GPUs, which a download does not hold.
 
 

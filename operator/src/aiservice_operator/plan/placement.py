@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from kubernetes.aio.client import V1NodeSelectorRequirement, V1NodeSelectorTerm
 
 from aiservice_api.v1alpha1 import ModelCacheSpec, PodOverrides, Storage
+from aiservice_operator import names
 from aiservice_operator.capacity import Node, allows
 from aiservice_operator.desired.common import as_in_a_pod, body_of, tolerations
 from aiservice_operator.desired.job import HOST, Placement
@@ -169,12 +170,12 @@ def _terms(wishes: Sequence[_Wish], selector: dict[str, str]) -> list[V1NodeSele
         named.append(wish.service)
         pairs = [(one, other) for one in combined or [V1NodeSelectorTerm()] for other in wish.terms if _selects(other)]
         combined = [term for one, other in pairs if _possible(term := _both(one, other), selector)]
-        services = ", ".join(dict.fromkeys([*named, *(other.service for other in wishes if other.selector)]))
+        services = names.listed(dict.fromkeys([*named, *(other.service for other in wishes if other.selector)]))
         if not combined:
             return f"no node meets the node selectors and affinities of AIService {services} together, {_WAY_OUT}"
         if len(combined) > _MOST_TERMS:
             return (
-                f"the node affinities of AIService {', '.join(named)} have more than {_MOST_TERMS} alternatives "
+                f"the node affinities of AIService {names.listed(named)} have more than {_MOST_TERMS} alternatives "
                 f"together: state fewer nodeSelectorTerms, or use a StorageClass with storage.accessMode ReadWriteMany"
             )
     return combined
