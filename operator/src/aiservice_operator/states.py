@@ -160,6 +160,13 @@ class CacheJob:
         return bool(self.child.body["spec"].get("suspend", False))
 
 
+def node_selector(workload: Child) -> dict[str, str]:
+    """Returns the node labels that the pods of a Deployment or a Job need."""
+    template: Json = workload.body["spec"].get("template", {})
+    selector: dict[str, str] | None = template.get("spec", {}).get("nodeSelector")
+    return selector or {}
+
+
 _MODES = frozenset(Mode)
 
 

@@ -14,6 +14,7 @@ from aiservice_operator.kinds import Json, Kind, ObjectId
 from aiservice_operator.observed import Child
 from aiservice_operator.plan import CachePlan, Refusal
 from aiservice_operator.plan.tries import FailedTry
+from aiservice_operator.states import cache_job
 from aiservice_operator.status import CacheFacts
 from support.cache_statuses import (
     AT,
@@ -21,6 +22,7 @@ from support.cache_statuses import (
     CACHED,
     CASES,
     CHECK,
+    CONSUMER,
     DAMAGE,
     DISK,
     FAILED_TRY,
@@ -29,13 +31,14 @@ from support.cache_statuses import (
     LOST,
     PROOF,
     REFUSED,
+    WAITING_POD,
     claim,
     job,
     message,
     status_of,
     told,
 )
-from support.operator_objects import MODEL, NAMESPACE, NOW, cache, condition
+from support.operator_objects import MODEL, NAMESPACE, NOW, cache, condition, live, service
 
 
 def test_the_message_says_when_it_is_tried_again_or_how() -> None:
@@ -74,6 +77,22 @@ def test_who_refuses_a_pod_is_told_with_where_to_look() -> None:
     assert said.startswith("pods cannot be created: exceeded quota: tight. `kubectl describe resourcequota,")
     assert status.last_failure is not None
     assert status.last_failure.object == "Job/job"
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_the_nodes_that_a_download_needs_are_named(bound: bool) -> None:
+    """On most clusters the first fault is that no node has the label of the profile."""
+    users = (service("a", {"profile": "nvidia-l4"}), service("b", {"profile": "nvidia-l4"}))
+    where = {"nvidia.com/gpu.product": "NVIDIA-L4"}
+    made = cache_job(
+        live(Kind.JOB, {"metadata": {"name": "job"}, "spec": {"template": {"spec": {"nodeSelector": where}}}})
+    )
+    facts = CacheFacts() if bound else CacheFacts(claim_event=CONSUMER)
+    volume = claim() if bound else claim("Pending")
+    status = status_of(plan=CachePlan(job=made), users=users, pods=(WAITING_POD,), claim=volume, facts=facts)
+    said = message(status, "Downloaded" if bound else "StorageBound")
+    assert "It needs a node with nvidia.com/gpu.product=NVIDIA-L4 (profile nvidia-l4). Make room on a node" in said
+    assert said.count("It needs") == 1
 
 
 def test_an_address_that_is_not_allowed_is_tried_again_when_it_is() -> None:

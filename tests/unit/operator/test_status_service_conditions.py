@@ -295,6 +295,28 @@ def test_what_keeps_a_pod_from_a_node_besides_the_scheduler() -> None:
 
 
 @pytest.mark.parametrize(
+    ("spec", "needs"),
+    [
+        (
+            {"profile": "nvidia-l4"},
+            "It needs a node with nvidia.com/gpu.product=NVIDIA-L4 (profile nvidia-l4). Make room",
+        ),
+        ({"pod": {"nodeSelector": {"disk": "ssd"}}}, "It needs a node with disk=ssd. Make room"),
+        (
+            {"profile": "nvidia-l4", "pod": {"nodeSelector": {"disk": "ssd"}}},
+            "It needs a node with nvidia.com/gpu.product=NVIDIA-L4, disk=ssd (profile nvidia-l4). Make room",
+        ),
+        ({}, None),
+    ],
+)
+def test_the_nodes_that_no_node_is_one_of_are_named(spec: Json, needs: str | None) -> None:
+    known = replace(serving(service(spec=spec), 0, cache=READY), pods=(unplaced(),))
+    found = told(status_of(known), "Scheduled")
+    assert found is not None
+    assert (needs in found[2]) if needs is not None else ("It needs" not in found[2])
+
+
+@pytest.mark.parametrize(
     ("spec", "words", "hinted"),
     [
         ({"profile": None, "gpu": {}}, "1 node(s) had volume node affinity conflict", True),

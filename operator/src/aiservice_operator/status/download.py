@@ -20,7 +20,7 @@ from aiservice_operator.quantities import human_bytes
 from aiservice_operator.states import CacheJob, pod_running, unbound
 from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
 from aiservice_operator.status.remedies import DOWNLOADING, advised, resize, sentence
-from aiservice_operator.status.storage import CacheFacts, claim_refusal, held
+from aiservice_operator.status.storage import CacheFacts, claim_refusal, held, with_nodes
 
 _SECRET_FIELDS = {
     "hugging_face": "huggingFace.tokenSecretRef",
@@ -47,10 +47,12 @@ def problem_of(
     if refused is not None:
         return FailedTry(refused, retryable=True)
     waiting = [pod for pod in pods if pod.body.get("status", {}).get("phase") == "Pending"]
-    return _stuck(waiting, view, facts, now) if waiting else failed_last(job, pods)
+    return _stuck(job, waiting, view, facts, now) if waiting else failed_last(job, pods)
 
 
-def _stuck(waiting: Sequence[Child], view: CacheView, facts: CacheFacts, now: datetime) -> FailedTry | None:
+def _stuck(
+    job: CacheJob, waiting: Sequence[Child], view: CacheView, facts: CacheFacts, now: datetime
+) -> FailedTry | None:
     """What keeps pods from starting; None where it may still pass, or is told elsewhere."""
     found = of_pods(waiting, now, facts.words)
     if found is None:
@@ -59,7 +61,7 @@ def _stuck(waiting: Sequence[Child], view: CacheView, facts: CacheFacts, now: da
         # What keeps the claim keeps the pod: StorageBound says what it is. Of a claim that has been bound since, the
         # scheduler still has to hear.
         return None
-    return FailedTry(found, retryable=True)
+    return FailedTry(with_nodes(found, job, view), retryable=True)
 
 
 def _pods_refused(job: CacheJob, facts: CacheFacts) -> Failure | None:

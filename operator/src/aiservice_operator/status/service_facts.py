@@ -14,8 +14,8 @@ from aiservice_operator.plan.scaling import stated_replicas
 from aiservice_operator.plan.service import ServicePlan, ServiceView
 from aiservice_operator.plan.surge import Decision
 from aiservice_operator.settings import Profile, Settings
-from aiservice_operator.states import Rollout, past_deadline, progress_deadline, rollout
-from aiservice_operator.status.remedies import SERVING, advised, of_pod
+from aiservice_operator.states import Rollout, node_selector, past_deadline, progress_deadline, rollout
+from aiservice_operator.status.remedies import SERVING, advised, chosen_nodes, of_pod
 
 _VOLUME_ELSEWHERE = "volume node affinity"
 """The scheduler's words about nodes from which a pod's volume cannot be mounted."""
@@ -85,7 +85,7 @@ def _failure(
     """A pod's failure, why there is no pod, or that none gets ready for a reason that nothing tells."""
     found = of_pods(view.pods, now, words)
     if found is not None:
-        hinted = _with_hint(found, view.service.spec, plan, state, settings)
+        hinted = _with_hint(found, view, plan, state, settings)
         return replace(hinted, message=advised(hinted.message, of_pod(found)))
     if view.deployment is None or state is None:
         return None
@@ -108,12 +108,14 @@ def _failure(
 
 
 def _with_hint(
-    failure: Failure, spec: AIServiceSpec | None, plan: ServicePlan, state: Rollout | None, settings: Settings
+    failure: Failure, view: ServiceView, plan: ServicePlan, state: Rollout | None, settings: Settings
 ) -> Failure:
     """Adds what in this service may keep a pod from finding a node, besides what the scheduler says."""
     if failure.reason != "Unschedulable":
         return failure
-    hints = []
+    spec, hints = view.service.spec, []
+    if view.deployment is not None and (chosen := chosen_nodes(node_selector(view.deployment), [spec])):
+        hints.append(chosen)
     if plan.one_node:
         hints.append(
             "The model's volume is ReadWriteOnce, so all pods that use it run on one node: use a cache with "
