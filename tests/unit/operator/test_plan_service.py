@@ -49,6 +49,16 @@ def test_pods_on_one_node_may_be_stopped_together(mode: str, allowed: object) ->
     assert budget.body["spec"]["maxUnavailable"] == allowed
 
 
+@pytest.mark.parametrize("mode", ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce"])
+def test_a_claim_for_reading_on_many_nodes_is_mounted_so(mode: str) -> None:
+    said = {"accessMode": mode, "conditions": [condition("Ready", "True", observedGeneration=1)]}
+    known = cache("theirs", {"pvc": {"claimName": "disk"}}, status=said)
+    made = settled(service(spec={"model": None, "modelCacheRef": {"name": "theirs"}}), cache=known).deployment
+    assert made is not None
+    source = made.body["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]
+    assert source == {"claimName": "disk", **({"readOnly": True} if mode == "ReadOnlyMany" else {})}
+
+
 def test_a_budget_follows_the_volume_of_its_pods() -> None:
     """The same spec, and what was built of it before: a cache's access mode is known when its claim is."""
     cached = condition("Ready", "True", observedGeneration=1)
