@@ -141,7 +141,9 @@ def test_a_policy_that_others_made_is_never_taken_over_and_no_pod_begins_without
 
 
 def test_a_budget_that_blocks_every_drain_says_so(world: World) -> None:
-    world.serve("rigid", disruption={"minAvailable": 1})
+    # On a volume for many nodes: on one node, all pods have to be let go.
+    shared = {**model("rigid"), "storage": {"accessMode": "ReadWriteMany"}}
+    world.serve("rigid", model=shared, disruption={"minAvailable": 1})
     world.until_serving("rigid")
     service = world.until("AIService", "rigid", "Disruptable", "False", "BlocksDrains")
     assert "lower spec.disruption.minAvailable" in condition(service, "Disruptable")["message"]

@@ -71,6 +71,31 @@ def test_what_is_not_let_in_is_told_which_secret_to_correct(source: Json, advice
     assert advice in message(status_of(cache(spec=source), CachePlan(job=GONE, failed=refused)), "Downloaded")
 
 
+@pytest.mark.parametrize(
+    ("pinned", "asked", "told_so"), [("c0ffee", "c0ffee", True), ("c0ffee", "", False), (None, "c0ffee", False)]
+)
+def test_a_pinned_revision_that_is_gone_is_told_with_what_lets_go_of_it(
+    pinned: str | None, asked: str, told_so: bool
+) -> None:
+    """Another Job would ask for the same one: the claim remembers it."""
+    memory = Memory(Measurement(source="s", bytes=5, revision=pinned))
+    plan = CachePlan(memory=memory, job=replace(GONE, revision=asked), failed=LOST)
+    said = message(status_of(plan=plan), "Downloaded")
+    assert ("is revision c0ffee, pinned" in said and "delete PersistentVolumeClaim mine" in said) == told_so
+    assert ("delete Job job to try again" in said) != told_so
+
+
+def test_where_no_secret_is_read_a_corrected_one_is_not_promised_to_be_seen() -> None:
+    refused = FailedTry(Failure("Unauthorized", "401", "Pod/try", NOW), retryable=False)
+    private = cache(spec={"oci": {"image": "r.test/m:1", "pullSecretRef": {"name": "login"}}})
+    unread = CacheFacts(secrets_followed=False)
+    said = message(status_of(private, CachePlan(job=GONE, failed=refused), unread), "Downloaded")
+    assert "Correct Secret login and delete Job job, or name another Secret" in said
+    assert "within a minute" not in said
+    checked = CachePlan(memory=CACHED, check=CHECK, check_failed=refused)
+    assert "delete Job" in message(status_of(private, checked, unread), "Verified")
+
+
 def test_who_refuses_a_pod_is_told_with_where_to_look() -> None:
     status = status_of(**CASES["pod refused"][0])
     said = message(status, "Downloaded")

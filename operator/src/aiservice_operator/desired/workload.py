@@ -132,10 +132,10 @@ def _pod(owner: Meta, spec: AIServiceSpec, pod: PodOverrides, mount: Mount, engi
 def _claim(mount: Mount) -> client.V1PersistentVolumeClaimVolumeSource:
     """The volume of the model, which every container sees read-only in any case.
 
-    A disk that several nodes are to attach has to be attached read-only. Elsewhere the volume itself is not: the kubelet
-    would leave out the file group (`fsGroup`), by which pods may read what others have written onto a claim of theirs,
-    and some drivers attach a disk once for a node, to be written to or not, as its first pod has it, while a Job may
-    write to it beside the pods that serve.
+    A disk that several nodes attach has to be attached read-only. Other volumes are not: the kubelet would leave out
+    the file group (`fsGroup`), by which pods may read what others have written onto a claim of theirs, and some drivers
+    attach a disk once for a node, to be written to or not as its first pod has it, while a Job may write to it beside
+    the pods that serve.
     """
     return client.V1PersistentVolumeClaimVolumeSource(
         claim_name=mount.claim, read_only=True if mount.read_only else None

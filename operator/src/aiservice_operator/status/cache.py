@@ -50,8 +50,10 @@ def cache_status(
         failure, claim_name, state = found.failure if found is not None else None, cache.meta.name, plan.claim
         checks = {
             "StorageBound": own_claim(spec, view, plan, facts, refusals=refusals, now=now),
-            "Downloaded": downloaded(cache.meta, spec, view, plan, problem, refusals=refusals),
-            "Verified": verified(cache.meta, spec, plan, problem, check_problem),
+            "Downloaded": downloaded(cache.meta, spec, view, plan, problem, facts=facts, refusals=refusals),
+            "Verified": verified(
+                cache.meta, spec, plan, problem, check_problem, secrets_followed=facts.secrets_followed
+            ),
         }
     checks["Ready"] = _ready(view, cache, checks)
     return ModelCacheStatus(

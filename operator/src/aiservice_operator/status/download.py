@@ -80,6 +80,7 @@ def downloaded(
     plan: CachePlan,
     problem: FailedTry | None,
     *,
+    facts: CacheFacts,
     refusals: Sequence[Refusal],
 ) -> Check:
     """Checks that the files are there."""
@@ -91,7 +92,8 @@ def downloaded(
         return _out_of_space(cache, spec, plan, problem, claim_refusal(refusals))
     if problem is not None:
         found = problem.failure
-        return no(found.reason, f"{found.message.rstrip('.')}. {what_next(spec, plan, plan.job, problem)}".strip())
+        todo = what_next(spec, plan, plan.job, problem, secrets_followed=facts.secrets_followed)
+        return no(found.reason, f"{found.message.rstrip('.')}. {todo}".strip())
     refused = next((refusal.message for refusal in refusals if refusal.identity.kind is Kind.JOB), "")
     if refused:
         return no("JobRefused", advised(f"the download Job cannot be created: {refused}", DOWNLOADING["JobRefused"]))
@@ -136,7 +138,9 @@ def _out_of_space(cache: Meta, spec: ModelCacheSpec, plan: CachePlan, problem: F
     return no("OutOfSpace", f"{said}. {sentence(resize(cache, needed))}: the download then starts again.")
 
 
-def what_next(spec: ModelCacheSpec, plan: CachePlan, job: CacheJob | None, problem: FailedTry) -> str:
+def what_next(
+    spec: ModelCacheSpec, plan: CachePlan, job: CacheJob | None, problem: FailedTry, *, secrets_followed: bool
+) -> str:
     """Returns when it is tried again, and what to do about it."""
     remedy = DOWNLOADING.get(problem.failure.reason, "")
     if job is None or remedy:
@@ -146,16 +150,42 @@ def what_next(spec: ModelCacheSpec, plan: CachePlan, job: CacheJob | None, probl
         return f"The next try is at {plan.again_at:%H:%M:%S} UTC; delete Job {name} to try at once."
     if problem.retryable:
         return "It is being tried again."
-    if problem.failure.reason == "Unauthorized" and (advice := _secret_advice(spec)):
-        return advice
-    if problem.failure.reason == "ForbiddenAddress":
-        return "It is tried again when the operator's download.allowedHosts has changed."
-    return f"Another try would not help: mend it, then delete Job {name} to try again."
+    return _for_good(spec, plan, job, problem, secrets_followed=secrets_followed)
 
 
-def _secret_advice(spec: ModelCacheSpec) -> str:
-    """Empty for sources that no Secret opens."""
+def _for_good(
+    spec: ModelCacheSpec, plan: CachePlan, job: CacheJob, problem: FailedTry, *, secrets_followed: bool
+) -> str:
+    """What to do where another try would not help."""
+    name = job.child.meta.name
+    advice = {
+        "Unauthorized": _secret_advice(spec, "" if secrets_followed else name),
+        "ForbiddenAddress": "It is tried again when the operator's download.allowedHosts has changed.",
+        "NotFound": _pinned_advice(plan, job),
+    }.get(problem.failure.reason)
+    return advice or f"Another try would not help: mend it, then delete Job {name} to try again."
+
+
+def _pinned_advice(plan: CachePlan, job: CacheJob) -> str:
+    """Empty where the claim pins no revision: a Job that is made anew asks for the present one then."""
+    measured = plan.memory.measurement
+    if plan.claim is None or measured is None or not measured.revision or measured.revision != job.revision:
+        return ""
+    return (
+        f"What is asked for is revision {measured.revision}, pinned when the source was first looked at. If it is gone "
+        f"there, delete PersistentVolumeClaim {plan.claim.name}: then the present one is downloaded; a source that "
+        "names this revision has to be another ModelCache."
+    )
+
+
+def _secret_advice(spec: ModelCacheSpec, unfollowed: str) -> str:
+    """Empty for sources that no Secret opens. `unfollowed`: the Job, where nobody looks whether a Secret changes."""
     credentials = credentials_of(spec)
+    if credentials is not None and unfollowed:
+        return (
+            f"Correct Secret {credentials.secret} and delete Job {unfollowed}, or name another Secret: then it is "
+            "tried again. The operator is configured to read no Secrets (rollOnConfigChange), and sees no change."
+        )
     if credentials is not None:
         return f"Correct Secret {credentials.secret}, or name another: then it is tried again within a minute."
     field = next((path for source, path in _SECRET_FIELDS.items() if getattr(spec, source) is not None), "")

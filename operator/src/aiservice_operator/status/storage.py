@@ -55,6 +55,8 @@ class CacheFacts:
     """What the running download has printed last."""
     words: Mapping[str, Words] = field(default_factory=dict)
     """What Events say of pods that do not start, and of Jobs whose pods are not made, by uid."""
+    secrets_followed: bool = True
+    """Whether the operator looks if the Secret of a source has changed."""
 
 
 def provided_claim(name: str, namespace: str, facts: CacheFacts, now: datetime) -> Check:

@@ -24,6 +24,8 @@ def verified(
     plan: CachePlan,
     download_problem: FailedTry | None,
     check_problem: FailedTry | None,
+    *,
+    secrets_followed: bool,
 ) -> Check:
     """Checks that every file has its size and digest."""
     record = plan.verification
@@ -34,7 +36,8 @@ def verified(
     if check_problem is not None:
         found = check_problem.failure
         words = f"{_sound(record)}; comparing them again failed: {found.message.rstrip('.')}."
-        return pending(found.reason, f"{words} {what_next(spec, plan, plan.check, check_problem)}".strip())
+        todo = what_next(spec, plan, plan.check, check_problem, secrets_followed=secrets_followed)
+        return pending(found.reason, f"{words} {todo}".strip())
     if plan.check is not None:
         return yes("Verifying", f"{_sound(record)}; they are being compared with their digests again")
     return yes("Repaired", _repaired(record)) if record.repaired else yes("Verified", _sound(record))
