@@ -139,6 +139,7 @@ def test_the_profile_is_enforced_there(api: KubeApi, build: Callable[..., Built]
             "disruption": {"maxUnavailable": 1},
             "gpu": None,
             "gpuMemory": None,
+            "resourceClaims": None,
         },
     ],
     ids=["full", "otherwise"],
