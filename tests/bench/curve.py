@@ -14,11 +14,11 @@ _INK, _GRID, _PAPER = "#334155", "#e2e8f0", "#ffffff"
 
 @dataclass(frozen=True)
 class Curve:
-    """One line; `values` belong to the counts, one each."""
+    """One line; `values` belong to the counts, one each, None where it was not measured."""
 
     label: str
     unit: str
-    values: Sequence[float]
+    values: Sequence[float | None]
 
 
 def draw(counts: Sequence[int], *panels: Sequence[Curve]) -> str:
@@ -35,7 +35,7 @@ def draw(counts: Sequence[int], *panels: Sequence[Curve]) -> str:
 
 
 def _panel(counts: Sequence[int], curves: Sequence[Curve]) -> list[str]:
-    top = _ceiling(max(max(curve.values) for curve in curves))
+    top = _ceiling(max(value for curve in curves for value in curve.values if value is not None))
     right = _ceiling(max(counts))
 
     def x(count: float) -> float:
@@ -57,7 +57,8 @@ def _panel(counts: Sequence[int], curves: Sequence[Curve]) -> list[str]:
     parts.append(f'<text x="{x(right)}" y="{y(0) + 36}" fill="{_INK}" text-anchor="end">AIServices</text>')
     for number, curve in enumerate(curves):
         colour = _COLOURS[number % len(_COLOURS)]
-        points = " ".join(f"{x(count)},{y(value)}" for count, value in zip(counts, curve.values, strict=True))
+        known = zip(counts, curve.values, strict=True)
+        points = " ".join(f"{x(count)},{y(value)}" for count, value in known if value is not None)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [
             f'<circle cx="{point.split(",")[0]}" cy="{point.split(",")[1]}" r="3" fill="{colour}"/>'

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from aiservice_operator import names
@@ -35,6 +35,8 @@ class Node:
     free: Amounts
     caches: frozenset[tuple[str, str]]
     """Namespace and name of the ModelCaches that pods on it mount."""
+    offers: Amounts = field(default_factory=dict)
+    """What it has for pods in all, whoever holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,15 @@ def empty_node(body: Json) -> Node:
     """Returns a node as if no pod were on it."""
     spec, status = body.get("spec", {}), body.get("status", {})
     ready = conditions(body).get("Ready", {}).get("status") == "True"
+    allocatable = {resource: parse(str(amount)) for resource, amount in status.get("allocatable", {}).items()}
     return Node(
         name=body["metadata"]["name"],
         labels=body["metadata"].get("labels", {}),
         taints=tuple(taint for taint in spec.get("taints") or () if taint.get("effect") in _HARD_TAINTS),
         usable=ready and not spec.get("unschedulable", False),
-        free={resource: parse(str(amount)) for resource, amount in status.get("allocatable", {}).items()},
+        free=allocatable,
         caches=frozenset(),
+        offers=allocatable,
     )
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from aiservice_api.v1alpha1 import Condition
 from aiservice_operator import names
 from aiservice_operator.kinds import RESOURCES, Json, Key, Kind
+from aiservice_operator.status.cache import DELETION_WAITS
 from aiservice_operator.status.conditions import FALSE, TRUE, find
 
 _NOTE_LENGTH = 1024
@@ -58,10 +59,18 @@ def _cache_turns(before: Sequence[Condition], after: Sequence[Condition]) -> lis
     if (failed := _became(FALSE, "Downloaded", before, after)) is not None:
         found.append(Turn(True, "DownloadFailed", f"{failed.reason}: {failed.message}"))
     found += _files_turned(before, after)
-    held, was = find(after, "Ready"), find(before, "Ready")
-    if held is not None and held.reason == "InUse" and (was is None or was.reason != "InUse"):
-        found.append(Turn(True, "DeletionWaits", held.message))
+    if (waits := _waits(after)) and not _waits(before):
+        found.append(Turn(True, "DeletionWaits", waits))
     return found
+
+
+def _waits(conditions: Sequence[Condition]) -> str:
+    """What the deletion of a cache waits for; empty where it waits for nothing."""
+    ready = find(conditions, "Ready")
+    if ready is None:
+        return ""
+    _, sentence, users = ready.message.partition(DELETION_WAITS)
+    return sentence + users
 
 
 def _files_turned(before: Sequence[Condition], after: Sequence[Condition]) -> list[Turn]:

@@ -19,6 +19,7 @@ from aiservice_operator.plan.mount import cache_ready
 from aiservice_operator.plan.tries import pods_of
 from aiservice_operator.references import LOOK_SECONDS, References
 from aiservice_operator.states import pod_running, unbound
+from aiservice_operator.status.conditions import find
 from aiservice_operator.status.storage import CacheFacts, ClaimEvent
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 _YOUNG = timedelta(seconds=30)
 _LOOK_SECONDS = (2.0, 15.0)
 """How often a claim that no watch tells of is looked at: while it is young, and afterwards."""
+_CALM_SHARE, _CALM_SECONDS = 10, 300.0
+"""How rarely the claim of a `pvc` source is looked at that has long been fine: after a share of that time, and at most
+after so long. Nobody can take it away from pods that mount it, so this is for those that are still to come."""
 
 
 class CacheQuestions:
@@ -62,7 +66,7 @@ class CacheQuestions:
             return self._progress_seconds
         if cache.spec is not None and cache.spec.pvc is not None:
             young = now - (found.source_claim or cache).meta.created < _YOUNG
-            return _LOOK_SECONDS[0 if young and not cache_ready(cache) else 1]
+            return _calm_seconds(cache, now) if cache_ready(cache) else _LOOK_SECONDS[0 if young else 1]
         if view.claim is not None and unbound(view.claim):
             return _LOOK_SECONDS[0 if now - view.claim.meta.created < _YOUNG else 1]
         waits = cache.spec is not None and credentials_of(cache.spec) is not None and not cache_ready(cache)
@@ -94,6 +98,13 @@ class CacheQuestions:
             told = parse_progress(line)
             self._told[view.key] = (now, told)
         return told
+
+
+def _calm_seconds(cache: Cache, now: datetime) -> float:
+    """How long a claim that was as it should be is left alone: the longer it has been so, the longer."""
+    ready = find(cache.status.conditions, "Ready")
+    calm = (now - ready.last_transition_time).total_seconds() if ready is not None else 0.0
+    return min(max(calm / _CALM_SHARE, _LOOK_SECONDS[1]), _CALM_SECONDS)
 
 
 def running_pod(view: CacheView, plan: CachePlan) -> Child | None:

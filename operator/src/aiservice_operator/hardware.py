@@ -62,6 +62,7 @@ def allocate(spec: AIServiceSpec, profile: Profile) -> Hardware | Rejection:
     refused = (
         _stated_twice(spec, limits)
         or _two_kinds(gpus)
+        or _claims_besides(spec, profile, gpus)
         or _more_than_a_share(limits)
         or _above_limit(requests, limits)
         or _no_cpu_request(spec, requests, limits)
@@ -120,6 +121,19 @@ def _two_kinds(gpus: Sequence[Gpu]) -> Rejection | None:
     return _invalid(
         f"a pod gets GPUs of one kind, and this one would get {kinds}: say which in spec.gpu, which replaces the "
         "profile's, and leave GPUs out of spec.resources"
+    )
+
+
+def _claims_besides(spec: AIServiceSpec, profile: Profile, gpus: Sequence[Gpu]) -> Rejection | None:
+    """Claimed devices come besides the profile's GPU, and mostly are meant in its place: who wants both says so."""
+    if not spec.resource_claims or profile.gpu is None or spec.gpu is not None:
+        return None
+    if all(gpu.resource != profile.gpu.resource for gpu in gpus):
+        return None  # spec.resources says that there is to be none
+    return _invalid(
+        f"pods would get {profile.gpu.count} {profile.gpu.resource} from profile {spec.profile}, and what "
+        "spec.resourceClaims name besides: choose a profile without a GPU, or, where pods are to have both, state that "
+        "GPU in spec.gpu too"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from enum import StrEnum
 
 from aiservice_api.v1alpha1 import GROUP, ModelCacheSpec
@@ -63,6 +64,8 @@ VERIFIED_ANNOTATION = f"{GROUP}/verified"
 """On a claim: when and how the files were last compared with their digests, in JSON."""
 MODE_ANNOTATION = f"{GROUP}/mode"
 REVISION_ANNOTATION = f"{GROUP}/revision"
+NODES_ANNOTATION = f"{GROUP}/nodes"
+"""On a Job of a ModelCache: the nodes with the devices of its users when it was made, which it was told to keep to."""
 REQUEST_ANNOTATION = f"{GROUP}/verify-request"
 SOURCE_ANNOTATION = f"{GROUP}/source-digest"
 CLAIM_UID_ANNOTATION = f"{GROUP}/claim-uid"
@@ -81,6 +84,7 @@ class Mode(StrEnum):
     VERIFY = "verify"
 
 
+_LISTED = 10
 _SECRETS = {"huggingFace": "tokenSecretRef", "s3": "credentialsSecretRef", "oci": "pullSecretRef"}
 """The field of each source that names a Secret."""
 
@@ -118,6 +122,13 @@ def _content(wire: Json) -> Json:
     for source, secret in _SECRETS.items():
         wire.get(source, {}).pop(secret, None)
     return wire
+
+
+def listed(found: Iterable[str]) -> str:
+    """Returns names for a message: of many the first, and how many more there are, since messages are cut."""
+    known = list(found)
+    more = len(known) - _LISTED
+    return ", ".join(known[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def job_name(cache: str, identity: list[str | int]) -> str:

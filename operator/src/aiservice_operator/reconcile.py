@@ -258,6 +258,10 @@ class Reconciler:
 
         async def decide() -> tuple[CacheView, CachePlan]:
             view = self._cache_view(key, secret)
+            plan = plan_cache(view, self._settings, self._clock())
+            if not plan.needs_capacity:
+                return view, plan
+            view = replace(view, capacity=await self._census.look())
             return view, plan_cache(view, self._settings, self._clock())
 
         settled = await self._settle(key, decide)
@@ -274,7 +278,8 @@ class Reconciler:
         jobs = [job for job in (plan.job, plan.check) if job is not None]
         words = await gather_words(self._kube, view.pods, now)
         words |= await gather_refusals(self._kube, jobs, view.pods, now)
-        found = replace(await self._questions.answers(view, cache, plan), words=words)
+        followed = self._settings.roll_on_config_change
+        found = replace(await self._questions.answers(view, cache, plan), words=words, secrets_followed=followed)
         status = cache_status(view, cache, plan, facts=found, refusals=settled.refusals, now=now)
         written = await self._write_status(key, cache, cache.status, status)
         due = [max((at - now).total_seconds(), 0.0) for at in (plan.again_at, plan.ends_at) if at is not None]

@@ -136,6 +136,8 @@ class CacheJob:
     template: str
     revision: str
     """Which commit or digest it was told to take; empty: what the source names when it runs."""
+    nodes: tuple[str, ...]
+    """Host names of the nodes that it was told to keep to; none: it may run on any."""
     request: str
     """Which wish for verification it answers."""
     attempt: int
@@ -158,6 +160,13 @@ class CacheJob:
         return bool(self.child.body["spec"].get("suspend", False))
 
 
+def node_selector(workload: Child) -> dict[str, str]:
+    """Returns the node labels that the pods of a Deployment or a Job need."""
+    template: Json = workload.body["spec"].get("template", {})
+    selector: dict[str, str] | None = template.get("spec", {}).get("nodeSelector")
+    return selector or {}
+
+
 _MODES = frozenset(Mode)
 
 
@@ -173,6 +182,7 @@ def cache_job(child: Child) -> CacheJob:
         claim_uid=annotations.get(names.CLAIM_UID_ANNOTATION, ""),
         template=annotations.get(names.TEMPLATE_ANNOTATION, ""),
         revision=annotations.get(names.REVISION_ANNOTATION, ""),
+        nodes=tuple(filter(None, annotations.get(names.NODES_ANNOTATION, "").split(","))),
         request=annotations.get(names.REQUEST_ANNOTATION, ""),
         attempt=_number(annotations.get(names.ATTEMPT_ANNOTATION), 1),
         earlier_pods=_number(annotations.get(names.EARLIER_PODS_ANNOTATION), 0),

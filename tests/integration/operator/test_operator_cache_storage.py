@@ -212,3 +212,38 @@ def test_a_quota_that_refuses_the_cache_is_told_by_its_service(world: World, con
     finally:
         control_plane.kubectl("delete", "resourcequota", "few", "-n", world.namespace)
     world.until_serving("one-too-many", timeout=90)
+
+
+# A download holds no GPU, and its users do.
+
+
+@pytest.fixture
+def mixed_pool(control_plane: ControlPlane) -> Iterator[str]:
+    """A label of three nodes, of which the last has a GPU."""
+    name = f"mixed-{uuid.uuid4().hex[:8]}"
+    nodes = {f"{name}-{number}": {"nvidia.com/gpu": "1"} if number == 3 else {} for number in (1, 2, 3)}
+    for node, devices in nodes.items():
+        control_plane.add_node(node, devices, labels={"pool": name})
+    yield name
+    for node in nodes:
+        control_plane.remove_node(node)
+
+
+def test_a_volume_for_one_node_is_made_where_the_gpu_is(world: World, nodes_seen: None, mixed_pool: str) -> None:
+    world.kubelet.provision = False  # it gets its place with the download, as local disks do
+    world.kubelet.download = untouched
+    world.serve("carded", model=stated("carded"), profile=None, gpu={}, pod={"nodeSelector": {"pool": mixed_pool}})
+    job = wait_for(lambda: world.api.list("Job", f"app.kubernetes.io/instance={world.cache_of('carded')}")[0], "a Job")
+    (term,) = job["spec"]["template"]["spec"]["affinity"]["nodeAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]["nodeSelectorTerms"]
+    (expression,) = term["matchExpressions"]
+    assert expression["values"] == [f"{mixed_pool}-3"]
+    world.kubelet.reset()
+    world.until_serving("carded", 60)
+    pods = world.api.list("Pod", f"aiservice.dev/model-cache={world.cache_of('carded')}")
+    assert {pod["spec"]["nodeName"] for pod in pods} == {f"{mixed_pool}-3"}
+    again = world.api.get("Job", job["metadata"]["name"])
+    assert again["metadata"]["uid"] == job["metadata"]["uid"], "it was left as it was made"
+    world.api.delete("AIService", "carded")
+    world.until_gone("Deployment", "carded")

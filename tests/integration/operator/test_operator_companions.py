@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,7 +41,7 @@ EDITS: dict[str, Edit] = {
     "budget": (
         "PodDisruptionBudget",
         {"spec": {"maxUnavailable": 0}},
-        lambda body: body["spec"]["maxUnavailable"] == 1,
+        lambda body: body["spec"]["maxUnavailable"] == "100%",
     ),
     "ingress": (
         "NetworkPolicy",
@@ -140,13 +141,46 @@ def test_a_policy_that_others_made_is_never_taken_over_and_no_pod_begins_without
 
 
 def test_a_budget_that_blocks_every_drain_says_so(world: World) -> None:
-    world.serve("rigid", disruption={"minAvailable": 1})
+    # On a volume for many nodes: on one node, all pods have to be let go.
+    shared = {**model("rigid"), "storage": {"accessMode": "ReadWriteMany"}}
+    world.serve("rigid", model=shared, disruption={"minAvailable": 1})
     world.until_serving("rigid")
     service = world.until("AIService", "rigid", "Disruptable", "False", "BlocksDrains")
     assert "lower spec.disruption.minAvailable" in condition(service, "Disruptable")["message"]
     world.api.patch("AIService", "rigid", {"spec": {"replicas": 2}})
     world.until_serving("rigid")
     wait_for(lambda: not condition(world.api.get("AIService", "rigid"), "Disruptable"), "the condition is gone")
+
+
+@pytest.fixture
+def own_node(control_plane: ControlPlane) -> Iterator[str]:
+    """A node with a label of its own, by which pods are kept on it."""
+    name = f"drained-{uuid.uuid4().hex[:8]}"
+    control_plane.add_node(name, labels={"pool": name})
+    yield name
+    control_plane.remove_node(name)
+
+
+def test_a_node_with_all_pods_of_a_service_can_be_drained(
+    world: World, control_plane: ControlPlane, own_node: str
+) -> None:
+    """Their volume keeps them on it: one that was stopped has no place before the last is gone."""
+    world.serve("drained", replicas=2, pod={"nodeSelector": {"pool": own_node}})
+    world.until_serving("drained")
+    pods = world.api.list("Pod", "app.kubernetes.io/name=aiservice,app.kubernetes.io/instance=drained")
+    assert [pod["spec"]["nodeName"] for pod in pods] == [own_node, own_node]
+    control_plane.kubectl("cordon", own_node)
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+
+        def evicted(path: str = world.api.path("Pod", name, "eviction"), body: Any = eviction) -> bool:
+            return bool(world.api.request("POST", path, body)["status"] == "Success")
+
+        wait_for(evicted, f"{name} may be stopped", 15, 0.5)
+        world.until_gone("Pod", name)
+    world.api.delete("AIService", "drained")
+    world.until_gone("Deployment", "drained")
 
 
 def test_each_child_is_written_once_on_the_way_to_ready(world: World) -> None:

@@ -81,7 +81,7 @@ def test_the_children_of_a_service() -> None:
         "Service port 7862 speech-to-text",
         "Deployment 1 to 3 pods; an old pod stops before a new one starts",
         "HorizontalPodAutoscaler 1 to 3 pods, by 4 requests in flight a pod (custom metrics API)",
-        "PodDisruptionBudget drains of nodes stop at most 1 of its pods at once",
+        "PodDisruptionBudget drains of nodes may stop all of its pods at once",
         "NetworkPolicy 3 kinds of pods may connect, others may not",
         "PodMonitor where the Prometheus Operator is installed",
     ]
@@ -131,12 +131,15 @@ def test_the_claim_of_a_cache_that_is_there_is_not_mounted_writable() -> None:
     assert [refused(claim) for claim in ("lora", "provided", "disk")] == [True, False, False]
 
 
+NO_PROFILE = ("spec.profile", ABSENT)  # whose GPU a claimed one would come beside
+
+
 def test_devices_are_refused_where_the_cluster_does_not_serve_their_api() -> None:
     claims = ("spec.resourceClaims", [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}])
-    refused = examined(claims, cluster=Survey(True, rooms=(), apis=Apis())).refused
+    refused = examined(NO_PROFILE, claims, cluster=Survey(True, rooms=(), apis=Apis())).refused
     assert len(refused) == 1
     assert refused[0].startswith("NoDynamicResources: this cluster does not serve resource.k8s.io")
-    assert not examined(claims, cluster=Survey(True, rooms=(), apis=Apis(dynamic_resources=True))).refused
+    assert not examined(NO_PROFILE, claims, cluster=Survey(True, rooms=(), apis=Apis(dynamic_resources=True))).refused
 
 
 def test_a_cache_that_is_there_is_not_downloaded_again() -> None:
@@ -194,7 +197,7 @@ def test_whether_it_fits_now() -> None:
     assert "no node that is Ready" in fit(examined(cluster=Survey(True, rooms=())))[1]
     assert fit(examined(cluster=Survey(False)))[0] is None
     claims = ("spec.resourceClaims", [{"name": "gpu", "resourceClaimName": "mine"}])
-    assert fit(examined(claims))[0] is None
+    assert fit(examined(NO_PROFILE, claims))[0] is None
 
 
 def test_a_shared_volume_lets_pods_spread() -> None:

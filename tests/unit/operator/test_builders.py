@@ -180,7 +180,7 @@ BUILT: dict[str, Callable[[], Json]] = {
     "deployment-full": full_workload,
     "autoscaler-concurrency": lambda: built(autoscaler(full().meta, spec_of(full()), scale_down=True)),
     "autoscaler-cpu": lambda: built(autoscaler(service().meta, spec_of(by_cpu()), scale_down=False)),
-    "disruption-budget": lambda: built(disruption_budget(service().meta, spec_of(service()))),
+    "disruption-budget": lambda: built(disruption_budget(service().meta, spec_of(service()), one_node=False)),
     "network-policy": lambda: built(network_policy(full().meta, spec_of(full()), SETTINGS)),
     "pod-monitor": lambda: built(pod_monitor(full().meta, spec_of(full()), MONITORED)),
     "service": lambda: wire(build_service(service().meta, spec_of(service()).tasks)),

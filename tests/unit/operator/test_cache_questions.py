@@ -19,7 +19,7 @@ from aiservice_operator.references import References
 from aiservice_operator.states import cache_job
 from aiservice_operator.status import CacheFacts
 from support.cache_objects import live_claim, live_job, mine, view
-from support.operator_objects import NOW, container_status, pod
+from support.operator_objects import NOW, condition, container_status, pod, timestamp
 
 
 class World:
@@ -120,6 +120,22 @@ CASES: dict[str, tuple[Cache, dict[str, Any], float | None]] = {
     ),
     "a claim of the user that is not there": (mine({"pvc": {"claimName": "disk"}}), {}, 15),
 }
+
+
+@pytest.mark.parametrize(
+    ("calm", "expected"),
+    [
+        (timedelta(seconds=1), 15),
+        (timedelta(minutes=10), 60),
+        (timedelta(hours=1), 300),
+        (timedelta(days=30), 300),
+    ],
+)
+def test_a_claim_of_the_user_that_is_long_fine_is_looked_at_rarely(calm: timedelta, expected: float) -> None:
+    since = timestamp(NOW - calm)
+    ready = {**condition("Ready", "True", "Cached", observedGeneration=1), "lastTransitionTime": since}
+    known = mine({"pvc": {"claimName": "disk"}}, status={"conditions": [ready]})
+    assert World().questions.again_after(view(known), known, CachePlan(), CacheFacts(), NOW) == expected
 
 
 @pytest.mark.parametrize("case", CASES)

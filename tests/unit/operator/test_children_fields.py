@@ -49,17 +49,18 @@ def test_the_autoscaler_takes_nothing_away_while_a_pod_loads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "allowed"),
+    ("fields", "one_node", "allowed"),
     [
-        ({}, {"maxUnavailable": 1}),
-        ({"disruption": {"maxUnavailable": "25%"}}, {"maxUnavailable": "25%"}),
-        ({"disruption": {"minAvailable": 2}}, {"minAvailable": 2}),
-        ({"suspend": True}, None),
-        ({"replicas": 0}, None),
+        ({}, False, {"maxUnavailable": 1}),
+        ({}, True, {"maxUnavailable": "100%"}),
+        ({"disruption": {"maxUnavailable": "25%"}}, False, {"maxUnavailable": "25%"}),
+        ({"disruption": {"minAvailable": 2}}, True, {"minAvailable": 2}),
+        ({"suspend": True}, True, None),
+        ({"replicas": 0}, False, None),
     ],
 )
-def test_the_disruption_budget(fields: Json, allowed: Json | None) -> None:
-    built = disruption_budget(service().meta, parsed(**fields))
+def test_the_disruption_budget(fields: Json, one_node: bool, allowed: Json | None) -> None:
+    built = disruption_budget(service().meta, parsed(**fields), one_node=one_node)
     if allowed is None:
         assert built is None
         return

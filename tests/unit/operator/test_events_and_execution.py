@@ -32,6 +32,7 @@ from aiservice_operator.leader import Leadership
 from aiservice_operator.observed import parse_meta
 from aiservice_operator.plan import Apply, Delete, Scale
 from aiservice_operator.settings import Identity, LeaderElection
+from aiservice_operator.status.cache import DELETION_WAITS as WAITS
 from aiservice_operator.store import Store
 from aiservice_operator.watches import WatchMonitor
 from support.operator_objects import NAMESPACE, NOW, condition, metadata
@@ -41,7 +42,7 @@ TARGET = ObjectId(Kind.SERVICE, NAMESPACE, "whisper")
 OWNER = parse_meta(metadata("whisper"))
 
 
-def conditions(**said: tuple[str, str]) -> list[Condition]:
+def conditions(**said: tuple[str, ...]) -> list[Condition]:
     return [Condition.model_validate(condition(name, *words)) for name, words in said.items()]
 
 
@@ -83,14 +84,33 @@ REPAIRED = {**DOWNLOADED, "Verified": ("True", "Repaired")}
             {"Downloaded": ("False", "ChecksumMismatch"), "Verified": ("False", "ChecksumMismatch")},
             ["DownloadFailed"],
         ),
-        (Kind.MODEL_CACHE, {"Ready": ("True", "Cached")}, {"Ready": ("True", "InUse")}, ["DeletionWaits"]),
-        (Kind.MODEL_CACHE, {"Ready": ("True", "InUse")}, {"Ready": ("True", "InUse")}, []),
+        (Kind.MODEL_CACHE, {"Ready": ("True", "Cached")}, {"Ready": ("True", "InUse", WAITS)}, ["DeletionWaits"]),
+        (Kind.MODEL_CACHE, {"Ready": ("True", "InUse", WAITS)}, {"Ready": ("True", "InUse", WAITS)}, []),
+        (
+            Kind.MODEL_CACHE,
+            {"Ready": ("Unknown", "Downloading", "it runs")},
+            {"Ready": ("Unknown", "Downloading", f"it runs. {WAITS}")},
+            ["DeletionWaits"],
+        ),
+        (
+            Kind.MODEL_CACHE,
+            {"Ready": ("Unknown", "Downloading", f"it runs. {WAITS}")},
+            {"Ready": ("True", "InUse", WAITS)},
+            [],
+        ),
     ],
 )
 def test_what_turned_is_told_once(
-    kind: Kind, before: dict[str, tuple[str, str]], after: dict[str, tuple[str, str]], expected: list[str]
+    kind: Kind, before: dict[str, tuple[str, ...]], after: dict[str, tuple[str, ...]], expected: list[str]
 ) -> None:
     assert [turn.reason for turn in turns(kind, conditions(**before), conditions(**after))] == expected
+
+
+def test_what_a_deletion_waits_for_is_told_without_what_else_is_wrong() -> None:
+    after = conditions(Ready=("False", "NotFound", f"404. {WAITS}: delete it. It is used by AIService a"))
+    assert [turn.note for turn in turns(Kind.MODEL_CACHE, [], after)] == [
+        f"{WAITS}: delete it. It is used by AIService a"
+    ]
 
 
 def test_a_long_note_is_cut_where_the_api_server_would_refuse_it() -> None:

@@ -85,6 +85,22 @@ def test_resources_win_over_the_profiles_name_by_name() -> None:
     assert not found.on_gpu
 
 
+CLAIMS = [{"name": "dev", "resourceClaimTemplateName": "one"}]
+
+
+def test_claimed_devices_beside_a_gpu_have_to_be_meant() -> None:
+    """A profile's GPU with a claimed one would be two, of which a pod uses one."""
+    refused = allocate(spec(profile="nvidia-l4", resourceClaims=CLAIMS), SETTINGS.profiles["nvidia-l4"])
+    assert isinstance(refused, Rejection)
+    assert refused.reason == "InvalidResources"
+    assert "1 nvidia.com/gpu from profile nvidia-l4" in refused.message
+    assert "choose a profile without a GPU" in refused.message
+    both = granted("nvidia-l4", gpu={"count": 1}, resourceClaims=CLAIMS)  # the claim is for a network card
+    assert both.gpu is not None
+    none = granted("nvidia-l4", resources={"limits": {"nvidia.com/gpu": "0"}}, resourceClaims=CLAIMS)
+    assert none.gpu is None
+
+
 @pytest.mark.parametrize(
     ("resource", "memory"),
     [("nvidia.com/gpu", None), ("nvidia.com/mig-1g.5gb", Decimal(5)), ("amd.com/gpu", None)],

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from aiservice_api.v1alpha1 import ModelCacheSpec
+from aiservice_operator import names
+from aiservice_operator.capacity import Capacity, Node
 from aiservice_operator.desired.job import Placement
-from aiservice_operator.kinds import Json
-from aiservice_operator.observed import Service
-from aiservice_operator.plan.placement import place
-from support.operator_objects import MODEL, SETTINGS, service
+from aiservice_operator.kinds import Json, Kind
+from aiservice_operator.observed import Child, Service
+from aiservice_operator.plan import CachePlan
+from aiservice_operator.plan.placement import hosts_with_devices, place
+from support.cache_objects import HOUR, applied, decide, failed, live_claim, mine, steps
+from support.operator_objects import MODEL, SETTINGS, live, service
 
 ONE = ModelCacheSpec.model_validate(MODEL)
 MANY = ModelCacheSpec.model_validate({**MODEL, "storage": {"accessMode": "ReadWriteMany"}})
@@ -165,3 +171,113 @@ def test_too_many_alternatives_are_told_instead_of_left_out() -> None:
         user(name, affinity=near(*(term(f"{name}{number}", "Exists") for number in range(9)))) for name in ("a", "b")
     ]
     assert "more than 64 alternatives" in conflict(*users)
+
+
+def test_of_many_users_some_are_named() -> None:
+    users = [user(f"user-{number:02}", nodeSelector={"zone": "b"}) for number in range(40)]
+    found = conflict(*users, user("a", affinity=near(term("zone", "In", "a"))))
+    assert "of AIService a, user-00, " in found
+    assert "user-08 and 31 more together" in found
+
+
+# Nodes with GPUs, which a download does not hold.
+
+
+def node(
+    name: str, gpus: int = 0, labels: Json | None = None, *, taints: tuple[Json, ...] = (), usable: bool = True
+) -> Node:
+    """One that others hold all of."""
+    offers = {"nvidia.com/gpu": Decimal(gpus)}
+    everywhere = {"kubernetes.io/hostname": f"{name}.host", **(labels or {})}
+    return Node(name, everywhere, taints, usable, {}, frozenset(), offers)
+
+
+PLAIN, CARD = node("cpu"), node("card", 1)
+TAINTED = node("tainted", 8, taints=(GPU,))
+
+
+def hosts(*users: Service, nodes: tuple[Node, ...], spec: ModelCacheSpec = ONE) -> tuple[str, ...]:
+    return hosts_with_devices(placed(*users, spec=spec), nodes)
+
+
+def on_gpus(name: str = "a", resource: str = "nvidia.com/gpu", count: int = 1, **pod: Any) -> Service:
+    stated = {"profile": None, "gpu": {"resource": resource, "count": count}, "pod": pod or None}
+    return service(name, stated)
+
+
+def test_a_download_for_gpus_keeps_to_the_nodes_that_have_them() -> None:
+    assert hosts(on_gpus(), nodes=(PLAIN, CARD)) == ("card.host",)
+    assert hosts(on_gpus(count=2), nodes=(PLAIN, CARD, node("two", 2))) == ("two.host",)
+    assert hosts(on_gpus(), user("b"), nodes=(PLAIN, CARD)) == ("card.host",), "one user has none"
+    assert hosts(on_gpus(), nodes=(PLAIN, CARD, TAINTED)) == ("card.host",), "what no user tolerates is no place"
+    assert hosts(on_gpus(tolerations=[GPU]), nodes=(PLAIN, CARD, TAINTED)) == ("card.host", "tainted.host")
+    away = node("away", 1, usable=False)
+    assert hosts(on_gpus(), nodes=(away, CARD, PLAIN)) == ("card.host", "away.host"), "one that is cordoned comes back"
+
+
+def test_where_nodes_tell_nothing_a_download_runs_as_before() -> None:
+    assert hosts(user(), nodes=(PLAIN, CARD)) == (), "nobody has a GPU"
+    assert hosts(on_gpus(), nodes=(CARD,)) == (), "every node has one"
+    assert hosts(on_gpus(), nodes=(PLAIN,)) == (), "an autoscaler may add nodes, and knows no names"
+    assert hosts(on_gpus(), nodes=()) == ()
+    assert hosts(on_gpus(), nodes=(PLAIN, CARD), spec=MANY) == (), "a volume for many nodes has no place"
+    chosen = node("chosen", 1, {"pool": "a"})
+    assert hosts(on_gpus(nodeSelector={"pool": "a"}), nodes=(PLAIN, CARD, chosen)) == (), "all that are chosen have one"
+
+
+def test_a_job_does_not_name_every_node_of_a_large_cluster() -> None:
+    many = tuple(node(f"card-{number:03}", 1) for number in range(200))
+    assert len(hosts(on_gpus(), nodes=(PLAIN, *many))) == 64
+
+
+def test_several_kinds_of_gpus_have_to_be_on_one_node() -> None:
+    part = "nvidia.com/mig-1g.10gb"
+    both = replace(CARD, labels={"kubernetes.io/hostname": "both"}, offers={**CARD.offers, part: Decimal(2)})
+    assert hosts(on_gpus(), on_gpus("b", part), nodes=(CARD, both)) == ("both",)
+
+
+PENDING: Json = {"phase": "Pending"}
+GPU_USERS = (on_gpus(),)
+
+
+def decided(capacity: Capacity | None, *jobs: Child, claimed: Json | None = PENDING) -> CachePlan:
+    owner = mine(finalizers=[names.FINALIZER])
+    claim = live_claim(owner, status=claimed) if claimed else live_claim(owner)
+    return decide(owner, users=GPU_USERS, claim=claim, jobs=jobs, capacity=capacity)
+
+
+def node_terms(job: Json) -> Any:
+    affinity = job["spec"]["template"]["spec"]["affinity"]
+    return affinity.get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution")
+
+
+def test_nodes_are_looked_at_before_a_download_chooses_one() -> None:
+    first = decided(None)
+    assert first.needs_capacity
+    assert "apply Job" not in steps(first)
+    plan = decided(Capacity((PLAIN, CARD)))
+    assert not plan.needs_capacity
+    job = applied(plan, Kind.JOB)
+    expression = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["card.host"]}
+    assert node_terms(job) == {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+    assert node_terms(applied(decided(Capacity(refused="forbidden")), Kind.JOB)) is None
+
+
+def test_a_volume_that_has_its_place_needs_no_look() -> None:
+    plan = decided(None, claimed=None)
+    assert not plan.needs_capacity
+    assert node_terms(applied(plan, Kind.JOB)) is None
+
+
+@pytest.mark.parametrize("capacity", [None, Capacity(), Capacity((PLAIN, node("new", 1)))])
+def test_a_job_stays_as_it_was_made_whatever_becomes_of_the_nodes(capacity: Capacity | None) -> None:
+    made = live(Kind.JOB, applied(decided(Capacity((PLAIN, CARD))), Kind.JOB), {"active": 1})
+    plan = decided(capacity, made)
+    assert (plan.actions, plan.needs_capacity) == ((), False)
+
+
+def test_the_next_try_goes_to_the_nodes_of_its_time() -> None:
+    made = live(Kind.JOB, applied(decided(Capacity((PLAIN, CARD))), Kind.JOB), failed(HOUR))
+    assert decided(None, made).needs_capacity
+    again = applied(decided(Capacity((PLAIN, node("new", 1))), made), Kind.JOB)
+    assert node_terms(again)["nodeSelectorTerms"][0]["matchExpressions"][0]["values"] == ["new.host"]

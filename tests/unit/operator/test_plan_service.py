@@ -10,10 +10,10 @@ import pytest
 from aiservice_operator.capacity import Capacity
 from aiservice_operator.kinds import Kind
 from aiservice_operator.observed import Cache
-from aiservice_operator.plan import Action, Apply, ServicePlan, ServiceView
+from aiservice_operator.plan import Action, Apply, Bodies, ServicePlan, ServiceView
 from aiservice_operator.plan import plan_service as plan_at
 from aiservice_operator.settings import Settings
-from support.operator_objects import NOW, SETTINGS, cache, live, service, timestamp
+from support.operator_objects import MODEL, NOW, SETTINGS, cache, condition, live, service, timestamp
 from support.operator_views import settled, view
 
 READY = cache("mc-443918c0b15e3fd1", ready=True, ours=True)
@@ -39,6 +39,35 @@ def test_the_account_comes_before_the_pods_that_need_it() -> None:
     known = settled(service(), cache=READY)
     assert kinds(plan_service(replace(known, deployment=None))) == ["Deployment"]
     assert kinds(plan_service(replace(known, deployment=None, account=None))) == ["ServiceAccount"]
+
+
+@pytest.mark.parametrize(("mode", "allowed"), [("ReadWriteOnce", "100%"), ("ReadWriteMany", 1)])
+def test_pods_on_one_node_may_be_stopped_together(mode: str, allowed: object) -> None:
+    known = cache("mc-443918c0b15e3fd1", {**MODEL, "storage": {"accessMode": mode}}, ready=True, ours=True)
+    budget = settled(service(spec={"replicas": 2}), cache=known).budget
+    assert budget is not None
+    assert budget.body["spec"]["maxUnavailable"] == allowed
+
+
+@pytest.mark.parametrize("mode", ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce"])
+def test_a_claim_for_reading_on_many_nodes_is_mounted_so(mode: str) -> None:
+    said = {"accessMode": mode, "conditions": [condition("Ready", "True", observedGeneration=1)]}
+    known = cache("theirs", {"pvc": {"claimName": "disk"}}, status=said)
+    made = settled(service(spec={"model": None, "modelCacheRef": {"name": "theirs"}}), cache=known).deployment
+    assert made is not None
+    source = made.body["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]
+    assert source == {"claimName": "disk", **({"readOnly": True} if mode == "ReadOnlyMany" else {})}
+
+
+def test_a_budget_follows_the_volume_of_its_pods() -> None:
+    """The same spec, and what was built of it before: a cache's access mode is known when its claim is."""
+    cached = condition("Ready", "True", observedGeneration=1)
+    bodies, claimed = Bodies(), {"accessMode": "ReadWriteOnce", "conditions": [cached]}
+    moved = cache("mc-443918c0b15e3fd1", {"pvc": {"claimName": "theirs"}}, status=claimed)
+    before = settled(service(), cache=cache("mc-443918c0b15e3fd1", {"pvc": {"claimName": "theirs"}}, ready=True))
+    assert plan_at(before, SETTINGS, NOW, bodies).actions == ()
+    after = plan_at(replace(before, cache=moved, capacity=Capacity()), SETTINGS, NOW, bodies)
+    assert "PodDisruptionBudget" in kinds(after)
 
 
 def test_no_pod_begins_without_the_policy_that_is_to_guard_it() -> None:

@@ -55,7 +55,32 @@ def test_a_wrong_checksum_shows_where_it_belongs() -> None:
 
 def test_those_for_whom_a_deletion_waits_are_named() -> None:
     fields, _ = CASES["deleted while in use"]
-    assert "used by AIService a, b: delete them or give them another model" in message(status_of(**fields), "Ready")
+    assert message(status_of(**fields), "Ready") == (
+        "It will be deleted when nobody uses it any more: delete the AIServices that use it, or give them another "
+        "model. It is used by AIService a, b"
+    )
+
+
+def test_of_many_for_whom_a_deletion_waits_some_are_named() -> None:
+    users = tuple(service(f"{number:03}-{'x' * 59}") for number in range(200))
+    said = message(status_of(**{**CASES["deleted while in use"][0], "users": users}), "Ready")
+    assert said.endswith(f"{users[9].meta.name} and 190 more")
+    assert "give them another model" in said
+
+
+def test_whoever_deleted_a_cache_is_told_what_that_waits_for_whatever_is_wrong() -> None:
+    going, users = cache(deletionTimestamp=timestamp(NOW)), (service("a"), service("b"))
+    waits = "It will be deleted when nobody uses it any more: delete the AIServices that use it"
+    loading = status_of(going, CachePlan(job=job()), users=users)
+    assert told(loading)["Ready"] == ("Unknown", "Starting")
+    assert message(loading, "Ready").startswith(f"the download is being started. {waits}")
+    gone = FailedTry(Failure("NotFound", "4" * 9000, "Pod/try", NOW), retryable=False)
+    broken = message(status_of(going, CachePlan(job=job(), failed=gone), users=users), "Ready")
+    assert broken.startswith("444")
+    assert broken.endswith("It is used by AIService a, b")
+    unreadable = cache(spec={"carrierPigeon": {}, "http": {"files": 3}}, deletionTimestamp=timestamp(NOW))
+    assert waits in message(status_of(unreadable, users=users), "Ready")
+    assert waits not in message(status_of(going, CachePlan(job=job())), "Ready"), "nothing holds it"
 
 
 def test_what_this_version_cannot_read_is_said() -> None:

@@ -14,6 +14,7 @@ from aiservice_operator.kinds import Json, Kind, ObjectId
 from aiservice_operator.observed import Child
 from aiservice_operator.plan import CachePlan, Refusal
 from aiservice_operator.plan.tries import FailedTry
+from aiservice_operator.states import cache_job
 from aiservice_operator.status import CacheFacts
 from support.cache_statuses import (
     AT,
@@ -21,6 +22,7 @@ from support.cache_statuses import (
     CACHED,
     CASES,
     CHECK,
+    CONSUMER,
     DAMAGE,
     DISK,
     FAILED_TRY,
@@ -29,13 +31,14 @@ from support.cache_statuses import (
     LOST,
     PROOF,
     REFUSED,
+    WAITING_POD,
     claim,
     job,
     message,
     status_of,
     told,
 )
-from support.operator_objects import MODEL, NAMESPACE, NOW, cache, condition
+from support.operator_objects import MODEL, NAMESPACE, NOW, cache, condition, live, service
 
 
 def test_the_message_says_when_it_is_tried_again_or_how() -> None:
@@ -68,12 +71,53 @@ def test_what_is_not_let_in_is_told_which_secret_to_correct(source: Json, advice
     assert advice in message(status_of(cache(spec=source), CachePlan(job=GONE, failed=refused)), "Downloaded")
 
 
+@pytest.mark.parametrize(
+    ("pinned", "asked", "told_so"), [("c0ffee", "c0ffee", True), ("c0ffee", "", False), (None, "c0ffee", False)]
+)
+def test_a_pinned_revision_that_is_gone_is_told_with_what_lets_go_of_it(
+    pinned: str | None, asked: str, told_so: bool
+) -> None:
+    """Another Job would ask for the same one: the claim remembers it."""
+    memory = Memory(Measurement(source="s", bytes=5, revision=pinned))
+    plan = CachePlan(memory=memory, job=replace(GONE, revision=asked), failed=LOST)
+    said = message(status_of(plan=plan), "Downloaded")
+    assert ("is revision c0ffee, pinned" in said and "delete PersistentVolumeClaim mine" in said) == told_so
+    assert ("delete Job job to try again" in said) != told_so
+
+
+def test_where_no_secret_is_read_a_corrected_one_is_not_promised_to_be_seen() -> None:
+    refused = FailedTry(Failure("Unauthorized", "401", "Pod/try", NOW), retryable=False)
+    private = cache(spec={"oci": {"image": "r.test/m:1", "pullSecretRef": {"name": "login"}}})
+    unread = CacheFacts(secrets_followed=False)
+    said = message(status_of(private, CachePlan(job=GONE, failed=refused), unread), "Downloaded")
+    assert "Correct Secret login and delete Job job, or name another Secret" in said
+    assert "within a minute" not in said
+    checked = CachePlan(memory=CACHED, check=CHECK, check_failed=refused)
+    assert "delete Job" in message(status_of(private, checked, unread), "Verified")
+
+
 def test_who_refuses_a_pod_is_told_with_where_to_look() -> None:
     status = status_of(**CASES["pod refused"][0])
     said = message(status, "Downloaded")
     assert said.startswith("pods cannot be created: exceeded quota: tight. `kubectl describe resourcequota,")
     assert status.last_failure is not None
     assert status.last_failure.object == "Job/job"
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_the_nodes_that_a_download_needs_are_named(bound: bool) -> None:
+    """On most clusters the first fault is that no node has the label of the profile."""
+    users = (service("a", {"profile": "nvidia-l4"}), service("b", {"profile": "nvidia-l4"}))
+    where = {"nvidia.com/gpu.product": "NVIDIA-L4"}
+    made = cache_job(
+        live(Kind.JOB, {"metadata": {"name": "job"}, "spec": {"template": {"spec": {"nodeSelector": where}}}})
+    )
+    facts = CacheFacts() if bound else CacheFacts(claim_event=CONSUMER)
+    volume = claim() if bound else claim("Pending")
+    status = status_of(plan=CachePlan(job=made), users=users, pods=(WAITING_POD,), claim=volume, facts=facts)
+    said = message(status, "Downloaded" if bound else "StorageBound")
+    assert "It needs a node with nvidia.com/gpu.product=NVIDIA-L4 (profile nvidia-l4). Make room on a node" in said
+    assert said.count("It needs") == 1
 
 
 def test_an_address_that_is_not_allowed_is_tried_again_when_it_is() -> None:
@@ -96,6 +140,22 @@ def test_a_volume_that_is_too_small_is_told_with_the_size_that_would_do() -> Non
     assert "40Gi should do, and do not: set storage.size to more" in message(enough, "Downloaded")
     fault = status_of(**CASES["does not grow"][0])
     assert "does not grow to 34Gi: disk is full" in message(fault, "Downloaded")
+
+
+def test_an_inline_cache_gets_its_size_where_it_is_no_other_cache() -> None:
+    """In the AIService another size is another model text, so another cache and another download."""
+    ours, there = cache("mc-1", {**MODEL, "storage": {"size": "20Gi"}}, ours=True), "there: in the AIService"
+    plan = CachePlan(job=GONE, failed=LARGE)
+    said = message(status_of(ours, plan), "Downloaded")
+    assert said.startswith("too large. Set spec.storage.size of ModelCache mc-1 to 34Gi (there: in the AIService")
+    assert said.endswith("the download then starts again.")
+    refused = (Refusal(ObjectId(Kind.CLAIM, NAMESPACE, "mc-1"), "no resize"),)
+    enough = claim(size="40Gi", capacity="40Gi")
+    assert there in message(status_of(ours, plan, refusals=refused), "Downloaded")
+    assert there in message(status_of(cache("mc-1", ours=True), plan, claim=enough), "Downloaded")
+    assert there in message(status_of(ours, plan, claim=None), "Downloaded")
+    small = CachePlan(memory=DAMAGE, check=CHECK, check_failed=replace(BROKEN, required_bytes=30 << 30))
+    assert there in message(status_of(ours, small), "Verified")
 
 
 def test_a_size_that_was_guessed_is_told() -> None:

@@ -30,7 +30,7 @@ from support.operator_objects import (
     service,
     timestamp,
 )
-from support.operator_views import serving, settled, with_status
+from support.operator_views import serving, settled, view, with_status
 
 NAME = "mc-443918c0b15e3fd1"
 READY = cache(NAME, {**MODEL, "storage": {"accessMode": "ReadWriteMany"}}, ready=True)
@@ -189,6 +189,31 @@ def test_a_budget_that_blocks_every_drain_says_so(disruption: Json | None, repli
         assert words in found[2]
 
 
+@pytest.mark.parametrize(
+    ("disruption", "replicas", "blocks"),
+    [
+        ({"maxUnavailable": 1}, 1, False),
+        ({"maxUnavailable": 1}, 2, True),
+        ({"maxUnavailable": "50%"}, 3, True),
+        ({"minAvailable": 1}, 3, True),
+        ({"maxUnavailable": 2}, 2, False),
+        ({"minAvailable": 0}, 3, False),
+        (None, 3, False),
+    ],
+)
+def test_a_budget_of_pods_on_one_node_has_to_let_all_be_stopped(
+    disruption: Json | None, replicas: int, blocks: bool
+) -> None:
+    """One that was stopped has no place before the others are gone."""
+    spec: Json = {"disruption": disruption, "replicas": replicas}
+    one_node = cache(NAME, {**MODEL, "storage": {"accessMode": "ReadWriteOnce"}}, ready=True)
+    found = told(status_of(serving(service(spec=spec), replicas, cache=one_node)), "Disruptable")
+    assert (found is not None) == blocks
+    if found is not None:
+        assert found[:2] == ("False", "BlocksDrains")
+        assert "ReadWriteMany, or leave spec.disruption out" in found[2]
+
+
 def test_a_network_policy_that_the_operator_does_not_make_says_so() -> None:
     known, settings = serving(service(), cache=READY), SETTINGS.model_copy(update={"network": Network(enabled=False)})
     found = told(status_of(known, settings=settings), "Network")
@@ -267,6 +292,67 @@ def test_what_keeps_a_pod_from_a_node_besides_the_scheduler() -> None:
     assert "make room, or set spec.rollout.surge to Never or Auto" in always
     auto = ready(ServicePlan((), rollout=decision.model_copy(update={"mode": Surge.AUTO, "reason": "why"})), {})
     assert "About the rollout: why. Make room " in auto
+
+
+@pytest.mark.parametrize(
+    ("spec", "needs"),
+    [
+        (
+            {"profile": "nvidia-l4"},
+            "It needs a node with nvidia.com/gpu.product=NVIDIA-L4 (profile nvidia-l4). Make room",
+        ),
+        ({"pod": {"nodeSelector": {"disk": "ssd"}}}, "It needs a node with disk=ssd. Make room"),
+        (
+            {"profile": "nvidia-l4", "pod": {"nodeSelector": {"disk": "ssd"}}},
+            "It needs a node with nvidia.com/gpu.product=NVIDIA-L4, disk=ssd (profile nvidia-l4). Make room",
+        ),
+        ({}, None),
+    ],
+)
+def test_the_nodes_that_no_node_is_one_of_are_named(spec: Json, needs: str | None) -> None:
+    known = replace(serving(service(spec=spec), 0, cache=READY), pods=(unplaced(),))
+    found = told(status_of(known), "Scheduled")
+    assert found is not None
+    assert (needs in found[2]) if needs is not None else ("It needs" not in found[2])
+
+
+@pytest.mark.parametrize(
+    ("spec", "words", "hinted"),
+    [
+        ({"profile": None, "gpu": {}}, "1 node(s) had volume node affinity conflict", True),
+        ({"profile": None, "gpu": {}}, "1 Insufficient nvidia.com/gpu", False),
+        ({"profile": "nvidia-l4"}, "1 node(s) had volume node affinity conflict", False),
+        ({"profile": None, "gpu": {}, "pod": {"nodeSelector": {"a": "b"}}}, "had volume node affinity conflict", False),
+        ({}, "1 node(s) had volume node affinity conflict", False),
+    ],
+)
+def test_a_volume_on_a_node_without_the_gpu_is_told(spec: Json, words: str, hinted: bool) -> None:
+    scheduled = condition("PodScheduled", "False", "Unschedulable", words)
+    known = replace(serving(service(), 0, cache=READY), pods=(pod("new", {"conditions": [scheduled]}),))
+    status = status_of(replace(known, service=service(spec=spec)), ServicePlan((), one_node=True))
+    found = told(status, "Scheduled")
+    assert found is not None
+    assert ("set spec.pod.nodeSelector to nodes that have it, then delete" in found[2]) == hinted
+
+
+@pytest.mark.parametrize(
+    ("model", "pod_fields", "hinted"),
+    [
+        (MODEL, {}, True),
+        (MODEL, {"nodeSelector": {"gpu": "yes"}}, False),
+        ({**MODEL, "storage": {"accessMode": "ReadWriteMany"}}, {}, False),
+        ({"pvc": {"claimName": "theirs"}}, {}, False),
+    ],
+)
+def test_claimed_devices_need_a_node_selector_beside_a_volume_of_one_node(
+    model: Json, pod_fields: Json, hinted: bool
+) -> None:
+    claims = [{"name": "gpu", "resourceClaimTemplateName": "one"}]
+    known = service(spec={"model": model, "resourceClaims": claims, "pod": pod_fields})
+    found = told(status_of(view(known), ServicePlan(())), "Accepted")
+    assert found is not None
+    assert found[0] == "True"
+    assert ("name them in spec.pod.nodeSelector" in found[2]) == hinted
 
 
 def stalled(**status: Any) -> ServiceView:

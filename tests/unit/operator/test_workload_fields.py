@@ -282,3 +282,12 @@ def test_what_a_sidecar_runs_on_and_serves() -> None:
     assert (built["command"], built["args"], built["env"]) == (["a"], ["b"], [{"name": "X", "value": "1"}])
     assert built["ports"] == [{"name": "http", "containerPort": 9100, "protocol": "TCP"}]
     assert built["resources"] == {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}
+
+
+def test_only_a_volume_that_nobody_writes_to_is_attached_read_only() -> None:
+    """Of any other the kubelet would leave the file group as it is, and pods could not read what others wrote."""
+    assert pod()["volumes"][0]["persistentVolumeClaim"] == {"claimName": "mc-1"}
+    shared = replace(MOUNT, read_only=True)
+    assert pod(shared)["volumes"][0]["persistentVolumeClaim"] == {"claimName": "mc-1", "readOnly": True}
+    for mount in (MOUNT, shared):
+        assert engine(mount)["volumeMounts"][0]["readOnly"] is True

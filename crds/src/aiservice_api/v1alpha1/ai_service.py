@@ -141,7 +141,7 @@ class AIServiceSpec(ApiModel):
         ModelCacheSpec | None,
         Field(
             description="The model, stated here. Services of one namespace that state the same model share one "
-            "download."
+            "download: every field counts, storage and Secrets too. Where those are to differ, use modelCacheRef."
         ),
     ] = None
     model_cache_ref: Annotated[ModelCacheRef | None, Field(description="Use a ModelCache that you made.")] = None
@@ -201,7 +201,10 @@ class AIServiceSpec(ApiModel):
     rollout: Annotated[Rollout, Field(description="How pods are replaced when the spec changes.")] = Rollout()
     disruption: Annotated[
         Disruption | None,
-        Field(description="How many pods drains of nodes may stop at once. Unset: one."),
+        Field(
+            description="How many pods drains of nodes may stop at once. Unset: one; all of them where a "
+            "ReadWriteOnce volume keeps them on one node, which could not be drained otherwise."
+        ),
     ] = None
     network: Annotated[Network, Field(description="Who may reach the pods.")] = Network()
     pod: Annotated[PodOverrides | None, Field(description="Changes to the pods, from an allow-list.")] = None

@@ -43,7 +43,7 @@ class Autoscaling(ApiModel):
     metric: Annotated[
         ScalingMetric,
         Field(
-            description="Concurrency: requests in flight a pod, which needs the custom metrics API (docs/operator.md "
+            description="Concurrency: requests in flight a pod, which needs the custom metrics API (docs/install.md "
             "says how). CPU: CPU use, of little meaning on a GPU, which needs metrics-server."
         ),
     ] = ScalingMetric.CONCURRENCY

@@ -81,7 +81,10 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             _DOWNLOAD_LOGS,
             _RETRY,
         ),
-        "OutOfSpace": ("Raise storage.size of the model: the volume grows where its StorageClass can expand",),
+        # In the model of an AIService the same edit asks for another cache.
+        "OutOfSpace": (
+            "Raise spec.storage.size where StorageClasses can expand: kubectl edit mc {cache} -n {namespace}",
+        ),
         "ChecksumMismatch": (_DOWNLOAD_LOGS, "Correct the digest, or the files at the source"),
         "ProvisioningFailed": ("See which StorageClasses there are: kubectl get storageclass",),
         "ClaimRefused": ("See the quotas: kubectl describe resourcequota,limitrange -n {namespace}",),

@@ -96,7 +96,7 @@ def of_service(
         (Kind.SERVICE, service(owner, spec.tasks)),
         (Kind.DEPLOYMENT, deployment),
         (Kind.AUTOSCALER, autoscaler(owner, spec, scale_down=True)),
-        (Kind.DISRUPTION_BUDGET, disruption_budget(owner, spec)),
+        (Kind.DISRUPTION_BUDGET, disruption_budget(owner, spec, one_node=mount.one_node)),
         (Kind.NETWORK_POLICY, network_policy(owner, spec, settings)),
         (Kind.POD_MONITOR, pod_monitor(owner, spec, settings) if pod_monitors is not False else None),
     ]
@@ -165,6 +165,8 @@ def _facts(kind: Kind, body: Json, least: int, most: int, *, pod_monitors: bool 
 def _budget(spec: Json) -> str:
     if "minAvailable" in spec:
         return f"drains of nodes leave {spec['minAvailable']} of its pods"
+    if spec["maxUnavailable"] == "100%":
+        return "drains of nodes may stop all of its pods at once"
     return f"drains of nodes stop at most {spec['maxUnavailable']} of its pods at once"
 
 

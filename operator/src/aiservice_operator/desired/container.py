@@ -33,6 +33,8 @@ class Mount:
     """Folder of the model on the volume; empty: its root."""
     one_node: bool
     """Whether the volume can be mounted on one node only, so that all pods that use it must run there."""
+    read_only: bool = False
+    """Whether nobody can write to the volume."""
 
 
 def engine_container(owner: Meta, spec: AIServiceSpec, mount: Mount, engine: Engine) -> client.V1Container:

@@ -11,14 +11,21 @@ from aiservice_operator.kinds import Kind
 from aiservice_operator.observed import Meta
 
 
-def disruption_budget(owner: Meta, spec: AIServiceSpec) -> client.V1PodDisruptionBudget | None:
+def disruption_budget(owner: Meta, spec: AIServiceSpec, *, one_node: bool) -> client.V1PodDisruptionBudget | None:
     """Builds the budget of an AIService; None where no pod is wanted, so that none is missing.
 
     Unless the spec says otherwise one pod at a time may be stopped, which blocks no drain, of a single replica neither.
+    Where all pods have to be on one node, all may: a drain of it stops them in any case, and one that is stopped has no
+    other place before the last is gone, so that the next could never be stopped.
+
+    Args:
+        owner: The AIService.
+        spec: What it asks for.
+        one_node: Whether its pods run on one node, where their model's volume is.
     """
     if spec.suspend or spec.replicas == 0:
         return None
-    allowed = spec.disruption or Disruption(max_unavailable="1")
+    allowed = spec.disruption or Disruption(max_unavailable="100%" if one_node else "1")
     return client.V1PodDisruptionBudget(
         metadata=metadata(
             owner.name, owner.namespace, names.service_labels(owner.name), [controlled_by(Kind.AISERVICE, owner)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kubernetes.aio import client
@@ -28,6 +29,8 @@ from aiservice_operator.states import Claim
 
 CACHE_DIR = "/cache"
 TERMINATION_LOG = "/dev/termination-log"
+HOST = "kubernetes.io/hostname"
+"""The label that every node has, with a value of its own."""
 GIVE_UP = 2
 """Exit code of the downloader when another try cannot help."""
 
@@ -40,6 +43,8 @@ class Placement:
     tolerations: list[Toleration] = field(default_factory=list)
     node_terms: list[client.V1NodeSelectorTerm] = field(default_factory=list)
     """Of which a node meets at least one; none: any node."""
+    devices: dict[str, int] = field(default_factory=dict)
+    """GPUs that the users' pods get, which a node needs for them and a Job does not hold."""
     one_node: bool = False
     """Whether only one node can mount the volume, so that all its pods go where one is."""
 
@@ -67,6 +72,8 @@ class Attempt:
     earlier_pods: int
     revision: str = ""
     """The commit or digest to take; empty: what the source's revision or tag names when the Job runs."""
+    nodes: tuple[str, ...] = ()
+    """Host names of the nodes to run on; none: any. A Job keeps those it was made with: its template never changes."""
 
 
 def job(
@@ -85,6 +92,7 @@ def job(
         names.CLAIM_UID_ANNOTATION: claim_uid,
         names.TEMPLATE_ANNOTATION: template,
         names.REVISION_ANNOTATION: attempt.revision,
+        names.NODES_ANNOTATION: ",".join(attempt.nodes),
         names.REQUEST_ANNOTATION: task.request,
         names.ATTEMPT_ANNOTATION: str(attempt.number),
         names.EARLIER_PODS_ANNOTATION: str(attempt.earlier_pods),
@@ -141,7 +149,7 @@ def _pod(
         security_context=pod_security(),
         node_selector=placement.node_selector or None,
         tolerations=tolerations(placement.tolerations),
-        affinity=_affinity(owner, placement, mounts_volume=task.claim is not None),
+        affinity=_affinity(owner, placement, attempt.nodes, mounts_volume=task.claim is not None),
         image_pull_secrets=pull_secrets(settings.image_pull_secrets),
         containers=[
             client.V1Container(
@@ -166,17 +174,32 @@ def _mount(name: str, path: str) -> client.V1VolumeMount:
     return client.V1VolumeMount(name=name, mount_path=path)
 
 
-def _affinity(owner: Meta, placement: Placement, *, mounts_volume: bool) -> client.V1Affinity | None:
+def _affinity(
+    owner: Meta, placement: Placement, hosts: Sequence[str], *, mounts_volume: bool
+) -> client.V1Affinity | None:
     nodes = beside = None
-    if placement.node_terms:
-        required = client.V1NodeSelector(node_selector_terms=placement.node_terms)
+    if terms := _on_hosts(placement.node_terms, hosts):
+        required = client.V1NodeSelector(node_selector_terms=terms)
         nodes = client.V1NodeAffinity(required_during_scheduling_ignored_during_execution=required)
     if placement.one_node and mounts_volume:
         # The first pod of all may go anywhere: it carries the label itself.
         selector = client.V1LabelSelector(match_labels={names.CACHE_LABEL: owner.name})
-        near = client.V1PodAffinityTerm(label_selector=selector, topology_key="kubernetes.io/hostname")
+        near = client.V1PodAffinityTerm(label_selector=selector, topology_key=HOST)
         beside = client.V1PodAffinity(required_during_scheduling_ignored_during_execution=[near])
     return client.V1Affinity(node_affinity=nodes, pod_affinity=beside) if nodes or beside else None
+
+
+def _on_hosts(terms: Sequence[client.V1NodeSelectorTerm], hosts: Sequence[str]) -> list[client.V1NodeSelectorTerm]:
+    """The terms, each for these nodes only, where there are such."""
+    if not hosts:
+        return list(terms)
+    on_them = client.V1NodeSelectorRequirement(key=HOST, operator="In", values=list(hosts))
+    return [
+        client.V1NodeSelectorTerm(
+            match_expressions=[*(term.match_expressions or ()), on_them], match_fields=term.match_fields
+        )
+        for term in terms or [client.V1NodeSelectorTerm()]
+    ]
 
 
 def _environment(spec: ModelCacheSpec, task: Task, revision: str, settings: Settings) -> list[client.V1EnvVar]:

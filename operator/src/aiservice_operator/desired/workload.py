@@ -120,15 +120,25 @@ def _pod(owner: Meta, spec: AIServiceSpec, pod: PodOverrides, mount: Mount, engi
             *(sidecar_container(sidecar, mount, engine.pull_policy) for sidecar in pod.sidecars),
         ],
         volumes=[
-            client.V1Volume(
-                name=MODEL_VOLUME,
-                persistent_volume_claim=client.V1PersistentVolumeClaimVolumeSource(claim_name=mount.claim),
-            ),
+            client.V1Volume(name=MODEL_VOLUME, persistent_volume_claim=_claim(mount)),
             scratch(),
             # Container runtimes give 64 MiB, which PyTorch's worker processes outgrow.
             client.V1Volume(name="shm", empty_dir=client.V1EmptyDirVolumeSource(medium="Memory")),
             *(as_in_a_pod(client.V1Volume, volume) for volume in pod.volumes),
         ],
+    )
+
+
+def _claim(mount: Mount) -> client.V1PersistentVolumeClaimVolumeSource:
+    """The volume of the model, which every container sees read-only in any case.
+
+    A disk that several nodes attach has to be attached read-only. Other volumes are not: the kubelet would leave out
+    the file group (`fsGroup`), by which pods may read what others have written onto a claim of theirs, and some drivers
+    attach a disk once for a node, to be written to or not as its first pod has it, while a Job may write to it beside
+    the pods that serve.
+    """
+    return client.V1PersistentVolumeClaimVolumeSource(
+        claim_name=mount.claim, read_only=True if mount.read_only else None
     )
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from aiservice_api.v1alpha1 import ModelCacheSpec, Storage
 from aiservice_operator import names
+from aiservice_operator.capacity import Capacity
 from aiservice_operator.desired.common import wire
 from aiservice_operator.desired.job import Placement, Task
 from aiservice_operator.desired.pvc import Memory, pvc
@@ -16,8 +17,8 @@ from aiservice_operator.engines import Engine, accept
 from aiservice_operator.kinds import Apis, Key, Kind
 from aiservice_operator.names import Mode
 from aiservice_operator.observed import Cache, Child, Service
-from aiservice_operator.plan.actions import Action, belongs, ensure
-from aiservice_operator.plan.placement import beside, place
+from aiservice_operator.plan.actions import Action, Apply, belongs, ensure
+from aiservice_operator.plan.placement import beside, hosts_with_devices, place
 from aiservice_operator.plan.scaling import stated_replicas
 from aiservice_operator.plan.tries import (
     FailedTry,
@@ -49,6 +50,8 @@ class CacheView:
     """What the cluster serves."""
     cache_claims: frozenset[str] = frozenset()
     """Those of the claims that its users' pods could write to which belong to ModelCaches."""
+    capacity: Capacity | None = None
+    """What nodes have; None: not looked at, because it is rarely needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class CachePlan:
     """When the cache goes, should nobody use it until then."""
     conflict: str = ""
     """Why no node can hold a volume that all users can mount; empty where one can, or holds the files already."""
+    needs_capacity: bool = False
+    """Whether it stops at a question: which nodes have the users' GPUs. It is to be made again with the answer."""
 
     @property
     def proof(self) -> Proof | None:
@@ -105,7 +110,9 @@ class _Context:
     def recipe(self, placement: Placement, task: Task, revision: str | None = None) -> Recipe:
         # Other sources have no revisions.
         pinned = revision if self.spec.hugging_face is not None or self.spec.oci is not None else None
-        return Recipe(self.cache.meta, self.spec, task, placement, self.settings, pinned or "")
+        nodes = self.view.capacity.nodes if self.view.capacity is not None else ()
+        hosts = hosts_with_devices(placement, nodes) if task.claim is not None else ()
+        return Recipe(self.cache.meta, self.spec, task, placement, self.settings, pinned or "", hosts)
 
     def newest(self, mode: Mode, claim_uid: str = "") -> CacheJob | None:
         """The newest Job of a kind for the present source and claim."""
@@ -209,7 +216,10 @@ def _keep(context: _Context, known: Child | None) -> CachePlan:
     if live.deleting:
         return replace(plan, actions=(*plan.actions, *_leave(plan)))
     if memory.proof is None:
-        return _with(plan, _download(context, placement, live, plan))
+        step = _download(context, placement, live, plan)
+        if _asks_for_nodes(context, placement, live, step):
+            return replace(plan, needs_capacity=True)
+        return _with(plan, step)
     return _with(plan, _verify(context, placement, live, plan))
 
 
@@ -269,6 +279,12 @@ def _download(context: _Context, placement: Placement, live: Claim, plan: CacheP
     task = Task(Mode.DOWNLOAD, live, context.view.secret)
     recipe = context.recipe(placement, task, measured.revision if measured is not None else None)
     return next_step(recipe, plan.job, plan.failed, context.now, context.view.pods)
+
+
+def _asks_for_nodes(context: _Context, placement: Placement, live: Claim, step: Step) -> bool:
+    """Whether a Job is about to be made whose node becomes that of the volume, and its users need one with GPUs."""
+    makes = any(isinstance(action, Apply) and action.owner is not None for action in step.actions)
+    return makes and bool(placement.devices) and live.phase != "Bound" and context.view.capacity is None
 
 
 def waits_to_grow(live: Claim, failed: FailedTry | None) -> bool:

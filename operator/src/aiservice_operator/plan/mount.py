@@ -38,7 +38,9 @@ def _mount(cache: Cache, digest: str) -> Mount | None:
         return None
     name, pvc = cache.meta.name, cache.spec.pvc
     if pvc is not None:
-        return Mount(name, digest, pvc.claim_name, pvc.path, one_node=_one_node(cache.status.access_mode))
+        mode = cache.status.access_mode
+        read_only = mode == "ReadOnlyMany"
+        return Mount(name, digest, pvc.claim_name, pvc.path, one_node=_one_node(mode), read_only=read_only)
     stated = (cache.spec.storage or Storage()).access_mode
     return Mount(name, digest, name, PUBLISHED_FOLDER, one_node=_one_node(cache.status.access_mode or stated))
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kubernetes.aio.client import V1NodeSelectorRequirement, V1NodeSelectorTerm
 
 from aiservice_api.v1alpha1 import ModelCacheSpec, PodOverrides, Storage
-from aiservice_operator.desired.common import as_in_a_pod
-from aiservice_operator.desired.job import Placement
+from aiservice_operator import names
+from aiservice_operator.capacity import Node, allows
+from aiservice_operator.desired.common import as_in_a_pod, body_of, tolerations
+from aiservice_operator.desired.job import HOST, Placement
+from aiservice_operator.hardware import Gpu, Hardware, allocate
+from aiservice_operator.kinds import Json
 from aiservice_operator.observed import Service
 from aiservice_operator.settings import Profile, Settings, Toleration
 
 _MOST_TERMS = 64
 """Alternatives that users' node affinities may have together."""
+_MOST_HOSTS = 64
+"""Nodes that a Job names at most."""
 _WAY_OUT = (
     "but a ReadWriteOnce volume can be on one node only: use a StorageClass with storage.accessMode ReadWriteMany, or "
     "give one of them a cache of its own"
@@ -29,6 +35,7 @@ class _Wish:
     selector: dict[str, str]
     tolerations: list[Toleration]
     terms: list[V1NodeSelectorTerm] = field(default_factory=list)
+    gpu: Gpu | None = None
 
 
 def place(users: Sequence[Service], spec: ModelCacheSpec, settings: Settings) -> Placement | str:
@@ -45,7 +52,46 @@ def place(users: Sequence[Service], spec: ModelCacheSpec, settings: Settings) ->
     terms = _terms(wishes, selector)
     if isinstance(terms, str):
         return terms
-    return Placement(selector, _shared(wishes), terms, one_node=True)
+    return Placement(selector, _shared(wishes), terms, _devices(wishes), one_node=True)
+
+
+def hosts_with_devices(placement: Placement, nodes: Sequence[Node]) -> tuple[str, ...]:
+    """Returns the host names of the nodes that have the users' GPUs; none where every node has them that is chosen.
+
+    A download holds no GPU, so that nothing else keeps its pod, and with it the volume, from nodes without one. Where
+    no node has them none is named either: an autoscaler of the cluster may add some, and knows no names of theirs.
+    """
+    if not placement.devices:
+        return ()
+    pod = _pod_of(placement)
+    chosen = [node for node in nodes if HOST in node.labels and allows(pod, node)]
+    fitting = [node for node in chosen if _has(node, placement.devices)]
+    if len(fitting) == len(chosen):
+        return ()
+    best_first = sorted(fitting, key=lambda node: (not node.usable, node.name))
+    return tuple(node.labels[HOST] for node in best_first[:_MOST_HOSTS])
+
+
+def _has(node: Node, devices: Mapping[str, int]) -> bool:
+    return all(node.offers.get(resource, 0) >= count for resource, count in devices.items())
+
+
+def _pod_of(placement: Placement) -> Json:
+    """What of a placement nodes are chosen by, as in the spec of a pod."""
+    terms = [body_of(term) for term in placement.node_terms]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    return {
+        "nodeSelector": placement.node_selector,
+        "tolerations": [body_of(item) for item in tolerations(placement.tolerations) or ()],
+        "affinity": {"nodeAffinity": required} if terms else {},
+    }
+
+
+def _devices(wishes: Sequence[_Wish]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for gpu in (wish.gpu for wish in wishes if wish.gpu is not None):
+        found[gpu.resource] = max(gpu.count, found.get(gpu.resource, 0))
+    return found
 
 
 def beside(users: Sequence[Service], settings: Settings) -> Placement:
@@ -63,6 +109,7 @@ def _wish(user: Service, settings: Settings) -> _Wish | None:
     added = [Toleration.model_validate(item.model_dump()) for item in pod.tolerations]
     affinity = pod.affinity.node_affinity if pod.affinity is not None else None
     required = affinity.required_during_scheduling_ignored_during_execution if affinity is not None else None
+    hardware = allocate(user.spec, profile)
     return _Wish(
         service=user.meta.name,
         selector={**profile.node_selector, **pod.node_selector},
@@ -71,6 +118,7 @@ def _wish(user: Service, settings: Settings) -> _Wish | None:
             as_in_a_pod(V1NodeSelectorTerm, term)
             for term in (required.node_selector_terms if required is not None else ())
         ],
+        gpu=hardware.gpu if isinstance(hardware, Hardware) else None,
     )
 
 
@@ -122,12 +170,12 @@ def _terms(wishes: Sequence[_Wish], selector: dict[str, str]) -> list[V1NodeSele
         named.append(wish.service)
         pairs = [(one, other) for one in combined or [V1NodeSelectorTerm()] for other in wish.terms if _selects(other)]
         combined = [term for one, other in pairs if _possible(term := _both(one, other), selector)]
-        services = ", ".join(dict.fromkeys([*named, *(other.service for other in wishes if other.selector)]))
+        services = names.listed(dict.fromkeys([*named, *(other.service for other in wishes if other.selector)]))
         if not combined:
             return f"no node meets the node selectors and affinities of AIService {services} together, {_WAY_OUT}"
         if len(combined) > _MOST_TERMS:
             return (
-                f"the node affinities of AIService {', '.join(named)} have more than {_MOST_TERMS} alternatives "
+                f"the node affinities of AIService {names.listed(named)} have more than {_MOST_TERMS} alternatives "
                 f"together: state fewer nodeSelectorTerms, or use a StorageClass with storage.accessMode ReadWriteMany"
             )
     return combined

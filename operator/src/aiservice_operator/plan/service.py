@@ -125,11 +125,11 @@ def plan_service(view: ServiceView, settings: Settings, now: datetime, bodies: B
 
 def _plan_serving(view: ServiceView, pods: _Pods, settings: Settings, now: datetime) -> ServicePlan:
     """The plan where there are files to serve from."""
-    spec, meta, bodies = pods.spec, pods.meta, pods.bodies
+    spec, meta = pods.spec, pods.meta
     if _waits(view, pods):
-        held = _companions(view, spec, settings, bodies, now, held=True)
+        held = _companions(view, pods, settings, now, held=True)
         return ServicePlan((*held, *resized(spec, view.deployment, meta)), one_node=pods.mount.one_node)
-    companions = _companions(view, spec, settings, bodies, now)
+    companions = _companions(view, pods, settings, now)
     # Pods are refused while their ServiceAccount is missing, and tried again later and later; without their policy
     # they would be open to everybody.
     open_to_all = view.deployment is None and any(action.identity.kind is Kind.NETWORK_POLICY for action in companions)
@@ -151,7 +151,7 @@ def _stopped(view: ServiceView, spec: AIServiceSpec, bodies: Bodies, now: dateti
     """Where no pod is wanted: none is left, whatever keeps others from being made."""
     if stated_replicas(spec) != 0 or view.deployment is None:
         return ()
-    return (*_numbers(view, spec, bodies, now), *resized(spec, view.deployment, view.service.meta))
+    return (*_numbers(view, spec, bodies, now, one_node=False), *resized(spec, view.deployment, view.service.meta))
 
 
 def _waits(view: ServiceView, pods: _Pods) -> bool:
@@ -177,10 +177,10 @@ def _step(
 
 
 def _companions(
-    view: ServiceView, spec: AIServiceSpec, settings: Settings, bodies: Bodies, now: datetime, *, held: bool = False
+    view: ServiceView, pods: _Pods, settings: Settings, now: datetime, *, held: bool = False
 ) -> tuple[Action, ...]:
     """Everything but the Deployment. `held`: what leads to the pods stays as it is, because they do."""
-    meta = view.service.meta
+    meta, spec, bodies = pods.meta, pods.spec, pods.bodies
 
     def leading(kind: Kind, live: Child | None, build: Callable[[], BaseModel | Json | None]) -> tuple[Action, ...]:
         if held and live is not None and belongs(live.meta, meta):
@@ -192,17 +192,23 @@ def _companions(
         *_step(view, bodies, Kind.SERVICE_ACCOUNT, view.account, lambda: service_account(meta)),
         *leading(Kind.SERVICE, view.endpoint, lambda: desired_service(meta, spec.tasks)),
         *leading(Kind.NETWORK_POLICY, view.policy, lambda: network_policy(meta, spec, settings)),
-        *_numbers(view, spec, bodies, now),
+        *_numbers(view, spec, bodies, now, one_node=pods.mount.one_node),
         *(leading(Kind.POD_MONITOR, view.monitor, lambda: pod_monitor(meta, spec, settings)) if monitored else ()),
     )
 
 
-def _numbers(view: ServiceView, spec: AIServiceSpec, bodies: Bodies, now: datetime) -> tuple[Action, ...]:
+def _numbers(
+    view: ServiceView, spec: AIServiceSpec, bodies: Bodies, now: datetime, *, one_node: bool
+) -> tuple[Action, ...]:
     """The children that say how many pods there may be."""
     meta = view.service.meta
     down = held_until(spec, view.deployment, view.pods, now) is None
+
+    def budget() -> BaseModel | None:
+        return disruption_budget(meta, spec, one_node=one_node)
+
     return (
-        *_step(view, bodies, Kind.DISRUPTION_BUDGET, view.budget, lambda: disruption_budget(meta, spec)),
+        *_step(view, bodies, Kind.DISRUPTION_BUDGET, view.budget, budget, one_node),
         *_step(view, bodies, Kind.AUTOSCALER, view.autoscaler, lambda: autoscaler(meta, spec, scale_down=down), down),
     )
 

@@ -48,6 +48,8 @@ class Recipe:
     settings: Settings
     revision: str = ""
     """Where the first try begins; later ones go on with what was resolved then."""
+    nodes: tuple[str, ...] = ()
+    """Where a new try is to run; one that there is stays where it was told to, whatever has become of the nodes."""
 
     def body(self, attempt: Attempt) -> Json:
         """Builds the Job of a try."""
@@ -64,7 +66,7 @@ class Recipe:
 
     def differs(self, live: CacheJob) -> bool:
         """Whether a Job runs by another template than one that was made now."""
-        made_now = self.body(Attempt(live.attempt, 0, live.revision))
+        made_now = self.body(Attempt(live.attempt, 0, live.revision, live.nodes))
         template: str = made_now["metadata"]["annotations"][names.TEMPLATE_ANNOTATION]
         return template != live.template
 
@@ -83,20 +85,21 @@ def next_step(
 ) -> Step:
     """Decides about the Job of a task that is not done yet."""
     if newest is None:
-        return Step(_create(recipe, Attempt(1, 0, recipe.revision)))
+        return Step(_create(recipe, Attempt(1, 0, recipe.revision, recipe.nodes)))
     if recipe.differs(newest):
         # One that runs is left to finish: a new image or another node is no reason to lose what it has.
         running = any(pod_running(pod) for pod in pods_of(newest, pods))
         return Step(() if running else (delete(newest.child, "it would be made otherwise now"),))
     if failed is None or newest.failed_at is None:
-        live = Attempt(newest.attempt, newest.earlier_pods, newest.revision)
+        live = Attempt(newest.attempt, newest.earlier_pods, newest.revision, newest.nodes)
         return Step(ensure(Kind.JOB, recipe.body(live), newest.child, recipe.owner))
     if not failed.retryable:
         return Step()
     again_at = newest.failed_at + min(FIRST_RETRY * 2 ** min(newest.attempt - 1, 20), LAST_RETRY)
     if now < again_at:
         return Step((), again_at)
-    again = Attempt(newest.attempt + 1, newest.earlier_pods + newest.pods, newest.revision or failed.revision)
+    revision = newest.revision or failed.revision
+    again = Attempt(newest.attempt + 1, newest.earlier_pods + newest.pods, revision, recipe.nodes)
     return Step((*_create(recipe, again), delete(newest.child, "it failed, and the next try begins")))
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from aiservice_api.v1alpha1 import ModelCacheSpec, ModelCacheStatus
+from aiservice_operator import names
 from aiservice_operator.observed import Cache, Child
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.download import CachePlan, CacheView
 from aiservice_operator.states import Claim, claim
-from aiservice_operator.status.conditions import FALSE, TRUE, Check, merge, no, pending, yes
+from aiservice_operator.status.conditions import FALSE, MESSAGE_LENGTH, TRUE, Check, merge, no, pending, yes
 from aiservice_operator.status.conditions import last_failure as merge_failure
 from aiservice_operator.status.download import downloaded, problem_of, progress
 from aiservice_operator.status.remedies import advised
@@ -18,6 +19,8 @@ from aiservice_operator.status.storage import CacheFacts, own_claim, provided_cl
 from aiservice_operator.status.verified import verified
 
 _LISTED_USERS = 256
+DELETION_WAITS = "It will be deleted when nobody uses it any more"
+"""How a message says that a deletion waits, whatever else it says before."""
 
 
 def cache_status(
@@ -34,7 +37,8 @@ def cache_status(
     if spec is None:
         said = f"this version of the operator cannot read it: {cache.invalid}"
         unreadable = no("InvalidSpec", advised(said, "Upgrade the operator, or correct the spec"))
-        conditions = merge(previous.conditions, [("Ready", unreadable)], cache.meta.generation, now)
+        ready = _held(view, cache, unreadable)
+        conditions = merge(previous.conditions, [("Ready", ready)], cache.meta.generation, now)
         return previous.model_copy(update={"observed_generation": cache.meta.generation, "conditions": conditions})
     if spec.pvc is not None:
         checks = _provided(spec.pvc.claim_name, cache.meta.namespace, facts, now)
@@ -46,8 +50,10 @@ def cache_status(
         failure, claim_name, state = found.failure if found is not None else None, cache.meta.name, plan.claim
         checks = {
             "StorageBound": own_claim(spec, view, plan, facts, refusals=refusals, now=now),
-            "Downloaded": downloaded(spec, view, plan, problem, refusals),
-            "Verified": verified(spec, plan, problem, check_problem),
+            "Downloaded": downloaded(cache.meta, spec, view, plan, problem, facts=facts, refusals=refusals),
+            "Verified": verified(
+                cache.meta, spec, plan, problem, check_problem, secrets_followed=facts.secrets_followed
+            ),
         }
     checks["Ready"] = _ready(view, cache, checks)
     return ModelCacheStatus(
@@ -108,15 +114,28 @@ def _ready(view: CacheView, cache: Cache, checks: dict[str, Check]) -> Check:
     if checks["Verified"].status is FALSE:  # files that nobody knows to be damaged are good enough to serve from
         needed.append(checks["Verified"])
     if all(check.status is TRUE for check in needed):
-        if cache.meta.deleting:
-            users = ", ".join(user.meta.name for user in view.users)
-            return yes(
-                "InUse",
-                f"it will be deleted when nobody uses it any more. It is used by AIService {users}: delete them or "
-                "give them another model",
-            )
-        return yes("Cached", "the model is cached")
+        waits = _waits(view, cache)
+        return yes("InUse", waits) if waits else yes("Cached", "the model is cached")
     failed = next((check for check in needed if check.status is FALSE), None)
     waiting = next(check for check in needed if check.status is not TRUE)
-    found = failed or waiting
-    return Check(found.status, found.reason, found.message)
+    return _held(view, cache, failed or waiting)
+
+
+def _held(view: CacheView, cache: Cache, check: Check) -> Check:
+    """Whatever is wrong with it or still to come: whoever deleted it is told what that waits for."""
+    waits = _waits(view, cache)
+    if not waits:
+        return check
+    room = MESSAGE_LENGTH - len(waits) - len(". ")
+    return Check(check.status, check.reason, advised(check.message[:room], waits))
+
+
+def _waits(view: CacheView, cache: Cache) -> str:
+    """What a deletion waits for, and what to do; empty where there is none, or nothing holds it."""
+    if not cache.meta.deleting or not view.users:
+        return ""
+    users = names.listed(user.meta.name for user in view.users)
+    return (
+        f"{DELETION_WAITS}: delete the AIServices that use it, or give them another model. It is used by "
+        f"AIService {users}"
+    )

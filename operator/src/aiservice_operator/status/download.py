@@ -12,15 +12,15 @@ from aiservice_operator.downloads import progress_status
 from aiservice_operator.failures import Failure, of_pods
 from aiservice_operator.kinds import Kind
 from aiservice_operator.names import Mode
-from aiservice_operator.observed import Child
+from aiservice_operator.observed import Child, Meta
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.download import CachePlan, CacheView, waits_to_grow
 from aiservice_operator.plan.tries import FailedTry, failed_last, pods_of
 from aiservice_operator.quantities import human_bytes
 from aiservice_operator.states import CacheJob, pod_running, unbound
 from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
-from aiservice_operator.status.remedies import DOWNLOADING, advised
-from aiservice_operator.status.storage import CacheFacts, claim_refusal, held
+from aiservice_operator.status.remedies import DOWNLOADING, advised, resize, sentence
+from aiservice_operator.status.storage import CacheFacts, claim_refusal, held, with_nodes
 
 _SECRET_FIELDS = {
     "hugging_face": "huggingFace.tokenSecretRef",
@@ -47,10 +47,12 @@ def problem_of(
     if refused is not None:
         return FailedTry(refused, retryable=True)
     waiting = [pod for pod in pods if pod.body.get("status", {}).get("phase") == "Pending"]
-    return _stuck(waiting, view, facts, now) if waiting else failed_last(job, pods)
+    return _stuck(job, waiting, view, facts, now) if waiting else failed_last(job, pods)
 
 
-def _stuck(waiting: Sequence[Child], view: CacheView, facts: CacheFacts, now: datetime) -> FailedTry | None:
+def _stuck(
+    job: CacheJob, waiting: Sequence[Child], view: CacheView, facts: CacheFacts, now: datetime
+) -> FailedTry | None:
     """What keeps pods from starting; None where it may still pass, or is told elsewhere."""
     found = of_pods(waiting, now, facts.words)
     if found is None:
@@ -59,7 +61,7 @@ def _stuck(waiting: Sequence[Child], view: CacheView, facts: CacheFacts, now: da
         # What keeps the claim keeps the pod: StorageBound says what it is. Of a claim that has been bound since, the
         # scheduler still has to hear.
         return None
-    return FailedTry(found, retryable=True)
+    return FailedTry(with_nodes(found, job, view), retryable=True)
 
 
 def _pods_refused(job: CacheJob, facts: CacheFacts) -> Failure | None:
@@ -72,10 +74,13 @@ def _pods_refused(job: CacheJob, facts: CacheFacts) -> Failure | None:
 
 
 def downloaded(
+    cache: Meta,
     spec: ModelCacheSpec,
     view: CacheView,
     plan: CachePlan,
     problem: FailedTry | None,
+    *,
+    facts: CacheFacts,
     refusals: Sequence[Refusal],
 ) -> Check:
     """Checks that the files are there."""
@@ -84,10 +89,11 @@ def downloaded(
         files = f" in {plan.proof.files} files" if plan.proof.files is not None else ""
         return yes("Downloaded", f"{size}{files} on {view.key.name}" if size else f"on {view.key.name}")
     if problem is not None and problem.failure.reason == "OutOfSpace":
-        return _out_of_space(spec, plan, problem, claim_refusal(refusals))
+        return _out_of_space(cache, spec, plan, problem, claim_refusal(refusals))
     if problem is not None:
         found = problem.failure
-        return no(found.reason, f"{found.message.rstrip('.')}. {what_next(spec, plan, plan.job, problem)}".strip())
+        todo = what_next(spec, plan, plan.job, problem, secrets_followed=facts.secrets_followed)
+        return no(found.reason, f"{found.message.rstrip('.')}. {todo}".strip())
     refused = next((refusal.message for refusal in refusals if refusal.identity.kind is Kind.JOB), "")
     if refused:
         return no("JobRefused", advised(f"the download Job cannot be created: {refused}", DOWNLOADING["JobRefused"]))
@@ -106,12 +112,12 @@ def _under_way(view: CacheView, job: CacheJob) -> Check:
     return pending("Starting", "the download is being started")
 
 
-def _out_of_space(spec: ModelCacheSpec, plan: CachePlan, problem: FailedTry, refused: str) -> Check:
+def _out_of_space(cache: Meta, spec: ModelCacheSpec, plan: CachePlan, problem: FailedTry, refused: str) -> Check:
     """A model that is larger than its volume: the volume grows, or somebody has to make it."""
     state, said = plan.claim, problem.failure.message.rstrip(".")
     needed = volume_size(problem.required_bytes) if problem.required_bytes is not None else "more"
     if state is None:
-        return no("OutOfSpace", f"{said}. Set storage.size to {needed}.")
+        return no("OutOfSpace", f"{said}. {sentence(resize(cache, needed))}.")
     if state.growing and state.growth_fault:
         return no(
             "ExpansionFailed",
@@ -124,15 +130,17 @@ def _out_of_space(spec: ModelCacheSpec, plan: CachePlan, problem: FailedTry, ref
         return no(
             "OutOfSpace",
             f"{said}. PersistentVolumeClaim {state.name} cannot grow to {needed}: {refused}. Let its StorageClass "
-            f"expand volumes (allowVolumeExpansion: true), or set storage.size to {needed} and delete the claim: it is "
+            f"expand volumes (allowVolumeExpansion: true), or {resize(cache, needed)} and delete the claim: it is "
             "made anew with that size",
         )
     if (spec.storage or Storage()).size is None:
-        return no("OutOfSpace", f"{said}. {state.requested} should do, and do not: set storage.size to more.")
-    return no("OutOfSpace", f"{said}. Set storage.size to {needed}: the download then starts again.")
+        return no("OutOfSpace", f"{said}. {state.requested} should do, and do not: {resize(cache, 'more')}.")
+    return no("OutOfSpace", f"{said}. {sentence(resize(cache, needed))}: the download then starts again.")
 
 
-def what_next(spec: ModelCacheSpec, plan: CachePlan, job: CacheJob | None, problem: FailedTry) -> str:
+def what_next(
+    spec: ModelCacheSpec, plan: CachePlan, job: CacheJob | None, problem: FailedTry, *, secrets_followed: bool
+) -> str:
     """Returns when it is tried again, and what to do about it."""
     remedy = DOWNLOADING.get(problem.failure.reason, "")
     if job is None or remedy:
@@ -142,16 +150,42 @@ def what_next(spec: ModelCacheSpec, plan: CachePlan, job: CacheJob | None, probl
         return f"The next try is at {plan.again_at:%H:%M:%S} UTC; delete Job {name} to try at once."
     if problem.retryable:
         return "It is being tried again."
-    if problem.failure.reason == "Unauthorized" and (advice := _secret_advice(spec)):
-        return advice
-    if problem.failure.reason == "ForbiddenAddress":
-        return "It is tried again when the operator's download.allowedHosts has changed."
-    return f"Another try would not help: mend it, then delete Job {name} to try again."
+    return _for_good(spec, plan, job, problem, secrets_followed=secrets_followed)
 
 
-def _secret_advice(spec: ModelCacheSpec) -> str:
-    """Empty for sources that no Secret opens."""
+def _for_good(
+    spec: ModelCacheSpec, plan: CachePlan, job: CacheJob, problem: FailedTry, *, secrets_followed: bool
+) -> str:
+    """What to do where another try would not help."""
+    name = job.child.meta.name
+    advice = {
+        "Unauthorized": _secret_advice(spec, "" if secrets_followed else name),
+        "ForbiddenAddress": "It is tried again when the operator's download.allowedHosts has changed.",
+        "NotFound": _pinned_advice(plan, job),
+    }.get(problem.failure.reason)
+    return advice or f"Another try would not help: mend it, then delete Job {name} to try again."
+
+
+def _pinned_advice(plan: CachePlan, job: CacheJob) -> str:
+    """Empty where the claim pins no revision: a Job that is made anew asks for the present one then."""
+    measured = plan.memory.measurement
+    if plan.claim is None or measured is None or not measured.revision or measured.revision != job.revision:
+        return ""
+    return (
+        f"What is asked for is revision {measured.revision}, pinned when the source was first looked at. If it is gone "
+        f"there, delete PersistentVolumeClaim {plan.claim.name}: then the present one is downloaded; a source that "
+        "names this revision has to be another ModelCache."
+    )
+
+
+def _secret_advice(spec: ModelCacheSpec, unfollowed: str) -> str:
+    """Empty for sources that no Secret opens. `unfollowed`: the Job, where nobody looks whether a Secret changes."""
     credentials = credentials_of(spec)
+    if credentials is not None and unfollowed:
+        return (
+            f"Correct Secret {credentials.secret} and delete Job {unfollowed}, or name another Secret: then it is "
+            "tried again. The operator is configured to read no Secrets (rollOnConfigChange), and sees no change."
+        )
     if credentials is not None:
         return f"Correct Secret {credentials.secret}, or name another: then it is tried again within a minute."
     field = next((path for source, path in _SECRET_FIELDS.items() if getattr(spec, source) is not None), "")

@@ -5,10 +5,13 @@ One clause each; `kubectl ais why` adds the commands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from aiservice_api.v1alpha1 import AIServiceSpec
 from aiservice_operator.failures import Failure
+from aiservice_operator.names import listed
+from aiservice_operator.observed import Meta
 
 REFUSED = "Mend that, unless it passes: it is tried again by itself"
 """About what the API server does not take."""
@@ -78,6 +81,37 @@ DOWNLOADING: Mapping[str, str] = MappingProxyType(
 def advised(message: str, remedy: str) -> str:
     """Adds what to do to what is wrong."""
     return f"{message.rstrip('. ')}. {remedy}"
+
+
+def chosen_nodes(selector: Mapping[str, str], users: Iterable[AIServiceSpec | None]) -> str:
+    """Returns which nodes pods need, and where that is from: the scheduler only says that none is one.
+
+    Args:
+        selector: Labels of those nodes; empty: any will do.
+        users: Specs of the AIServices that the pods are for.
+    """
+    if not selector:
+        return ""
+    known = [spec for spec in users if spec is not None]
+    by_hand = {label for spec in known if spec.pod is not None for label in spec.pod.node_selector}
+    profiles = dict.fromkeys(spec.profile for spec in known if spec.profile is not None)
+    origin = f" (profile {listed(profiles)})" if profiles and selector.keys() - by_hand else ""
+    return f"It needs a node with {', '.join(f'{label}={value}' for label, value in selector.items())}{origin}"
+
+
+def resize(cache: Meta, size: str) -> str:
+    """Returns how a cache gets a volume of another size.
+
+    In the AIService that states the model the same edit would ask for another cache, and download it anew.
+    """
+    if not cache.inline_cache:
+        return f"set storage.size to {size}"
+    return f"set spec.storage.size of ModelCache {cache.name} to {size} (there: in the AIService it is another cache)"
+
+
+def sentence(words: str) -> str:
+    """Returns words as the beginning of a sentence."""
+    return words[:1].upper() + words[1:]
 
 
 def of_pod(failure: Failure) -> str:

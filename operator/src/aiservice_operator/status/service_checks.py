@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from aiservice_api.v1alpha1 import AIServiceSpec
+from aiservice_api.v1alpha1 import AIServiceSpec, Storage
 from aiservice_operator.kinds import Kind
 from aiservice_operator.plan.mount import cache_ready
 from aiservice_operator.states import pod_ended
 from aiservice_operator.status.conditions import TRUE, Check, find, no, pending, yes
 from aiservice_operator.status.remedies import REFUSED, advised
-from aiservice_operator.status.service_facts import ServiceFacts, pods
+from aiservice_operator.status.service_facts import ServiceFacts, pods, unplaced_devices
 
 _BEFORE_PODS = frozenset({Kind.SERVICE_ACCOUNT, Kind.SERVICE, Kind.NETWORK_POLICY, Kind.DEPLOYMENT})
 """Children without which there are no pods."""
@@ -18,7 +18,21 @@ def accepted(facts: ServiceFacts) -> Check:
     """Checks `Accepted`: the operator can serve the spec."""
     if facts.plan.rejection is not None:
         return no(facts.plan.rejection.reason, facts.plan.rejection.message)
-    return yes("Accepted", "the operator can serve this")
+    return yes("Accepted", f"the operator can serve this{_unplaced_claims(facts)}")
+
+
+def _unplaced_claims(facts: ServiceFacts) -> str:
+    """A warning about claimed devices: which nodes have them no node tells, so a download may run beside them."""
+    spec, mount = facts.view.service.spec, facts.view.cache
+    if spec is None or not spec.resource_claims or not unplaced_devices(spec, facts.settings):
+        return ""
+    stated = mount.spec if mount is not None else spec.model
+    if stated is None or stated.pvc is not None or (stated.storage or Storage()).access_mode != "ReadWriteOnce":
+        return ""
+    return (
+        ". Its model's ReadWriteOnce volume will be on the node where the download runs, which claims no device: where "
+        "only some nodes have it, name them in spec.pod.nodeSelector"
+    )
 
 
 def model_ready(facts: ServiceFacts) -> Check:

@@ -44,7 +44,7 @@ def _gateway_default(service: Service, spec: AIServiceSpec, rivals: Sequence[Ser
 
 
 def _disruptable(facts: ServiceFacts, spec: AIServiceSpec) -> Check | None:
-    """Only where the budget keeps every node with one of the pods from being drained."""
+    """Only where the budget keeps a node with the pods from being drained."""
     stated, count = spec.disruption, facts.wanted
     if stated is None or count == 0:
         return None
@@ -56,13 +56,21 @@ def _disruptable(facts: ServiceFacts, spec: AIServiceSpec) -> Check | None:
         remedy = "raise spec.disruption.maxUnavailable to 1 or more"
     else:
         return None
-    if allowed > 0:
-        return None
-    return no(
-        "BlocksDrains",
-        f"with {pods(count)} and {name} {value} none may be stopped, so no node with one of them can be drained: "
-        f"{remedy}",
-    )
+    if allowed <= 0:
+        return no(
+            "BlocksDrains",
+            f"with {pods(count)} and {name} {value} none may be stopped, so no node with one of them can be drained: "
+            f"{remedy}",
+        )
+    if facts.plan.one_node and allowed < count:
+        # What a drain has stopped waits for the others to go, and they wait for it to be back.
+        return no(
+            "BlocksDrains",
+            f"with {pods(count)} and {name} {value} not all may be stopped, and all run on one node, because the "
+            "model's volume is ReadWriteOnce, so that node cannot be drained: use a cache with storage.accessMode "
+            "ReadWriteMany, or leave spec.disruption out, which lets all be stopped",
+        )
+    return None
 
 
 def _amount(stated: str, count: int) -> int:

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from aiservice_api.v1alpha1 import AIServiceSpec, Surge
+from aiservice_api.v1alpha1 import AIServiceSpec, PodOverrides, Surge
 from aiservice_operator.failures import Failure, Words, of_pods
 from aiservice_operator.kinds import Kind
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.scaling import stated_replicas
 from aiservice_operator.plan.service import ServicePlan, ServiceView
 from aiservice_operator.plan.surge import Decision
-from aiservice_operator.settings import Settings
-from aiservice_operator.states import Rollout, past_deadline, progress_deadline, rollout
-from aiservice_operator.status.remedies import SERVING, advised, of_pod
+from aiservice_operator.settings import Profile, Settings
+from aiservice_operator.states import Rollout, node_selector, past_deadline, progress_deadline, rollout
+from aiservice_operator.status.remedies import SERVING, advised, chosen_nodes, of_pod
+
+_VOLUME_ELSEWHERE = "volume node affinity"
+"""The scheduler's words about nodes from which a pod's volume cannot be mounted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def service_facts(
         settings=settings,
         refusals=[refusal for refusal in refusals if refusal.identity.kind is not Kind.POD_MONITOR],
         rollout=state,
-        failure=_failure(view, plan, state, words, now),
+        failure=_failure(view, plan, settings, state, words=words, now=now),
         wanted=_wanted(view.service.spec, state),
     )
 
@@ -71,12 +74,18 @@ def _wanted(spec: AIServiceSpec | None, state: Rollout | None) -> int:
 
 
 def _failure(
-    view: ServiceView, plan: ServicePlan, state: Rollout | None, words: Mapping[str, Words], now: datetime
+    view: ServiceView,
+    plan: ServicePlan,
+    settings: Settings,
+    state: Rollout | None,
+    *,
+    words: Mapping[str, Words],
+    now: datetime,
 ) -> Failure | None:
     """A pod's failure, why there is no pod, or that none gets ready for a reason that nothing tells."""
     found = of_pods(view.pods, now, words)
     if found is not None:
-        hinted = _with_hint(found, view.service.spec, plan, state)
+        hinted = _with_hint(found, view, plan, state, settings)
         return replace(hinted, message=advised(hinted.message, of_pod(found)))
     if view.deployment is None or state is None:
         return None
@@ -98,20 +107,39 @@ def _failure(
     )
 
 
-def _with_hint(failure: Failure, spec: AIServiceSpec | None, plan: ServicePlan, state: Rollout | None) -> Failure:
+def _with_hint(
+    failure: Failure, view: ServiceView, plan: ServicePlan, state: Rollout | None, settings: Settings
+) -> Failure:
     """Adds what in this service may keep a pod from finding a node, besides what the scheduler says."""
     if failure.reason != "Unschedulable":
         return failure
-    hints = []
+    spec, hints = view.service.spec, []
+    if view.deployment is not None and (chosen := chosen_nodes(node_selector(view.deployment), [spec])):
+        hints.append(chosen)
     if plan.one_node:
         hints.append(
             "The model's volume is ReadWriteOnce, so all pods that use it run on one node: use a cache with "
             "storage.accessMode ReadWriteMany, or fewer pods"
         )
+        if spec is not None and _VOLUME_ELSEWHERE in failure.message and unplaced_devices(spec, settings):
+            hints.append(
+                "The volume may have been made on a node without the GPU, where the download ran: set "
+                "spec.pod.nodeSelector to nodes that have it, then delete the PersistentVolumeClaim to have the model "
+                "downloaded there"
+            )
     surging = state is not None and state.existing > state.updated
     if surging and spec is not None and plan.rollout is not None and plan.rollout.surge:
         hints.append(_surge_hint(spec, plan.rollout))
     return replace(failure, message=". ".join([failure.message.rstrip("."), *hints])) if hints else failure
+
+
+def unplaced_devices(spec: AIServiceSpec, settings: Settings) -> bool:
+    """Whether pods get GPUs or claimed devices, and nothing in the spec says which nodes have them."""
+    profile = settings.profiles.get(spec.profile or "", Profile())
+    pod = spec.pod or PodOverrides()
+    near = pod.affinity.node_affinity if pod.affinity is not None else None
+    placed = profile.node_selector or pod.node_selector or near is not None
+    return not placed and bool(spec.gpu or profile.gpu or spec.resource_claims)
 
 
 def _surge_hint(spec: AIServiceSpec, decision: Decision) -> str:

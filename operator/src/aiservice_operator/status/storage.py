@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from aiservice_api.v1alpha1 import ModelCacheSpec, Storage
 from aiservice_operator.downloads import Progress
-from aiservice_operator.failures import Words, of_pods
+from aiservice_operator.failures import Failure, Words, of_pods
 from aiservice_operator.kinds import Kind
 from aiservice_operator.names import Mode
 from aiservice_operator.observed import Child
 from aiservice_operator.plan.actions import Refusal
 from aiservice_operator.plan.download import CachePlan, CacheView
 from aiservice_operator.plan.tries import pods_of
-from aiservice_operator.states import CacheJob, Claim, claim
+from aiservice_operator.states import CacheJob, Claim, claim, node_selector
 from aiservice_operator.status.conditions import Check, no, pending, yes
-from aiservice_operator.status.remedies import DOWNLOADING, REFUSED, advised
+from aiservice_operator.status.remedies import DOWNLOADING, REFUSED, advised, chosen_nodes
 
 _NO_VOLUME = timedelta(seconds=10)
 """How long somebody may take to provide a volume before that counts as a failure."""
@@ -55,6 +55,8 @@ class CacheFacts:
     """What the running download has printed last."""
     words: Mapping[str, Words] = field(default_factory=dict)
     """What Events say of pods that do not start, and of Jobs whose pods are not made, by uid."""
+    secrets_followed: bool = True
+    """Whether the operator looks if the Secret of a source has changed."""
 
 
 def provided_claim(name: str, namespace: str, facts: CacheFacts, now: datetime) -> Check:
@@ -147,10 +149,18 @@ def _unscheduled(view: CacheView, plan: CachePlan, facts: CacheFacts, now: datet
     if facts.claim_event is None or not facts.claim_event.waits_for_pod:
         return None  # the pod waits for the claim, not the claim for the pod
     stuck = of_pods(pods_of(plan.job, view.pods), now) if plan.job is not None else None
-    if stuck is None or stuck.reason != "Unschedulable":
+    if plan.job is None or stuck is None or stuck.reason != "Unschedulable":
         return None
-    said = f"its volume is bound where the download runs, but {stuck.message}"
+    said = f"its volume is bound where the download runs, but {with_nodes(stuck, plan.job, view).message}"
     return no("Unschedulable", advised(said, DOWNLOADING["Unschedulable"]))
+
+
+def with_nodes(failure: Failure, job: CacheJob, view: CacheView) -> Failure:
+    """Adds which nodes the users of a cache let its Jobs run on, where no node takes one."""
+    chosen = chosen_nodes(node_selector(job.child), (user.spec for user in view.users))
+    if failure.reason != "Unschedulable" or not chosen:
+        return failure
+    return replace(failure, message=advised(failure.message, chosen))
 
 
 def _refused(state: Claim, facts: CacheFacts, now: datetime) -> Check | None:
