@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from aiservice_diffusion import bodies
+from aiservice_diffusion import answers, bodies
 from aiservice_diffusion.bodies import ImageToImage, Picture, TextToImage
 from aiservice_diffusion.settings import DiffusionSettings
 from aiservice_runtime import Answer, Check, FatalError, Prepared, Task
@@ -52,8 +52,26 @@ class DiffusionEngine(TorchEngine):
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         """Both tasks."""
         return [
-            Task("text-to-image", "image", TextToImage, self._prepare_text, self._run, max_batch=_BATCH),
-            Task("image-to-image", "image", ImageToImage, self._prepare_image, self._run, max_batch=_BATCH),
+            Task(
+                "text-to-image",
+                "image",
+                TextToImage,
+                self._prepare_text,
+                self._run,
+                max_batch=_BATCH,
+                answers=answers.SHAPES,
+                examples=answers.FROM_TEXT,
+            ),
+            Task(
+                "image-to-image",
+                "image",
+                ImageToImage,
+                self._prepare_image,
+                self._run,
+                max_batch=_BATCH,
+                answers=answers.SHAPES,
+                examples=answers.FROM_IMAGE,
+            ),
         ]
 
     def modules(self) -> Iterable[Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aiservice_runtime import Answer, Check, InvalidRequestError, Media, Prepared, Raw, RequestBody, Task
 from aiservice_runtime.torch_engine import TorchEngine
+from aiservice_speech_recognition import answers
 from aiservice_speech_recognition.audio import SAMPLE_RATE, Samples, decode
 from aiservice_speech_recognition.settings import SpeechSettings
 from aiservice_speech_recognition.transcript import SUBTITLES, Segment, Transcriber, shown, text_of
@@ -82,7 +83,18 @@ class SpeechEngine(TorchEngine):
     @property
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         """The one task of this image."""
-        return [Task("speech-to-text", "audio-second", SpeechToText, self._prepare, self._run, self._stream)]
+        return [
+            Task(
+                "speech-to-text",
+                "audio-second",
+                SpeechToText,
+                self._prepare,
+                self._run,
+                self._stream,
+                answers=answers.SHAPES,
+                examples=(*answers.EXAMPLES, answers.STREAMED) if self._faster else answers.EXAMPLES,
+            )
+        ]
 
     def modules(self) -> Iterable[Any]:
         """None: the transcriber moves its weights itself."""

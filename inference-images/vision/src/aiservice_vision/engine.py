@@ -17,7 +17,7 @@ from pydantic import Field
 from aiservice_runtime import Answer, Check, InvalidRequestError, Media, Prepared, RequestBody, Task
 from aiservice_runtime.pictures import decode
 from aiservice_runtime.torch_engine import TorchEngine
-from aiservice_vision import layout
+from aiservice_vision import answers, layout
 from aiservice_vision.settings import VisionSettings
 
 if TYPE_CHECKING:
@@ -66,7 +66,18 @@ class VisionEngine(TorchEngine):
     @property
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         """The one task of this image."""
-        return [Task("image-to-text", "image", ImageToText, self._prepare, self._run, max_batch=8)]
+        return [
+            Task(
+                "image-to-text",
+                "image",
+                ImageToText,
+                self._prepare,
+                self._run,
+                max_batch=8,
+                answers=answers.SHAPES,
+                examples=answers.EXAMPLES,
+            )
+        ]
 
     def modules(self) -> Iterable[Any]:
         """BLIP-2, where it is loaded."""
@@ -129,15 +140,15 @@ class VisionEngine(TorchEngine):
         job = Job(picture, body.prompt, caption, ocr)
         # What is only read is computed one by one: a batch would keep the first waiting for the last.
         together = body.prompt is None if caption else None
-        return Prepared([job], lambda answers: answers[0], together)
+        return Prepared([job], lambda told: told[0], together)
 
     def _run(self, batch: Sequence[Job], check: Check) -> list[Answer]:
         captions = self._captions(batch)
-        answers = []
+        told = []
         for job, caption in zip(batch, captions, strict=True):
             check()
-            answers.append(self._answer(job, caption))
-        return answers
+            told.append(self._answer(job, caption))
+        return told
 
     def _captions(self, batch: Sequence[Job]) -> Sequence[Caption | None]:
         if self._captioner is None or not batch[0].caption:
