@@ -18,9 +18,7 @@ from support.service_process import Process
 VARIABLES = {"AISERVICE_PORTS": "text-to-image=0,image-to-image=0", "AISERVICE_DEFAULT_STEPS": "2"}
 
 
-def test_it_serves_both_tasks_as_described_and_batches_what_comes_together(
-    tmp_path: Path, sdxl: Path
-) -> None:
+def test_it_serves_both_tasks_as_described_and_batches_what_comes_together(tmp_path: Path, sdxl: Path) -> None:
     process = Process("aiservice_diffusion", tmp_path, [], VARIABLES | {"AISERVICE_MODEL_DIR": str(sdxl)})
     try:
         process.wait_for("ready", seconds=180)
