@@ -5,18 +5,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
 
 from aiservice_runtime import (
     Answer,
+    AnswerBody,
     Check,
+    Described,
     Engine,
+    Example,
     FatalError,
     Fault,
     InvalidRequestError,
@@ -26,11 +32,23 @@ from aiservice_runtime import (
     Raw,
     RequestBody,
     RuntimeSettings,
+    Shape,
     Task,
     parse_settings,
     run_main,
     serve,
 )
+
+
+def json_list(value: object) -> object:
+    """A list in a form is a JSON text."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+class Tag(Described):
+    """Something with a name."""
+
+    name: str
 
 
 class ToyBody(RequestBody):
@@ -60,6 +78,52 @@ class ToyBody(RequestBody):
     """Whether the stream waits after its first chunk, for the engine's `hold`."""
     words: bool = True
     """Whether the streamed format can tell of a failure."""
+    tags: Annotated[list[Tag], BeforeValidator(json_list)] = Field([], max_length=2)
+
+
+class ToyAnswer(AnswerBody):
+    """What the toy says."""
+
+    text: str | list[str] | None
+    """What was asked for."""
+    bytes: int
+    first: str
+    mask: int | None = None
+    """Its size; only with a mask."""
+
+
+SHAPES = (
+    Shape("application/json", body=ToyAnswer),
+    Shape("text/toy", "With raw."),
+    Shape("text/plain; charset=utf-8", "With stream: lines."),
+)
+EXAMPLES = (
+    Example(
+        "one",
+        "One word",
+        {"audio": "YWJj", "say": "hello", "seconds": 0.01},
+        {
+            "text": "hello",
+            "bytes": 3,
+            "first": "61",
+            "usage": {"units": 1.235, "unit": "image", "tokens": 5, "cost": None},
+        },
+    ),
+    Example(
+        "masked",
+        "Two files and a list",
+        {"audio": "YWJj", "mask": "YWI=", "say": "x", "tags": [{"name": "a"}]},
+        {
+            "text": "x",
+            "bytes": 3,
+            "first": "61",
+            "mask": 2,
+            "usage": {"units": 1.235, "unit": "image", "tokens": 1, "cost": 0.5},
+        },
+    ),
+    Example("raw", "No JSON", {"audio": "YWJj", "say": "x", "raw": True}, "x", "text/toy"),
+    Example("lines", "Streamed", {"audio": "YWJj", "say": "x", "stream": 1}, "x 0\n2.0 1 None\n", "text/plain"),
+)
 
 
 class ToyMemoryError(Exception):
@@ -114,7 +178,7 @@ class ToyEngine(Engine):
     @property
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         return [
-            Task(name, unit, ToyBody, self._prepare, self._run, self._stream, self.max_batch)
+            Task(name, unit, ToyBody, self._prepare, self._run, self._stream, self.max_batch, SHAPES, EXAMPLES)
             for name, unit in (("speech-to-text", "audio-second"), ("image-to-text", "image"))
         ]
 

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from aiservice_diffusion.engine import DiffusionEngine
+from aiservice_diffusion.parts import parameters_of
 from aiservice_diffusion.settings import DiffusionSettings
 from aiservice_runtime import FatalError, Fault
 from aiservice_runtime.pictures import decode
+from aiservice_runtime.precision import GIB
 from support.engines import ask, load
 from weights import tiny
 
@@ -94,6 +97,102 @@ def test_half_of_the_memory(start: Start) -> None:
     engine = start(precision="bf16")
     assert {parameter.dtype for module in engine.modules() for parameter in module.parameters()} == {torch.bfloat16}
     assert image(engine)
+
+
+def pixels(picture: str) -> Any:
+    return np.asarray(decode(base64.b64decode(picture), max_pixels=1e6), dtype=int)
+
+
+def weight_bytes(engine: DiffusionEngine) -> int:
+    """What the weights take: of an int8 tensor its bytes and its scales."""
+    parts = [
+        part
+        for module in engine.modules()
+        for parameter in module.parameters()
+        for part in ((parameter.qdata, parameter.scale) if hasattr(parameter, "qdata") else (parameter,))
+    ]
+    return sum(part.numel() * part.element_size() for part in parts)
+
+
+def linear_layers(module: Any) -> list[Any]:
+    return [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
+
+
+def test_int8_is_close_to_fp32_in_less_memory(start: Start, engine: DiffusionEngine) -> None:
+    small = start(precision="int8")
+    apart = np.abs(pixels(image(small)) - pixels(image(engine)))
+    assert 0 < apart.mean() < 4, "of 255"
+    assert weight_bytes(small) < weight_bytes(engine)
+    pipeline = small._loaded._from_text
+    for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
+        assert {type(layer.weight).__name__ for layer in linear_layers(part)} == {"Int8Tensor"}
+    assert not any(hasattr(layer.weight, "qdata") for layer in linear_layers(pipeline.vae)), "the VAE stays"
+
+
+def test_int8_sleeps_and_wakes(start: Start) -> None:
+    engine = start(precision="int8")
+    before = image(engine)
+    engine.sleep()
+    engine.wake()
+    assert image(engine) == before
+
+
+def test_a_lora_works_on_int8(start: Start, tmp_path: Path) -> None:
+    def prepare(folder: Path) -> None:
+        tiny.lora(folder, folder / "loras" / "pencil.safetensors", seed=1)
+
+    adapted = start(prepare, precision="int8")
+    plain, pencil = image(adapted), image(adapted, loras=[{"name": "pencil"}])
+    assert image(adapted) == plain != pencil
+    # Pictures of random weights tell little: a layer with its adapter gives what it gives on weights that are exact.
+    exact = DiffusionEngine(DiffusionSettings(model_dir=tmp_path / "model"))
+    load(exact)
+    rows = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    outputs = {}
+    for engine in (adapted, exact):
+        for weight in (0.0, 1.0):
+            engine._loaded._use_loras((("pencil", weight),))
+            [layer, *_] = [each for each in engine._loaded._from_text.unet.modules() if hasattr(each, "lora_A")]
+            with torch.inference_mode():
+                outputs[engine is adapted, weight] = layer(rows)
+    effect = (outputs[False, 1.0] - outputs[False, 0.0]).abs().mean()
+    assert effect > 1
+    assert (outputs[True, 1.0] - outputs[False, 1.0]).abs().mean() < 0.01 * effect
+
+
+def test_sequential_offloading_takes_no_int8() -> None:
+    settings = {"offload": "sequential", "precision": "int8", "device": "cuda"}
+    with pytest.raises(FatalError, match="set offload to model or none"):
+        DiffusionEngine(DiffusionSettings.model_validate(settings))
+
+
+@pytest.mark.parametrize(
+    ("free", "settings", "expected"),
+    [
+        # Of the tiny model 5.9 MiB in fp16, 4.8 in int8; its largest part 3.8 and 2.7; and 1 GiB to work in.
+        (1.006, {}, ("fp16", "none")),
+        (1.005, {}, ("int8", "none")),
+        (1.005, {"offload": "auto"}, ("int8", "none")),
+        (1.004, {"offload": "auto"}, ("fp16", "model")),
+        (1.003, {"offload": "auto"}, ("int8", "model")),
+        (1.004, {"offload": "auto", "precision": "fp16"}, ("fp16", "model")),
+        (1.003, {"offload": "model"}, ("int8", "model")),
+        (0.1, {"offload": "sequential"}, ("fp16", "sequential")),
+        (0.1, {"precision": "bf16"}, ("bf16", "none")),
+    ],
+)
+def test_what_is_free_decides_how_it_is_loaded(
+    sdxl: Path, free: float, settings: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    asked = DiffusionSettings.model_validate({"model_dir": sdxl, "device": "cuda", **settings})
+    engine = DiffusionEngine(asked, read_free=lambda: int(free * GIB))
+    offload = engine._settle(asked.offload)
+    assert (engine._precision, offload) == expected
+
+
+def test_parameters_are_counted_without_loading(sdxl: Path, engine: DiffusionEngine) -> None:
+    counted = sum(part.count for part in parameters_of(sdxl))
+    assert counted == sum(parameter.numel() for module in engine.modules() for parameter in module.parameters())
 
 
 def test_a_folder_with_fp16_files_only(start: Start) -> None:

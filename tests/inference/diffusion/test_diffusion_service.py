@@ -12,12 +12,13 @@ from typing import Any
 import httpx
 from PIL import Image
 
+from support.openapi import check_examples
 from support.service_process import Process
 
 VARIABLES = {"AISERVICE_PORTS": "text-to-image=0,image-to-image=0", "AISERVICE_DEFAULT_STEPS": "2"}
 
 
-def test_it_serves_both_tasks_on_their_ports_and_batches_what_comes_together(tmp_path: Path, sdxl: Path) -> None:
+def test_it_serves_both_tasks_as_described_and_batches_what_comes_together(tmp_path: Path, sdxl: Path) -> None:
     process = Process("aiservice_diffusion", tmp_path, [], VARIABLES | {"AISERVICE_MODEL_DIR": str(sdxl)})
     try:
         process.wait_for("ready", seconds=180)
@@ -54,6 +55,8 @@ def test_it_serves_both_tasks_on_their_ports_and_batches_what_comes_together(tmp
             for body in ({"prompt": "x", "size": "63x64"}, {"prompt": "x" * 100_000}, {"prompt": ""}, {}):
                 refused = client.post(urls["text-to-image"], json=body)
                 assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+            with httpx.Client(base_url=urls["image-to-image"].rpartition("/api")[0], timeout=180) as other:
+                assert len(check_examples(other)) == 8
             svg = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="http://127.0.0.1:9/x"/></svg>'
             refused = client.post(urls["image-to-image"], files={"file": ("x.svg", svg)}, data={"prompt": "x"})
             assert "The upload is no picture" in refused.json()["error"]

@@ -12,9 +12,11 @@ import whisper
 from transformers import WhisperForConditionalGeneration
 
 from aiservice_runtime import FatalError, InvalidRequestError
+from aiservice_runtime.precision import GIB
 from aiservice_speech_recognition.engine import SpeechEngine
 from aiservice_speech_recognition.openai_model import OpenAITranscriber, build
 from aiservice_speech_recognition.settings import SpeechSettings
+from aiservice_speech_recognition.sizes import parameters_of
 from aiservice_speech_recognition.weights import read_weights
 from support.engines import load
 from weights import tiny
@@ -139,3 +141,36 @@ def test_a_missing_weights_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(FatalError, match="No weights beside"):
         read_weights(tmp_path)
+
+
+def test_parameters_are_counted_without_loading(tmp_path: Path, weights: Path) -> None:
+    tiny.hugging_face_whisper(tmp_path)
+    model = build(read_weights(weights / "whisper"), precision="fp32", device="cpu")
+    count = sum(parameter.numel() for parameter in model.parameters())
+    for folder, faster in ((weights / "whisper", False), (models.faster_whisper_weights(), True)):
+        found = parameters_of(folder, faster=faster)
+        assert found is not None
+        assert found.count == pytest.approx(count, rel=0.05)
+    assert parameters_of(tmp_path, faster=False) is not None
+    assert parameters_of(tmp_path / "nowhere", faster=True) is None
+
+
+@pytest.mark.parametrize(
+    ("backend", "free", "expected"), [("faster", 2.0, "fp16"), ("faster", 1.3, "int8"), ("openai", 2.0, "fp16")]
+)
+def test_what_is_free_decides_the_precision(weights: Path, backend: str, free: float, expected: str) -> None:
+    engine = on_gpu(weights, backend, free)
+    engine._settle()
+    assert engine._precision == expected
+
+
+@pytest.mark.parametrize(("backend", "precision"), [("faster", "int8"), ("openai", "fp16")])
+def test_a_gpu_without_room_is_told(weights: Path, backend: str, precision: str) -> None:
+    with pytest.raises(FatalError, match=rf"in {precision} \(1\.2 GiB of it to work in\), and 0\.5 GiB are free"):
+        on_gpu(weights, backend, 0.5)._settle()
+
+
+def on_gpu(weights: Path, backend: str, free: float) -> SpeechEngine:
+    folder = models.faster_whisper_weights() if backend == "faster" else weights / "whisper"
+    settings = SpeechSettings.model_validate({"model_dir": folder, "device": "cuda"})
+    return SpeechEngine(settings, read_free=lambda: int(free * GIB))

@@ -6,8 +6,10 @@ import signal
 from pathlib import Path
 
 import httpx
+import pytest
 
 from support import models
+from support.openapi import check_examples, described, validate
 from support.service_process import Process
 
 VARIABLES = {"AISERVICE_PORTS": "speech-to-text=0", "AISERVICE_TASKS": "speech-to-text"}
@@ -29,6 +31,29 @@ def test_it_serves_real_speech_over_http(tmp_path: Path, weights: Path) -> None:
         assert httpx.post(url, files={"file": ("speech.wav", bytes(2 * 1024**2))}, timeout=180).status_code == 413
         process.child.send_signal(signal.SIGTERM)
         assert process.end() == 0
+    finally:
+        process.child.kill()
+        process.end()
+
+
+@pytest.mark.parametrize(("backend", "examples"), [("faster", 6), ("openai", 5)])
+def test_every_example_of_its_description_is_answered_as_described(
+    tmp_path: Path, weights: Path, backend: str, examples: int
+) -> None:
+    folder = models.faster_whisper_weights() if backend == "faster" else weights / "whisper"
+    process = Process("aiservice_speech_recognition", tmp_path, ["--model-dir", str(folder)], VARIABLES)
+    try:
+        process.wait_for("ready", seconds=180)
+        url = f"http://127.0.0.1:{process.ports()['speech-to-text']}"
+        with httpx.Client(base_url=url, timeout=180) as client:
+            assert len(check_examples(client)) == 2 * examples
+            # What is really said is as described too.
+            speech = (weights / "samples" / "speech.wav").read_bytes()
+            form = {"timestamps": "word", "format": "verbose_json"}
+            answer = client.post("/api/speech-to-text", files={"file": ("a.wav", speech)}, data=form)
+            document = described(client)
+            validate(document, document["components"]["schemas"]["Transcription"], answer.json())
+            assert len(answer.json()["segments"][0]["words"]) > 3
     finally:
         process.child.kill()
         process.end()

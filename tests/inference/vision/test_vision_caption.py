@@ -14,6 +14,7 @@ from PIL import Image
 from aiservice_runtime import FatalError, InvalidRequestError
 from aiservice_vision.caption import Captioner, without_prompt
 from aiservice_vision.engine import VisionEngine
+from aiservice_vision.layout import parameters_of
 from aiservice_vision.settings import VisionSettings
 from support.engines import ask, ask_together, load
 
@@ -107,10 +108,41 @@ def test_precision(blip2: Path, precision: str, dtype: torch.dtype) -> None:
     assert captioner.describe([Image.new("RGB", (64, 48))], None)[0].tokens > 0
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_precisions_that_blip2_has_not_on_cpus(precision: str) -> None:
-    with pytest.raises(FatalError, match="set precision to auto or fp32 or bf16"):
-        VisionEngine(VisionSettings.model_validate({"precision": precision}))
+def test_int8_is_close_to_fp32_in_less_memory(blip2: Path) -> None:
+    exact, small = (Captioner(blip2, precision=name, device="cpu", max_new_tokens=4) for name in ("fp32", "int8"))
+    inputs: Any = exact._processor(images=Image.new("RGB", (64, 48), "red"), text="Question: a?", return_tensors="pt")
+    with torch.inference_mode():
+        expected, got = (each.model(**inputs).logits for each in (exact, small))
+    assert 0 < (got - expected).abs().mean() < 0.1 * expected.std()
+    assert small.describe([Image.new("RGB", (64, 48))], None)[0].tokens > 0
+    int8 = {name for name, parameter in small.model.named_parameters() if hasattr(parameter, "qdata")}
+    assert {name.split(".")[0] for name in int8} == {"vision_model", "language_model"}
+    assert not any("lm_head" in name or "embed" in name for name in int8)
+    sizes = {name: parameter.numel() for name, parameter in exact.model.named_parameters()}
+    assert {small.model.get_parameter(name).qdata.element_size() for name in int8} == {1}
+    assert sum(sizes[name] for name in int8) > 0.3 * sum(sizes.values())
+
+
+def test_int8_sleeps_and_wakes(blip2: Path) -> None:
+    engine = VisionEngine(VisionSettings(model_dir=blip2, precision="int8", max_new_tokens=4))
+    load(engine)
+    before = ask(engine, image=picture()).body["caption"]
+    engine.sleep()
+    engine.wake()
+    assert ask(engine, image=picture()).body["caption"] == before
+
+
+def test_fp16_is_not_for_cpus() -> None:
+    with pytest.raises(FatalError, match="set precision to auto or fp32 or bf16 or int8"):
+        VisionEngine(VisionSettings.model_validate({"precision": "fp16"}))
+
+
+def test_parameters_are_counted_without_loading(blip2: Path) -> None:
+    found = parameters_of(blip2)
+    model = Captioner(blip2, precision="fp32", device="cpu", max_new_tokens=4).model
+    assert found is not None
+    assert found.count == pytest.approx(sum(parameter.numel() for parameter in model.parameters()), rel=0.05)
+    assert parameters_of(blip2 / "nowhere") is None
 
 
 def test_no_gpu_is_told(blip2: Path) -> None:

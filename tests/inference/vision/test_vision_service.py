@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import signal
 from pathlib import Path
 
 import httpx
 
+from aiservice_vision import answers
 from support import models
+from support.openapi import check_examples
 from support.service_process import Process
 
 VARIABLES = {"AISERVICE_PORTS": "image-to-text=0", "AISERVICE_TASKS": "image-to-text"}
@@ -29,6 +32,23 @@ def test_it_serves_real_pictures_over_http(tmp_path: Path, weights: Path) -> Non
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
         process.child.send_signal(signal.SIGTERM)
         assert process.end() == 0
+    finally:
+        process.child.kill()
+        process.end()
+
+
+def test_every_example_of_its_description_is_answered_as_described(tmp_path: Path, blip2: Path, weights: Path) -> None:
+    shutil.copytree(blip2, tmp_path / "model" / "caption")
+    shutil.copytree(weights / "ocr", tmp_path / "model" / "ocr")
+    variables = VARIABLES | {"AISERVICE_MODEL_DIR": str(tmp_path / "model"), "AISERVICE_MAX_NEW_TOKENS": "4"}
+    process = Process("aiservice_vision", tmp_path, [], variables)
+    try:
+        process.wait_for("ready", seconds=180)
+        url = f"http://127.0.0.1:{process.ports()['image-to-text']}"
+        with httpx.Client(base_url=url, timeout=180) as client:
+            assert len(check_examples(client)) == 6
+            picture = base64.b64decode(answers.EXAMPLES[0].request["image"])
+            assert client.post("/api/image-to-text", files={"file": ("x.png", picture)}).json()["text"] == "Invoice"
     finally:
         process.child.kill()
         process.end()

@@ -21,7 +21,11 @@ from support.operator_objects import MODEL, SETTINGS, service
 
 PROFILES = Settings.model_validate(
     {
-        "images": {"speech-recognition": "example.test/speech:1", "vision": "example.test/vision:1"},
+        "images": {
+            "diffusion": "example.test/diffusion:1",
+            "speech-recognition": "example.test/speech:1",
+            "vision": "example.test/vision:1",
+        },
         "profiles": {
             "cpu": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "8Gi"}}},
             "small": {"gpu": {"memoryGiB": 4}},
@@ -33,6 +37,7 @@ PROFILES = Settings.model_validate(
     }
 )
 WHISPER = {"huggingFace": {"repo": "openai/whisper-large-v3", "revision": "main"}}
+SDXL = {"huggingFace": {"repo": "stabilityai/stable-diffusion-xl-base-1.0", "revision": "main"}}
 BLIP = {"huggingFace": {"repo": "Salesforce/blip2-opt-2.7b", "revision": "main"}}
 
 
@@ -206,6 +211,10 @@ def chosen(**fields: Any) -> Precision | Rejection:
         ({"profile": "small", "model": WHISPER, "gpuMemory": "4Gi"}, "fp16"),
         ({"profile": "slice", "model": WHISPER}, "fp16"),
         ({"profile": "middle", "tasks": ["image-to-text"], "model": BLIP, "precision": "bf16"}, "bf16"),
+        ({"profile": "middle", "tasks": ["image-to-text"], "model": BLIP}, "fp16"),
+        ({"profile": "slice", "tasks": ["image-to-text"], "model": BLIP}, "int8"),
+        ({"profile": None, "gpu": {"memory": "6Gi"}, "tasks": ["text-to-image"], "model": SDXL}, "int8"),
+        ({"profile": "cpu", "tasks": ["text-to-image"], "precision": "int8"}, "int8"),
     ],
 )
 def test_the_precision_that_pods_are_told(fields: dict[str, Any], precision: str) -> None:
@@ -216,10 +225,17 @@ def test_the_precision_that_pods_are_told(fields: dict[str, Any], precision: str
     ("fields", "message"),
     [
         (
-            {"profile": "large", "tasks": ["image-to-text"], "precision": "int8"},
+            {"profile": "large", "precision": "int8"},
             (
-                "the operator's engine for image-to-text does not serve int8 on a GPU: set spec.precision to auto, "
-                "fp16, bf16 or fp32, or spec.engine.image to a server that does"
+                "the operator's engine for speech-to-text does not serve int8 on a GPU: set spec.precision to auto, "
+                "fp16 or fp32, or spec.engine.image to a server that does"
+            ),
+        ),
+        (
+            {"profile": "cpu", "tasks": ["image-to-text"], "precision": "fp16"},
+            (
+                "the operator's engine for image-to-text does not serve fp16 on a CPU: set spec.precision to auto, "
+                "fp32, bf16 or int8, or spec.engine.image to a server that does"
             ),
         ),
         (
@@ -263,21 +279,28 @@ def test_a_precision_that_the_engine_does_not_serve_there(fields: dict[str, Any]
         (
             {"profile": None, "gpu": {"memory": "4Gi"}, "tasks": ["image-to-text"], "model": BLIP},
             (
-                "Salesforce/blip2-opt-2.7b needs 7.5 GiB of GPU memory in fp16, and nvidia.com/gpu has 4: use a GPU "
-                "with as much, such as that of profile middle (12 GiB) or large (24 GiB)"
+                "Salesforce/blip2-opt-2.7b needs 4.5 GiB of GPU memory in int8, and nvidia.com/gpu has 4: use a GPU "
+                "with as much, such as that of profile slice (5 GiB), middle (12 GiB) or large (24 GiB)"
+            ),
+        ),
+        (
+            {"profile": "slice", "tasks": ["image-to-text"], "model": BLIP, "precision": "bf16"},
+            (
+                "Salesforce/blip2-opt-2.7b needs 7.5 GiB of GPU memory in bf16, and nvidia.com/mig-1g.5gb has 5: set "
+                "spec.precision to int8 (4.5 GiB), or use a GPU with as much, such as that of profile middle (12 GiB) "
+                "or large (24 GiB)"
             ),
         ),
         (
             {
-                "profile": None,
-                "gpu": {"memory": "4Gi"},
+                "profile": "slice",
                 "tasks": ["image-to-text"],
                 "model": BLIP,
                 "engine": {"image": "own:1"},
             },
             (
-                "Salesforce/blip2-opt-2.7b needs 7.5 GiB of GPU memory in fp16, and nvidia.com/gpu has 4: set "
-                "spec.precision to int8 (4 GiB), or use a GPU with as much, such as that of profile middle (12 GiB) "
+                "Salesforce/blip2-opt-2.7b needs 7.5 GiB of GPU memory in fp16, and nvidia.com/mig-1g.5gb has 5: set "
+                "spec.precision to int8 (4.5 GiB), or use a GPU with as much, such as that of profile middle (12 GiB) "
                 "or large (24 GiB)"
             ),
         ),

@@ -12,9 +12,7 @@ import pytest
 
 from aiservice_runtime.app import cost
 from aiservice_runtime.cpus import available_cpus, cpu_quota
-from aiservice_runtime.errors import FatalError
 from aiservice_runtime.logs import JsonFormatter
-from aiservice_runtime.precision import choose_precision
 from aiservice_runtime.settings import RuntimeSettings
 
 
@@ -53,28 +51,6 @@ def test_cpu_quota(tmp_path: Path, files: dict[str, str], expected: float | None
 
 def test_available_cpus_is_at_least_one() -> None:
     assert available_cpus() >= 1
-
-
-SUPPORTED = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "fp32")}
-
-
-@pytest.mark.parametrize(
-    ("device", "asked", "expected"),
-    [("cpu", "auto", "fp32"), ("cuda", "auto", "fp16"), ("cpu", "bf16", "bf16"), ("cuda", "fp32", "fp32")],
-)
-def test_precision(device: str, asked: str, expected: str) -> None:
-    assert (
-        choose_precision(RuntimeSettings.model_validate({"device": device, "precision": asked}), SUPPORTED) == expected
-    )
-
-
-@pytest.mark.parametrize(("device", "asked"), [("cpu", "fp16"), ("cpu", "int8"), ("cuda", "bf16")])
-def test_impossible_precision(device: str, asked: str) -> None:
-    settings = RuntimeSettings.model_validate({"device": device, "precision": asked})
-    with pytest.raises(
-        FatalError, match=f"Precision {asked} is not possible here on {device}; set precision to auto or"
-    ):
-        choose_precision(settings, SUPPORTED)
 
 
 def test_settings_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:

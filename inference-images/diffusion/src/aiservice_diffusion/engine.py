@@ -9,25 +9,31 @@ import base64
 import gc
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
-from aiservice_diffusion import bodies
+from aiservice_diffusion import answers, bodies
 from aiservice_diffusion.bodies import ImageToImage, Picture, TextToImage
-from aiservice_diffusion.settings import DiffusionSettings
+from aiservice_diffusion.parts import parameters_of
+from aiservice_diffusion.settings import DiffusionSettings, Offload
 from aiservice_runtime import Answer, Check, FatalError, Prepared, Task
+from aiservice_runtime.precision import GIB, Model
 from aiservice_runtime.torch_engine import TorchEngine
+from aiservice_runtime.weight_files import Parameters
 
 if TYPE_CHECKING:
     from aiservice_diffusion.pipelines import Pipelines, Pixels
     from aiservice_diffusion.safety import SafetyFilter
 
-# Half precision on CPUs is slower than full, but half the memory: bf16 is there to be chosen.
-PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
+# Half precision and int8 on CPUs are slower than fp32, but take less memory: they are there to be chosen.
+PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32", "int8")}
 _BATCH = 4
+# Of one image of a megapixel, beside the weights: 8 GiB are said to be enough for SDXL in fp16, of which its weights
+# take 6.5 and CUDA itself a half.
+_WORKING = GIB
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,14 @@ class Made:
 class DiffusionEngine(TorchEngine):
     """A diffusers pipeline."""
 
-    def __init__(self, settings: DiffusionSettings) -> None:
-        super().__init__(settings, PRECISIONS)
-        if settings.offload != "none" and settings.device == "cpu":
+    def __init__(self, settings: DiffusionSettings, *, read_free: Callable[[], int] | None = None) -> None:
+        super().__init__(settings, PRECISIONS, read_free=read_free)
+        if settings.offload in {"model", "sequential"} and settings.device == "cpu":
             raise FatalError("Offloading takes parts from a GPU, and the device is cpu: set offload to none.")
+        if settings.offload == "sequential" and settings.precision == "int8":
+            raise FatalError("Sequential offloading cannot take int8 weights apart: set offload to model or none.")
         self._settings = settings
+        self._offload: Offload = "none"
         self._pipelines: Pipelines | None = None
         self._filter: SafetyFilter | None = None
 
@@ -52,13 +61,31 @@ class DiffusionEngine(TorchEngine):
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         """Both tasks."""
         return [
-            Task("text-to-image", "image", TextToImage, self._prepare_text, self._run, max_batch=_BATCH),
-            Task("image-to-image", "image", ImageToImage, self._prepare_image, self._run, max_batch=_BATCH),
+            Task(
+                "text-to-image",
+                "image",
+                TextToImage,
+                self._prepare_text,
+                self._run,
+                max_batch=_BATCH,
+                answers=answers.SHAPES,
+                examples=answers.FROM_TEXT,
+            ),
+            Task(
+                "image-to-image",
+                "image",
+                ImageToImage,
+                self._prepare_image,
+                self._run,
+                max_batch=_BATCH,
+                answers=answers.SHAPES,
+                examples=answers.FROM_IMAGE,
+            ),
         ]
 
     def modules(self) -> Iterable[Any]:
         """The parts of the pipeline, and the safety filter; none where they move by themselves (offload)."""
-        if self._pipelines is None or self._settings.offload != "none":
+        if self._pipelines is None or self._offload != "none":
             return []
         return [*self._pipelines.modules, *([] if self._filter is None else [self._filter.module])]
 
@@ -73,11 +100,28 @@ class DiffusionEngine(TorchEngine):
         from aiservice_diffusion.pipelines import Pipelines  # noqa: PLC0415 - imports torch
 
         folder = self._settings.model_dir
-        self._pipelines = Pipelines(folder, self._settings, self._precision)
+        self._offload = self._settle(self._settings.offload)
+        self._pipelines = Pipelines(folder, self._settings, self._precision, self._offload)
         if self._settings.safety_filter:
             from aiservice_diffusion.safety import SafetyFilter  # noqa: PLC0415 - imports torch
 
             self._filter = SafetyFilter(folder / "safety_checker", device=self._device)
+
+    def _settle(self, offload: Literal["auto"] | Offload) -> Offload:
+        """Chooses the precision, and whether parts wait in the memory of the host where that is left open."""
+        if offload == "sequential":  # one layer at a time fits everywhere
+            self.settle_precision(None)
+            return offload
+        parts = parameters_of(self._settings.model_dir)
+        if not parts:  # what is wrong with it, loading tells
+            self.settle_precision(None)
+            return "none" if offload == "auto" else offload
+        largest = max(parts, key=lambda part: part.count)
+        if offload == "model":
+            self.settle_precision(Model(largest, _WORKING))
+            return offload
+        choice = self.settle_precision(Model(sum(parts, Parameters()), _WORKING, largest), offload=offload == "auto")
+        return "model" if choice.offload else "none"
 
     def warm_up(self) -> None:
         """Makes a small image of each kind, in two steps."""

@@ -25,10 +25,13 @@ from diffusers import (
 )
 
 from aiservice_diffusion.bodies import Picture
-from aiservice_diffusion.settings import DiffusionSettings
+from aiservice_diffusion.settings import DiffusionSettings, Offload
 from aiservice_runtime import Check, FatalError
+from aiservice_runtime.int8 import quantize
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# What int8 is computed in, and what the parts are kept in that it is not for: fast on the device.
+_AROUND_INT8 = {"cpu": torch.float32, "cuda": torch.float16}
 
 # Lightning models are trained for Euler's steps at the end of each interval (their model cards).
 _SCHEDULERS: Mapping[str, tuple[Any, dict[str, Any]]] = {
@@ -48,18 +51,21 @@ Pixels = npt.NDArray[np.float32]
 class Pipelines:
     """One copy of the weights, behind a pipeline for each way to start. Not for several threads at once."""
 
-    def __init__(self, folder: Path, settings: DiffusionSettings, precision: str) -> None:
+    def __init__(self, folder: Path, settings: DiffusionSettings, precision: str, offload: Offload = "none") -> None:
         """Loads from the folder only. Raises FatalError when it holds no pipeline that can be loaded."""
         for logging in (diffusers.utils.logging, transformers.utils.logging):
             logging.disable_progress_bar()
         self._settings = settings
-        self._from_text = _read(folder, DTYPES[precision])
+        self._from_text = _read(folder, _AROUND_INT8[settings.device] if precision == "int8" else DTYPES[precision])
         self._from_text.set_progress_bar_config(disable=True)
+        if precision == "int8":
+            vae = self._from_text.vae
+            quantize(module for module in self.modules if module is not vae)
         if settings.scheduler != "model":
             kind, options = _SCHEDULERS[settings.scheduler]
             self._from_text.scheduler = kind.from_config(self._from_text.scheduler.config, **options)
         self.loras = _load_loras(self._from_text, folder / "loras")
-        self._place()
+        self._place(offload)
         self._from_image = self._sharing(AutoPipelineForImage2Image)
         self._from_mask = self._sharing(AutoPipelineForInpainting)
 
@@ -107,11 +113,11 @@ class Pipelines:
             raise ArithmeticError("the model gave no numbers (NaN): its VAE cannot be run in this precision")
         return list(images)
 
-    def _place(self) -> None:
+    def _place(self, offload: Offload) -> None:
         pipeline, device = self._from_text, self._settings.device
-        if self._settings.offload == "model":
+        if offload == "model":
             pipeline.enable_model_cpu_offload(device=device)
-        elif self._settings.offload == "sequential":
+        elif offload == "sequential":
             pipeline.enable_sequential_cpu_offload(device=device)
         else:
             pipeline.to(device)

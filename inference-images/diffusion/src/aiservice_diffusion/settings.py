@@ -8,6 +8,8 @@ from pydantic import Field
 
 from aiservice_runtime import RuntimeSettings
 
+Offload = Literal["none", "model", "sequential"]
+
 
 class DiffusionSettings(RuntimeSettings):
     """What this image can be told beyond what every image can."""
@@ -31,9 +33,10 @@ class DiffusionSettings(RuntimeSettings):
     vae_tiling: Literal["auto", "on", "off"] = Field(
         "auto", description="decode in tiles, which takes less memory: on, off, or auto: above one megapixel"
     )
-    offload: Literal["none", "model", "sequential"] = Field(
+    offload: Literal["auto", "none", "model", "sequential"] = Field(
         "none",
-        description="keep parts in the memory of the host until needed: none, model (slower) or sequential (slow)",
+        description="keep parts in the memory of the host until needed: none, model (slower), sequential (slow), "
+        "or auto: model where all of it does not fit into the free memory of the GPU",
     )
     safety_filter: bool = Field(
         False, description="check every image with the filter in safety_checker/ of the model folder"

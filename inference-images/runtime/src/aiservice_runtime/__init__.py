@@ -5,16 +5,21 @@ An image brings an Engine and calls serve(). This package imports no machine-lea
 
 from aiservice_runtime.engine import (
     Answer,
+    AnswerBody,
     Check,
+    Described,
     Engine,
+    Example,
     Fault,
     Media,
     Memory,
     Prepared,
     Raw,
     RequestBody,
+    Shape,
     Stream,
     Task,
+    Usage,
 )
 from aiservice_runtime.errors import FatalError, InvalidRequestError, PayloadTooLargeError, RequestError
 from aiservice_runtime.server import run_main, serve
@@ -22,8 +27,11 @@ from aiservice_runtime.settings import RuntimeSettings, parse_settings
 
 __all__ = [
     "Answer",
+    "AnswerBody",
     "Check",
+    "Described",
     "Engine",
+    "Example",
     "FatalError",
     "Fault",
     "InvalidRequestError",
@@ -35,8 +43,10 @@ __all__ = [
     "RequestBody",
     "RequestError",
     "RuntimeSettings",
+    "Shape",
     "Stream",
     "Task",
+    "Usage",
     "parse_settings",
     "run_main",
     "serve",

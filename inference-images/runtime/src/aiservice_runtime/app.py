@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -18,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aiservice_runtime import metrics, tracing
+from aiservice_runtime import metrics, openapi, tracing
 from aiservice_runtime.body import Incoming
 from aiservice_runtime.device import Phase
 from aiservice_runtime.engine import Answer, Stream, Task
@@ -36,7 +37,7 @@ _MILLI, _MICRO = Decimal("0.001"), Decimal("0.000001")
 
 
 def build_app(service: Service) -> ASGIApp:
-    """Returns the app of a service: one POST route a task, and what Kubernetes and Prometheus ask for."""
+    """Returns the app of a service: a POST route for each task, their description, and what probes read."""
 
     async def health(_: Request) -> Response:
         dead = service.device.ended and service.device.phase is not Phase.STOPPED
@@ -54,11 +55,17 @@ def build_app(service: Service) -> ASGIApp:
     async def wake(request: Request) -> Response:
         return await _changed(service, service.wake, request)
 
+    description = json.dumps(openapi.document(service.tasks.values()), ensure_ascii=False).encode()
+
+    async def describe(_: Request) -> Response:
+        return Response(description, media_type="application/json")
+
     app = Starlette(
         routes=[
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", show_metrics),
+            Route("/openapi.json", describe),
             Route("/sleep", sleep, methods=["POST"]),
             Route("/wake", wake, methods=["POST"]),
             *(

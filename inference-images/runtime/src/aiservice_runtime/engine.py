@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
 # Where each task listens. The numbers are public: Services, Compose files and clients name them.
 PORTS = {
@@ -38,26 +38,85 @@ def _decoded(value: object) -> object:
 
 _MEDIA = BeforeValidator(_decoded)
 
-Media = Annotated[bytes, _MEDIA]
+Media = Annotated[bytes, _MEDIA, WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
 """A picture or a sound: base64 text in JSON, a file part in multipart."""
 
 
 class RequestBody(BaseModel):
     """Base of what a task accepts: the fields of its JSON object, which are the parts of its multipart form too."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    # The text below a field is its description in /openapi.json.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     file_field: ClassVar[str | None] = None
     """Name of the Media field that a multipart part called `file` fills; None for tasks without a file."""
 
     @classmethod
-    def media_fields(cls) -> int:
-        """Returns how many fields are Media, which is how many files a form may hold."""
-        return sum(
-            _MEDIA in field.metadata
+    def media_fields(cls) -> list[str]:
+        """Returns the names of the Media fields: as many files may a form hold."""
+        return [
+            name
+            for name, field in cls.model_fields.items()
+            if _MEDIA in field.metadata
             or any(_MEDIA in getattr(part, "__metadata__", ()) for part in get_args(field.annotation))
-            for field in cls.model_fields.values()
-        )
+        ]
+
+
+class Described(BaseModel):
+    """Base of what stands in an answer; the text below a field is its description in /openapi.json.
+
+    A field with the default None is left out where there is nothing to say; one that may be null has no default.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Usage(Described):
+    """What a request is charged for."""
+
+    units: float
+    """In the task's unit, to 3 decimals."""
+    unit: str
+    """What is counted: image, audio-second, ..."""
+    tokens: int
+    """The task's token count."""
+    cost: float | None
+    """Units times X-AIService-Unit-Price, to 6 decimals; null without a price."""
+
+
+class AnswerBody(Described):
+    """What every JSON answer holds; a task adds the keys of its own."""
+
+    request_id: str
+    """That of the header X-Request-Id."""
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One form in which a task answers, for /openapi.json."""
+
+    media_type: str
+    description: str = ""
+    body: type[AnswerBody] | None = None
+    """What a JSON answer holds; None: it is a text, or events."""
+    events: Sequence[type[Described]] = ()
+    """Of a streamed answer of server-sent events: what the data of one can hold."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A request and its answer, for /openapi.json; media in it are base64 text."""
+
+    name: str
+    """In lower case with hyphens, unique in the task."""
+    summary: str
+    request: Mapping[str, Any]
+    """The JSON body."""
+    answer: Any
+    """JSON, or the text of an answer that is none. The runtime adds `request_id` to an object."""
+    media_type: str = "application/json"
+    """Of the answer."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +212,10 @@ class Task(Generic[BodyT, WorkT, ResultT]):
     """Computes on the device, and gives the result in chunks."""
     max_batch: int = 1
     """Most pieces that run() should get at once, unless the settings say otherwise."""
+    answers: Sequence[Shape] = (Shape("application/json", body=AnswerBody),)
+    """The forms of its answers, the usual one first; /openapi.json tells them."""
+    examples: Sequence[Example] = ()
+    """Shown in /openapi.json; each must be answered as it is."""
 
 
 class Fault(Enum):

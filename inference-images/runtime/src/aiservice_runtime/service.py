@@ -169,7 +169,7 @@ class Service:
 
     async def _body(self, task: Task[Any, Any, Any], incoming: Incoming) -> RawBody:
         with self.tracing.step("receive"):
-            return await incoming.read(self.settings.receive_seconds, files=task.body.media_fields())
+            return await incoming.read(self.settings.receive_seconds, files=len(task.body.media_fields()))
 
     async def _compute(self, task: Task[Any, Any, Any], incoming: Incoming, raw: RawBody, sink: Sink) -> Served:
         with self.tracing.step("prepare"):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiservice_runtime.engine import Engine, Fault, Memory
 from aiservice_runtime.errors import FatalError
-from aiservice_runtime.precision import choose_precision
+from aiservice_runtime.precision import Choice, Model, candidates, choose
 from aiservice_runtime.settings import RuntimeSettings
+
+log = logging.getLogger(__name__)
 
 # Libraries below torch say it in words only; "can't allocate memory" is that of torch's allocator on CPUs.
 _NO_ROOM = re.compile(r"out of memory|can't allocate memory|_STATUS_ALLOC_FAILED", re.IGNORECASE)
@@ -25,14 +28,24 @@ _LOST = re.compile(
 class TorchEngine(Engine):
     """Chooses precision and threads, tells torch's errors apart, and moves the weights for sleep and wake."""
 
-    def __init__(self, settings: RuntimeSettings, precisions: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        settings: RuntimeSettings,
+        precisions: Mapping[str, Sequence[str]],
+        *,
+        read_free: Callable[[], int] | None = None,
+    ) -> None:
         """`precisions` are those that the engine can do by device, best first.
 
-        Raises FatalError when the one asked for is not among them.
+        `read_free` returns the free bytes of the GPU's memory; CUDA is asked when it is not given.
+        Raises FatalError when the precision asked for is not among them.
         """
-        self._precision = choose_precision(settings, precisions)
+        self._candidates = candidates(settings, precisions)
+        self._automatic = settings.precision == "auto"
+        self._precision = self._candidates[0]
         self._device = settings.device
         self._threads = settings.threads
+        self._read_free = read_free or self._free_on_gpu
         self._torch: Any = None
 
     @abstractmethod
@@ -47,6 +60,23 @@ class TorchEngine(Engine):
             raise FatalError(
                 "The device is cuda, but no GPU is to be seen: check spec.profile, the node and its driver."
             )
+
+    def settle_precision(self, model: Model | None, *, offload: bool = False) -> Choice:
+        """Chooses the precision to load in, and logs it with its numbers. Call it in load(), before weights are read.
+
+        `model` is what its files tell; `offload` whether parts may wait in the memory of the host.
+        Raises FatalError when the GPU has no room for it in any precision that may be chosen.
+        """
+        free = self._read_free() if self._device == "cuda" else None
+        # A precision that was asked for is tried: what is known of the model is an estimate.
+        compared = model if self._automatic or offload else None
+        choice = choose(self._candidates, compared, free, bf16=self._computes_bf16(), offload=offload)
+        self._precision = choice.precision
+        parameters = model.parameters.count if model is not None else None
+        fields = {"device": self._device, "precision": choice.precision, "offload": choice.offload}
+        fields |= {"parameters": parameters, "needed_bytes": choice.needed, "free_bytes": free}
+        log.info("precision chosen", extra={"fields": fields})
+        return choice
 
     def sleep(self) -> None:
         """Moves the weights to the memory of the host. On a CPU they are there already, and nothing is freed."""
@@ -79,6 +109,16 @@ class TorchEngine(Engine):
             return None
         free, _ = self._torch.cuda.mem_get_info()
         return Memory(used=self._torch.cuda.memory_reserved(), free=free)
+
+    def _free_on_gpu(self) -> int:
+        free, _ = self._torch.cuda.mem_get_info()
+        return int(free)
+
+    def _computes_bf16(self) -> bool:
+        """Whether the GPU has bf16 itself: from Ampere on (compute capability 8.0)."""
+        if self._device != "cuda" or self._torch is None:
+            return False
+        return bool(self._torch.cuda.is_bf16_supported(including_emulation=False))
 
     def _move(self, device: str) -> None:
         for module in self.modules():

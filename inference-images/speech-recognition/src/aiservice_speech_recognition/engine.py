@@ -8,14 +8,17 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aiservice_runtime import Answer, Check, InvalidRequestError, Media, Prepared, Raw, RequestBody, Task
+from aiservice_runtime.precision import GIB, Model
 from aiservice_runtime.torch_engine import TorchEngine
+from aiservice_speech_recognition import answers
 from aiservice_speech_recognition.audio import SAMPLE_RATE, Samples, decode
 from aiservice_speech_recognition.settings import SpeechSettings
+from aiservice_speech_recognition.sizes import parameters_of
 from aiservice_speech_recognition.transcript import SUBTITLES, Segment, Transcriber, shown, text_of
 
 if TYPE_CHECKING:
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 # openai-whisper computes in fp16 or fp32, and in fp16 on GPUs only.
 PRECISIONS = {"cpu": ("fp32",), "cuda": ("fp16", "fp32")}
+# Of half a minute of sound, five beams at once: faster-whisper's README measured 4.5 GB for large in fp16, of which its
+# weights take 3.1.
+_WORKING = 5 * GIB // 4
 FASTER_PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "bf16", "int8", "fp32")}
 
 
@@ -71,18 +77,29 @@ class Transcript:
 class SpeechEngine(TorchEngine):
     """Whisper, by openai-whisper or faster-whisper, as the model folder is laid out."""
 
-    def __init__(self, settings: SpeechSettings) -> None:
+    def __init__(self, settings: SpeechSettings, *, read_free: Callable[[], int] | None = None) -> None:
         self._faster = settings.backend == "faster" or (
             settings.backend == "auto" and (settings.model_dir / "model.bin").is_file()
         )
-        super().__init__(settings, FASTER_PRECISIONS if self._faster else PRECISIONS)
+        super().__init__(settings, FASTER_PRECISIONS if self._faster else PRECISIONS, read_free=read_free)
         self._settings = settings
         self._transcriber: Transcriber | None = None
 
     @property
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         """The one task of this image."""
-        return [Task("speech-to-text", "audio-second", SpeechToText, self._prepare, self._run, self._stream)]
+        return [
+            Task(
+                "speech-to-text",
+                "audio-second",
+                SpeechToText,
+                self._prepare,
+                self._run,
+                self._stream,
+                answers=answers.SHAPES,
+                examples=(*answers.EXAMPLES, answers.STREAMED) if self._faster else answers.EXAMPLES,
+            )
+        ]
 
     def modules(self) -> Iterable[Any]:
         """None: the transcriber moves its weights itself."""
@@ -99,7 +116,12 @@ class SpeechEngine(TorchEngine):
 
     def load(self) -> None:
         """Reads the model folder."""
+        self._settle()
         self._transcriber = self._load_faster() if self._faster else self._load_openai()
+
+    def _settle(self) -> None:
+        parameters = parameters_of(self._settings.model_dir, faster=self._faster)
+        self.settle_precision(None if parameters is None else Model(parameters, _WORKING))
 
     def _load_faster(self) -> Transcriber:
         from aiservice_speech_recognition.faster_model import FasterTranscriber  # noqa: PLC0415 - as above

@@ -16,16 +16,20 @@ from pydantic import Field
 
 from aiservice_runtime import Answer, Check, InvalidRequestError, Media, Prepared, RequestBody, Task
 from aiservice_runtime.pictures import decode
+from aiservice_runtime.precision import GIB, Model
 from aiservice_runtime.torch_engine import TorchEngine
-from aiservice_vision import layout
+from aiservice_vision import answers, layout
+from aiservice_vision.layout import parameters_of
 from aiservice_vision.settings import VisionSettings
 
 if TYPE_CHECKING:
     from aiservice_vision.caption import Caption, Captioner
     from aiservice_vision.reading import Reader
 
-# Half precision on CPUs is slower than full, bf16 included, but half the memory: bf16 is there to be chosen.
-PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
+# Half precision and int8 on CPUs are slower than fp32, but take less memory: they are there to be chosen.
+PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32", "int8")}
+# Of a caption, beside the weights: keys and values of 2.7e9 parameters' layers take 0.3 MB a token.
+_WORKING = GIB // 2
 
 
 class ImageToText(RequestBody):
@@ -66,7 +70,18 @@ class VisionEngine(TorchEngine):
     @property
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         """The one task of this image."""
-        return [Task("image-to-text", "image", ImageToText, self._prepare, self._run, max_batch=8)]
+        return [
+            Task(
+                "image-to-text",
+                "image",
+                ImageToText,
+                self._prepare,
+                self._run,
+                max_batch=8,
+                answers=answers.SHAPES,
+                examples=answers.EXAMPLES,
+            )
+        ]
 
     def modules(self) -> Iterable[Any]:
         """BLIP-2, where it is loaded."""
@@ -88,6 +103,8 @@ class VisionEngine(TorchEngine):
         if found.caption is not None:
             from aiservice_vision.caption import Captioner  # noqa: PLC0415 - imports torch
 
+            parameters = parameters_of(found.caption)
+            self.settle_precision(None if parameters is None else Model(parameters, _WORKING))
             self._captioner = Captioner(
                 found.caption,
                 precision=self._precision,
@@ -129,15 +146,15 @@ class VisionEngine(TorchEngine):
         job = Job(picture, body.prompt, caption, ocr)
         # What is only read is computed one by one: a batch would keep the first waiting for the last.
         together = body.prompt is None if caption else None
-        return Prepared([job], lambda answers: answers[0], together)
+        return Prepared([job], lambda told: told[0], together)
 
     def _run(self, batch: Sequence[Job], check: Check) -> list[Answer]:
         captions = self._captions(batch)
-        answers = []
+        told = []
         for job, caption in zip(batch, captions, strict=True):
             check()
-            answers.append(self._answer(job, caption))
-        return answers
+            told.append(self._answer(job, caption))
+        return told
 
     def _captions(self, batch: Sequence[Job]) -> Sequence[Caption | None]:
         if self._captioner is None or not batch[0].caption:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from aiservice_runtime import FatalError
+from aiservice_runtime.weight_files import Parameters, in_safetensors
 
 LAYOUT = (
     "expected BLIP-2 in the Hugging Face layout (config.json with model_type blip-2) at the root or in caption/, "
@@ -50,6 +51,15 @@ def find(folder: Path) -> Layout:
             raise FatalError(f"No model in {folder}: {LAYOUT}.")
         return Layout(caption, None, None)
     return Layout(caption, _ocr_model(ocr / "det"), _ocr_model(ocr / "rec"))
+
+
+def parameters_of(folder: Path) -> Parameters | None:
+    """Returns how many parameters the BLIP-2 in a folder has; None where its files do not tell."""
+    try:
+        found = in_safetensors(folder.glob("*.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return found if found.count else None
 
 
 def _is_blip2(folder: Path) -> bool:

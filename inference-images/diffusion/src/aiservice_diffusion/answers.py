@@ -1,0 +1,118 @@
+"""What the two tasks answer, as /openapi.json tells it, with examples."""
+
+from __future__ import annotations
+
+from aiservice_diffusion.bodies import Format
+from aiservice_runtime import AnswerBody, Described, Example, Shape
+
+# A red square of 64 x 64 pixels.
+_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAATElEQVR42u3PQQ0AAAgEoNP+nTWCbzdoQE1+6wgICAgICAgICAgICAgICAgI"
+    "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIHBZShQF/CY4YrwAAAABJRU5ErkJggg=="
+)
+
+
+class MadeImage(Described):
+    """One of the images."""
+
+    image: str | None
+    """Base64; null where the safety filter refused it."""
+    seed: int
+    """Makes the same image again, with n 1."""
+    filtered: bool
+    """Whether the safety filter refused it."""
+
+
+class Images(AnswerBody):
+    """What was made."""
+
+    images: list[MadeImage]
+    format: Format
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    megapixel_steps: float
+    """What they cost the device: megapixels times the steps that were taken."""
+
+
+SHAPES = (Shape("application/json", body=Images),)
+
+_MADE = {"image": _PNG, "seed": 7, "filtered": False}
+_USAGE = {"units": 1.0, "unit": "image", "tokens": 5, "cost": None}
+
+FROM_TEXT = (
+    Example(
+        "prompt",
+        "One image",
+        {"prompt": "A beautiful sunset", "style": "realistic", "size": "256x256", "steps": 8, "seed": 7},
+        {
+            "images": [_MADE],
+            "format": "png",
+            "width": 256,
+            "height": 256,
+            "steps": 8,
+            "guidance": 5.0,
+            "megapixel_steps": 0.524,
+            "usage": _USAGE,
+        },
+    ),
+    Example(
+        "several",
+        "Two small images as WebP",
+        {
+            "prompt": "A beautiful sunset",
+            "negative_prompt": "people",
+            "size": "128x192",
+            "steps": 4,
+            "guidance": 7.5,
+            "seed": 7,
+            "n": 2,
+            "format": "webp",
+            "quality": 80,
+        },
+        {
+            "images": [_MADE, {**_MADE, "seed": 8}],
+            "format": "webp",
+            "width": 128,
+            "height": 192,
+            "steps": 4,
+            "guidance": 7.5,
+            "megapixel_steps": 0.197,
+            "usage": {**_USAGE, "units": 2.0},
+        },
+    ),
+)
+
+FROM_IMAGE = (
+    Example(
+        "sketch",
+        "An image on the way from a sketch",
+        {"image": _PNG, "prompt": "a castle on a hill", "strength": 0.6, "steps": 5, "seed": 7},
+        {
+            "images": [_MADE],
+            "format": "png",
+            "width": 64,
+            "height": 64,
+            "steps": 5,
+            "guidance": 5.0,
+            "megapixel_steps": 0.012,
+            "usage": _USAGE,
+        },
+    ),
+    Example(
+        "mask",
+        "A part of an image made anew",
+        {"image": _PNG, "mask": _PNG, "prompt": "a door", "strength": 1, "steps": 4, "seed": 7},
+        {
+            "images": [_MADE],
+            "format": "png",
+            "width": 64,
+            "height": 64,
+            "steps": 4,
+            "guidance": 5.0,
+            "megapixel_steps": 0.016,
+            "usage": {**_USAGE, "tokens": 2},
+        },
+    ),
+)
