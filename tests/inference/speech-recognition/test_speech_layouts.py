@@ -18,6 +18,7 @@ from aiservice_speech_recognition.openai_model import OpenAITranscriber, build
 from aiservice_speech_recognition.settings import SpeechSettings
 from aiservice_speech_recognition.sizes import parameters_of
 from aiservice_speech_recognition.weights import read_weights
+from support import models
 from support.engines import load
 from weights import tiny
 
