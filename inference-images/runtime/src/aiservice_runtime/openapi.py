@@ -213,6 +213,9 @@ def _answer_example(example: Example) -> Any:
 def _shape_schema(shape: Shape) -> Schema:
     if shape.body is not None:
         return {**_ref(shape.body), **({"description": shape.description} if shape.description else {})}
+    if shape.media_type.startswith(("audio/", "image/")):
+        # Bytes: OpenAPI 3.1 states no type for them.
+        return {"contentMediaType": shape.media_type, "description": shape.description}
     schema: Schema = {"type": "string", "description": shape.description}
     if shape.events:
         # OpenAPI 3.1 has no word for the items of a stream (3.2 has: itemSchema).

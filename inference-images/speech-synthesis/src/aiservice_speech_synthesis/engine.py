@@ -28,7 +28,7 @@ from aiservice_runtime import (
     Task,
 )
 from aiservice_runtime.torch_engine import TorchEngine
-from aiservice_speech_synthesis import coqui, folders
+from aiservice_speech_synthesis import answers, coqui, folders
 from aiservice_speech_synthesis.encoders import Encoder, Format, Samples, encoded, media_type, rate_of, streamed
 from aiservice_speech_synthesis.settings import SynthesisSettings
 from aiservice_speech_synthesis.speaker import Script, Speaker, language_of, voice_of
@@ -82,7 +82,18 @@ class SynthesisEngine(TorchEngine):
     @property
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         """The one task of this image."""
-        return [Task("text-to-speech", "character", TextToSpeech, self._prepare, self._run, self._stream)]
+        return [
+            Task(
+                "text-to-speech",
+                "character",
+                TextToSpeech,
+                self._prepare,
+                self._run,
+                self._stream,
+                answers=answers.SHAPES,
+                examples=answers.EXAMPLES,
+            )
+        ]
 
     def modules(self) -> Iterable[Any]:
         """The model, and its vocoder if it has one."""

@@ -1,0 +1,87 @@
+"""What text-to-speech answers, as /openapi.json tells it, with examples."""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+
+from aiservice_runtime import AnswerBody, Example, Shape
+
+
+class Speech(AnswerBody):
+    """What was spoken."""
+
+    audio: str
+    """The file, in base64."""
+    format: str
+    sample_rate: int
+    """Samples a second."""
+    duration: float
+    """Seconds."""
+    language: str
+    voice: str | None
+    """Name of the voice; null for a cloned one, and where the model has one only."""
+    seed: int
+    """That of the request, or the one that was drawn."""
+
+
+SHAPES = (
+    Shape("application/json", body=Speech),
+    *(
+        Shape(media_type, f"With `stream` and `format` {name}: the file itself, sent while it is computed.")
+        for name, media_type in (
+            ("wav", "audio/wav"),
+            ("mp3", "audio/mpeg"),
+            ("opus", "audio/ogg; codecs=opus"),
+            ("flac", "audio/flac"),
+            ("pcm", "audio/pcm"),
+        )
+    ),
+)
+
+
+def _tone() -> str:
+    """Little more than a second of a buzz, as a WAV file in base64: short enough to be read in an example."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(1)
+        file.setframerate(1000)
+        file.writeframes(bytes(128 + number % 8 * 8 for number in range(1100)))
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+_SAID = {
+    "audio": "UklGRiQAAABXQVZFZm10IA==",
+    "format": "wav",
+    "sample_rate": 24000,
+    "duration": 1.7,
+    "language": "en",
+    "voice": "Ana Florence",
+    "seed": 42,
+    "usage": {"units": 21.0, "unit": "character", "tokens": 14, "cost": None},
+}
+
+EXAMPLES = (
+    Example("speech", "As JSON", {"text": "Hello, this is a test", "language": "en"}, _SAID),
+    Example(
+        "same-again",
+        "As MP3, the same each time",
+        {"text": "Hello, this is a test", "language": "en", "format": "mp3", "seed": 42},
+        {**_SAID, "audio": "SUQzBAAAAAAA", "format": "mp3"},
+    ),
+    Example(
+        "cloned-voice",
+        "With the voice of a recording, where the model can clone",
+        {"text": "Hello, this is a test", "language": "en", "voice_clip": _tone()},
+        {**_SAID, "voice": None},
+    ),
+    Example(
+        "stream",
+        "The sound as it is spoken",
+        {"text": "Hello, this is a test", "language": "en", "format": "opus", "stream": True},
+        "(the bytes of the file)",
+        "audio/ogg",
+    ),
+)
