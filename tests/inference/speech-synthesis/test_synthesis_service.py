@@ -54,7 +54,9 @@ def test_a_process_speaks_with_a_recorded_voice(
             ({"text": "Hi.", "pitch": 1}, 400),
         ):
             refused = client.post(url, json=bad)
-            assert (refused.status_code, refused.headers["x-aiservice-units"]) == (status, "0.000"), refused.text
+            assert (refused.status_code, refused.headers["x-aiservice-device-seconds"]) == (status, "0.000000"), (
+                refused.text
+            )
             assert refused.json()["error"].endswith(".")
         nan = client.post(url, content='{"text": "Hi.", "speed": NaN}', headers={"Content-Type": "application/json"})
         assert nan.status_code == 400

@@ -37,6 +37,7 @@ def test_the_operator_reads_the_default_configuration(tmp_path: Path) -> None:
     assert read.images == {
         "diffusion": "localhost/aiservice/diffusion:0.1.0",
         "speech-recognition": "localhost/aiservice/speech-recognition:0.1.0",
+        "speech-synthesis": "localhost/aiservice/speech-synthesis:0.1.0",
         "vision": "localhost/aiservice/vision:0.1.0",
     }
     assert read.download == settings.Download()
@@ -73,6 +74,7 @@ def test_the_operator_reads_every_value(tmp_path: Path) -> None:
     read = configuration(tmp_path, Case("aiservice-operator", "full"))
     assert read.images == {
         "speech-recognition": ("registry.example.com/team/aiservice/speech-recognition:0.1.0"),
+        "speech-synthesis": "registry.example.com/team/aiservice/speech-synthesis:0.1.0",
         "vision": "mirror.example.com/aiservice/vision:9.9.9",
         "diffusion": "registry.example.com/team/acme/diffusion:2",
     }
@@ -187,6 +189,7 @@ def test_the_cuda_flavour_is_for_engines_without_a_tag(tmp_path: Path) -> None:
     assert read.images == {
         "diffusion": "localhost/aiservice/diffusion:0.1.0-cuda",
         "speech-recognition": "localhost/aiservice/speech-recognition:0.1.0-cuda",
+        "speech-synthesis": "localhost/aiservice/speech-synthesis:0.1.0-cuda",
         "vision": "localhost/aiservice/vision:7",
     }
     assert read.download.image == "localhost/aiservice/model-downloader:0.1.0"

@@ -34,7 +34,7 @@ from aiservice_speech_synthesis.settings import SynthesisSettings
 from aiservice_speech_synthesis.speaker import Script, Speaker, language_of, voice_of
 from aiservice_speech_synthesis.voices import Voice, decode_clip
 
-# XTTS in fp16 gives noise and NaN on some voices; coqui-tts itself offers it through DeepSpeed only.
+# coqui-tts offers fp16 for XTTS through DeepSpeed only.
 PRECISIONS = {"cpu": ("fp32",), "cuda": ("fp32",)}
 _SEEDS = 2**32
 _PAUSE = 0.25

@@ -31,7 +31,7 @@ Latents = tuple[torch.Tensor, torch.Tensor]
 """What XTTS knows of a voice: conditioning latents of its GPT, and the embedding of the speaker."""
 
 
-class _Xtts(xtts.Xtts):  # type: ignore[misc] - coqui-tts has no types
+class _Xtts(xtts.Xtts):  # type: ignore[misc]  # coqui-tts has no types
     """Reads checkpoints without writing them anew: coqui-tts converts the published one in its folder."""
 
     def _load_checkpoint(self, model_path: Path) -> dict[str, Any]:
