@@ -140,7 +140,7 @@ def read_caption(body: Mapping[str, Any]) -> Result:
 
 def read_sound(body: Mapping[str, Any], file: str) -> Result:
     """Reads a WAV that lasts a while."""
-    content = base64.b64decode(str(body.get("audio", "")))
+    content = base64.b64decode(str((body.get("audio") or {}).get("b64", "")))
     try:
         with wave.open(io.BytesIO(content)) as sound:
             seconds = sound.getnframes() / sound.getframerate()
@@ -154,7 +154,7 @@ def read_sound(body: Mapping[str, Any], file: str) -> Result:
 def read_picture(body: Mapping[str, Any], file: str) -> Result:
     """Reads one PNG of SIDE x SIDE."""
     [entry] = body.get("images") or [{}]
-    content = base64.b64decode(str(entry.get("image", "")))
+    content = base64.b64decode(str(entry.get("b64", "")))
     # RFC 2083: signature, length and type of the first chunk, then width and height.
     if content[:8] != b"\x89PNG\r\n\x1a\n" or struct.unpack(">II", content[16:24]) != (SIDE, SIDE):
         raise ValueError(f"returned no PNG of {SIDE}x{SIDE}")

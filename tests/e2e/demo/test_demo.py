@@ -51,8 +51,8 @@ def test_one_pod_draws_from_words_and_from_a_picture(demo: RunningDemo) -> None:
     for task in ("text-to-image", "image-to-image"):
         body = answer(demo, "stable-diffusion", task)
         [entry] = body["images"]
-        assert (entry["seed"], body["width"], body["height"], body["steps"]) == (7, 64, 64, 4)
-        assert (demo.output / f"{task}.png").read_bytes() == base64.b64decode(entry["image"])
+        assert (entry["seed"], entry["width"], entry["height"], body["steps"]) == (7, 64, 64, 4)
+        assert (demo.output / f"{task}.png").read_bytes() == base64.b64decode(entry["b64"])
     pods = demo.kubectl(
         "-n",
         DEMO,
@@ -68,8 +68,8 @@ def test_one_pod_draws_from_words_and_from_a_picture(demo: RunningDemo) -> None:
 
 def test_a_text_is_spoken(demo: RunningDemo) -> None:
     body = answer(demo, "xtts", "text-to-speech")
-    assert (body["seed"], body["format"], body["usage"]["unit"]) == (7, "wav", "character")
-    assert (demo.output / "text-to-speech.wav").read_bytes() == base64.b64decode(body["audio"])
+    assert (body["seed"], body["audio"]["format"], body["usage"]["unit"]) == (7, "wav", "character")
+    assert (demo.output / "text-to-speech.wav").read_bytes() == base64.b64decode(body["audio"]["b64"])
 
 
 def test_a_second_service_of_a_task_is_asked_by_its_name(demo: RunningDemo) -> None:

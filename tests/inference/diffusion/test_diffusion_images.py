@@ -23,7 +23,7 @@ SAME = 2
 
 
 def pictures(answer: Answer) -> list[Image.Image]:
-    return [Image.open(io.BytesIO(base64.b64decode(entry["image"]))) for entry in answer.body["images"]]
+    return [Image.open(io.BytesIO(base64.b64decode(entry["b64"]))) for entry in answer.body["images"]]
 
 
 def pixels(answer: Answer) -> Any:

@@ -44,7 +44,7 @@ def start(sdxl: Path, tmp_path: Path) -> Start:
 
 def image(engine: DiffusionEngine, **fields: Any) -> str:
     answer = ask(engine, "text-to-image", **SMALL | fields)
-    picture: str = answer.body["images"][0]["image"]
+    picture: str = answer.body["images"][0]["b64"]
     return picture
 
 
@@ -85,7 +85,7 @@ def test_a_lora_that_does_not_fit_is_told(start: Start) -> None:
 def test_the_safety_filter_keeps_pictures_back(start: Start, refuses: bool) -> None:
     engine = start(lambda folder: tiny.safety_filter(folder / "safety_checker", refuses=refuses), safety_filter=True)
     [entry] = ask(engine, "text-to-image", **SMALL).body["images"]
-    assert (entry["filtered"], entry["image"] is None) == (refuses, refuses)
+    assert (entry["filtered"], entry["b64"] is None) == (refuses, refuses)
 
 
 def test_a_missing_safety_filter_is_told(start: Start) -> None:

@@ -45,10 +45,10 @@ def test_it_serves_both_tasks_as_described_and_batches_what_comes_together(tmp_p
             )
             assert float(batches.split()[1]) < 8
 
-            made = base64.b64decode(answers[0]["images"][0]["image"])
+            made = base64.b64decode(answers[0]["images"][0]["b64"])
             form = {"prompt": "a cup", "format": "webp", "seed": "1", "strength": "0.5"}
             again = client.post(urls["image-to-image"], files={"file": ("cup.png", made)}, data=form).json()
-            picture = Image.open(io.BytesIO(base64.b64decode(again["images"][0]["image"])))
+            picture = Image.open(io.BytesIO(base64.b64decode(again["images"][0]["b64"])))
             assert (picture.format, picture.size) == ("WEBP", (64, 64))
             assert (again["usage"]["unit"], again["usage"]["units"]) == ("image", 1.0)
 

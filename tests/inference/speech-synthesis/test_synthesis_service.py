@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from support.openapi import check_examples
 from support.service_process import Process
 
 TEXT = "The sea was calm and grey today. And the wind did not blow at all."
@@ -33,7 +34,7 @@ def test_a_process_speaks_with_a_recorded_voice(
         assert answer.status_code == 200, answer.text
         body = answer.json()
         assert body["usage"] == {"units": 12.0, "unit": "character", "tokens": body["usage"]["tokens"], "cost": 0.012}
-        assert heard(base64.b64decode(body["audio"])).size > 2000
+        assert heard(base64.b64decode(body["audio"]["b64"])).size > 2000
         assert float(answer.headers["x-aiservice-device-seconds"]) > 0
 
         with client.stream("POST", url, json={"text": TEXT, "seed": 7, "stream": True, "format": "opus"}) as stream:
@@ -41,7 +42,7 @@ def test_a_process_speaks_with_a_recorded_voice(
             assert stream.headers["x-aiservice-units"] == f"{len(TEXT)}.000"
             content = b"".join(stream.iter_bytes())
         whole = client.post(url, json={"text": TEXT, "seed": 7}).json()
-        assert abs(heard(content).size / 24_000 - whole["duration"]) < 0.15
+        assert abs(heard(content).size / 24_000 - whole["audio"]["seconds"]) < 0.15
 
         # Nothing of these costs the device anything.
         for bad, status in (
@@ -60,6 +61,8 @@ def test_a_process_speaks_with_a_recorded_voice(
             assert refused.json()["error"].endswith(".")
         nan = client.post(url, content='{"text": "Hi.", "speed": NaN}', headers={"Content-Type": "application/json"})
         assert nan.status_code == 400
+
+        assert len(check_examples(client)) == 8, "each as JSON and as a form"
 
         assert client.post("/sleep").json() == {"status": "asleep"}
         assert client.post("/wake").json() == {"status": "serving"}

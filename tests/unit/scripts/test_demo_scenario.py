@@ -87,12 +87,12 @@ def test_another_answer_fails_the_demo(
 
 def test_a_picture_is_kept_and_must_have_the_size_that_was_asked_for() -> None:
     header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 64, 64)
-    result = scenario.read_picture({"images": [{"image": base64.b64encode(header).decode()}]}, "a.png")
+    result = scenario.read_picture({"images": [{"b64": base64.b64encode(header).decode()}]}, "a.png")
     assert (result.file, result.content) == ("a.png", header)
     other = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 64, 32)
     for image in (base64.b64encode(other).decode(), "", None):
         with pytest.raises(ValueError, match="no PNG of 64x64"):
-            scenario.read_picture({"images": [{"image": image}]}, "a.png")
+            scenario.read_picture({"images": [{"b64": image}]}, "a.png")
 
 
 def test_a_sound_must_last() -> None:
@@ -101,7 +101,7 @@ def test_a_sound_must_last() -> None:
         with wave.open(file, "wb") as sound:
             sound.setparams((1, 2, 24_000, 0, "NONE", ""))
             sound.writeframes(bytes(48_000 * seconds))
-        body = {"audio": base64.b64encode(file.getvalue()).decode()}
+        body = {"audio": {"b64": base64.b64encode(file.getvalue()).decode()}}
         if seconds:
             assert scenario.read_sound(body, "a.wav").line == "1.0 s WAV in a.wav"
         else:

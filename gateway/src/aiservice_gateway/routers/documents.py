@@ -72,10 +72,7 @@ _DRAWING: dict[str, Any] = {
     "format": {"type": "string", "enum": ["png", "jpeg", "webp"], "default": "png"},
 }
 _IMAGE_RESULT = {
-    "images": [{"image": "iVBORw0KGgo=", "seed": 42, "filtered": False}],
-    "format": "png",
-    "width": 1024,
-    "height": 1024,
+    "images": [{"b64": "iVBORw0KGgo=", "format": "png", "width": 1024, "height": 1024, "seed": 42, "filtered": False}],
     "steps": 30,
     "guidance": 5.0,
     "megapixel_steps": 31.457,
@@ -95,11 +92,23 @@ TASKS: dict[Task, TaskDocument] = {
     Task.TEXT_TO_SPEECH: TaskDocument(
         summary="Speech from text",
         description="Speaks a text.",
-        fields={"text": _TEXT, "language": {**_TEXT, "examples": ["en"]}},
+        fields={
+            "text": _TEXT,
+            "language": {**_TEXT, "examples": ["en"]},
+            "voice": {**_TEXT, "description": "A voice of the service by its name."},
+            "voice_clip": {**_BASE64, "description": "A recording of a voice to speak with instead."},
+            "speed": {**_NUMBER, "default": 1, "description": "2 is twice as fast."},
+            "format": {"type": "string", "enum": ["wav", "mp3", "opus", "flac", "pcm"], "default": "wav"},
+            "stream": {"type": "boolean", "default": False, "description": "The sound itself, while it is computed."},
+            "seed": {"type": "integer", "description": "The same seed speaks the same way."},
+        },
         required=("text",),
         example={"text": "Hello, this is a test", "language": "en"},
         result={
-            "audio": {"b64": "UklGRg==", "format": "wav", "seconds": 1.7},
+            "audio": {"b64": "UklGRg==", "format": "wav", "sample_rate": 24000, "seconds": 1.7},
+            "language": "en",
+            "voice": "Ana Florence",
+            "seed": 42,
             "usage": _usage(21, "character", 21, 0.000105),
         },
     ),

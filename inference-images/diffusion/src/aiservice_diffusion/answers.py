@@ -15,8 +15,11 @@ _PNG = (
 class MadeImage(Described):
     """One of the images."""
 
-    image: str | None
-    """Base64; null where the safety filter refused it."""
+    b64: str | None
+    """The file, in base64; null where the safety filter refused it."""
+    format: Format
+    width: int
+    height: int
     seed: int
     """Makes the same image again, with n 1."""
     filtered: bool
@@ -27,9 +30,6 @@ class Images(AnswerBody):
     """What was made."""
 
     images: list[MadeImage]
-    format: Format
-    width: int
-    height: int
     steps: int
     guidance: float
     megapixel_steps: float
@@ -38,7 +38,11 @@ class Images(AnswerBody):
 
 SHAPES = (Shape("application/json", body=Images),)
 
-_MADE = {"image": _PNG, "seed": 7, "filtered": False}
+
+def _made(width: int, height: int, **other: object) -> dict[str, object]:
+    return {"b64": _PNG, "format": "png", "width": width, "height": height, "seed": 7, "filtered": False, **other}
+
+
 _USAGE = {"units": 1.0, "unit": "image", "tokens": 5, "cost": None}
 
 FROM_TEXT = (
@@ -47,10 +51,7 @@ FROM_TEXT = (
         "One image",
         {"prompt": "A beautiful sunset", "style": "realistic", "size": "256x256", "steps": 8, "seed": 7},
         {
-            "images": [_MADE],
-            "format": "png",
-            "width": 256,
-            "height": 256,
+            "images": [_made(256, 256)],
             "steps": 8,
             "guidance": 5.0,
             "megapixel_steps": 0.524,
@@ -72,10 +73,7 @@ FROM_TEXT = (
             "quality": 80,
         },
         {
-            "images": [_MADE, {**_MADE, "seed": 8}],
-            "format": "webp",
-            "width": 128,
-            "height": 192,
+            "images": [_made(128, 192, format="webp"), _made(128, 192, format="webp", seed=8)],
             "steps": 4,
             "guidance": 7.5,
             "megapixel_steps": 0.197,
@@ -90,10 +88,7 @@ FROM_IMAGE = (
         "An image on the way from a sketch",
         {"image": _PNG, "prompt": "a castle on a hill", "strength": 0.6, "steps": 5, "seed": 7},
         {
-            "images": [_MADE],
-            "format": "png",
-            "width": 64,
-            "height": 64,
+            "images": [_made(64, 64)],
             "steps": 5,
             "guidance": 5.0,
             "megapixel_steps": 0.012,
@@ -105,10 +100,7 @@ FROM_IMAGE = (
         "A part of an image made anew",
         {"image": _PNG, "mask": _PNG, "prompt": "a door", "strength": 1, "steps": 4, "seed": 7},
         {
-            "images": [_MADE],
-            "format": "png",
-            "width": 64,
-            "height": 64,
+            "images": [_made(64, 64)],
             "steps": 4,
             "guidance": 5.0,
             "megapixel_steps": 0.016,

@@ -153,9 +153,6 @@ class DiffusionEngine(TorchEngine):
             first = wanted[0]
             answer = {
                 "images": images,
-                "format": body.format,
-                "width": first.width,
-                "height": first.height,
                 "steps": first.steps,
                 "guidance": first.guidance,
                 "megapixel_steps": round(sum(picture.megapixel_steps for picture in wanted), 3),
@@ -172,11 +169,18 @@ class DiffusionEngine(TorchEngine):
 
 def _image(made: Made, picture: Picture, body: TextToImage | ImageToImage) -> dict[str, Any]:
     """Returns one entry of the answer's `images`."""
-    if made.pixels is None:
-        return {"image": None, "seed": picture.seed, "filtered": True}
-    image = Image.fromarray((made.pixels * 255).round().astype("uint8"))
-    encoded = base64.b64encode(_encoded(image, body.format, body.quality)).decode()
-    return {"image": encoded, "seed": picture.seed, "filtered": False}
+    encoded = None
+    if made.pixels is not None:
+        image = Image.fromarray((made.pixels * 255).round().astype("uint8"))
+        encoded = base64.b64encode(_encoded(image, body.format, body.quality)).decode()
+    return {
+        "b64": encoded,
+        "format": body.format,
+        "width": picture.width,
+        "height": picture.height,
+        "seed": picture.seed,
+        "filtered": encoded is None,
+    }
 
 
 def _encoded(image: Image.Image, kind: str, quality: int) -> bytes:

@@ -6,19 +6,25 @@ import base64
 import io
 import wave
 
-from aiservice_runtime import AnswerBody, Example, Shape
+from aiservice_runtime import AnswerBody, Described, Example, Shape
+from aiservice_speech_synthesis.encoders import Format
+
+
+class Sound(Described):
+    """One audio file."""
+
+    b64: str
+    """Its bytes, in base64."""
+    format: Format
+    sample_rate: int
+    """Samples a second."""
+    seconds: float
 
 
 class Speech(AnswerBody):
     """What was spoken."""
 
-    audio: str
-    """The file, in base64."""
-    format: str
-    sample_rate: int
-    """Samples a second."""
-    duration: float
-    """Seconds."""
+    audio: Sound
     language: str
     voice: str | None
     """Name of the voice; null for a cloned one, and where the model has one only."""
@@ -52,11 +58,9 @@ def _tone() -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+_FILE = {"b64": "UklGRiQAAABXQVZFZm10IA==", "format": "wav", "sample_rate": 24000, "seconds": 1.7}
 _SAID = {
-    "audio": "UklGRiQAAABXQVZFZm10IA==",
-    "format": "wav",
-    "sample_rate": 24000,
-    "duration": 1.7,
+    "audio": _FILE,
     "language": "en",
     "voice": "Ana Florence",
     "seed": 42,
@@ -69,7 +73,7 @@ EXAMPLES = (
         "same-again",
         "As MP3, the same each time",
         {"text": "Hello, this is a test", "language": "en", "format": "mp3", "seed": 42},
-        {**_SAID, "audio": "SUQzBAAAAAAA", "format": "mp3"},
+        {**_SAID, "audio": {**_FILE, "b64": "SUQzBAAAAAAA", "format": "mp3"}},
     ),
     Example(
         "cloned-voice",

@@ -186,10 +186,12 @@ class SynthesisEngine(TorchEngine):
         def finish(results: Sequence[Samples]) -> Answer:
             samples = np.concatenate(list(_paused(results, rate)))
             shown = {
-                "audio": base64.b64encode(encoded(samples, body.format, rate)).decode(),
-                "format": body.format,
-                "sample_rate": rate_of(body.format, rate),
-                "duration": round(samples.size / rate, 3),
+                "audio": {
+                    "b64": base64.b64encode(encoded(samples, body.format, rate)).decode(),
+                    "format": body.format,
+                    "sample_rate": rate_of(body.format, rate),
+                    "seconds": round(samples.size / rate, 3),
+                },
                 "language": language,
                 "voice": voice if isinstance(voice, str) else None,
                 "seed": seed,
