@@ -50,6 +50,30 @@ def test_compatible_work_is_taken_together_and_the_rest_keeps_its_turn() -> None
     assert queue.take(10, company=False) is None
 
 
+def test_those_who_were_answered_together_are_waited_for() -> None:
+    queue = waiting(job("a", at=10.0), window=0.01)
+    queue.answered(10.0, requests=3, seconds=0.8)
+    assert queue.take(10.0, company=False) == pytest.approx(0.04), "a twentieth of what the batch took"
+    queue.put(job("b", at=10.01))
+    assert queue.take(10.03, company=False) == pytest.approx(0.01)
+    queue.put(job("c", at=10.031))
+    assert taken(queue, 10.031) == ["a", "b", "c"], "all three are there again"
+
+
+def test_nobody_is_waited_for_long() -> None:
+    queue = waiting(job("a", at=10.0), window=0.01)
+    queue.answered(10.0, requests=3, seconds=60)
+    assert queue.take(10.0, company=False) == pytest.approx(0.05), "five windows"
+    assert taken(queue, 10.05) == ["a"]
+
+
+@pytest.mark.parametrize(("window", "requests"), [(0.0, 3), (0.01, 1)])
+def test_no_window_and_a_single_request_wait_for_nobody(window: float, requests: int) -> None:
+    queue = waiting(job("a", at=10.0), window=window)
+    queue.answered(10.0, requests=requests, seconds=1)
+    assert taken(queue, 10.0) == ["a"]
+
+
 def test_tasks_do_not_share_a_batch() -> None:
     queue = waiting(job("a"), job("b", of=task("image-to-image")))
     assert taken(queue) == ["a"]

@@ -19,6 +19,9 @@ from typing import Any
 
 from aiservice_runtime.engine import Prepared, Task
 
+_RETURN_SHARE, _RETURN_WINDOWS = 0.05, 5
+"""How long a batch waits for clients to come back: a part of what the last batch took, and at most so many windows."""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -105,6 +108,8 @@ class Waiting:
         self._window = window
         self._limit = limit
         self._jobs: deque[Job] = deque()
+        self._back_by = float("-inf")
+        self._back = 0
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -124,10 +129,20 @@ class Waiting:
         self._jobs.clear()
         return jobs
 
+    def answered(self, now: float, *, requests: int, seconds: float) -> None:
+        """Says that a batch has ended, which took so long for so many requests.
+
+        Clients that were answered together come back together, one moment apart. Without a wait the first of them
+        would be computed alone, and the others would wait for it.
+        """
+        self._back = requests if requests > 1 else 0
+        self._back_by = now + min(_RETURN_SHARE * seconds, _RETURN_WINDOWS * self._window)
+
     def take(self, now: float, *, company: bool) -> Batch | float | None:
         """Returns the next batch, or the seconds to wait for more of it, or None when nothing waits.
 
-        It is worth waiting only while there is `company`: requests that were admitted and are on their way.
+        It is worth waiting only while there is `company`: requests that were admitted and are on their way; and for
+        those who were just answered (see answered), until as many are there again.
         """
         if not self._jobs:
             return None
@@ -139,9 +154,10 @@ class Waiting:
                 chosen += [(job, index) for index in list(job.left)[: room - len(chosen)]]
             if len(chosen) == room:
                 break
-        left = head.submitted + self._window - now
-        if head.group is not None and len(chosen) < room and company and left > 0:
-            return left
+        coming = head.submitted + self._window - now if company else 0.0
+        returning = self._back_by - now if len(self._jobs) < self._back else 0.0
+        if head.group is not None and len(chosen) < room and max(coming, returning) > 0:
+            return max(coming, returning)
         for job, _ in chosen:
             job.left.popleft()
         taken = dict.fromkeys(job for job, _ in chosen)

@@ -231,6 +231,8 @@ class Device:
                 self._drop(job, outcome)
             else:
                 job.results[index] = outcome
+        with self._changed:
+            self._waiting.answered(time.monotonic(), requests=len(list(batch.jobs())), seconds=seconds)
         for job in batch.jobs():
             if len(job.results) == len(job.prepared.pieces):
                 _finish(job)

@@ -140,7 +140,8 @@ def _form(body: type[RequestBody], schema: Schema) -> Schema:
     if body.file_field is not None:
         alias = {**parts[body.file_field], "description": f"The same as `{body.file_field}`; send one of them."}
         form["properties"] = {"file": alias, **parts}
-        form["oneOf"] = [{"required": ["file"]}, {"required": [body.file_field]}]
+        both = [{"required": ["file"]}, {"required": [body.file_field]}]
+        form |= {"oneOf": both} if body.file_field in schema.get("required", ()) else {"not": {"allOf": both}}
     return form
 
 
