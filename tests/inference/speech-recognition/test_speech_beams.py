@@ -15,10 +15,10 @@ from aiservice_speech_recognition.settings import SpeechSettings
 from support import models
 from support.engines import ask, load
 
-GIVEN: list[dict[str, Any]] = [{}, {"beam_size": 1}, {"beam_size": 3}]
+GIVEN: list[dict[str, Any]] = [{}, {"beam_size": 3}]
 
 
-@pytest.fixture(params=GIVEN, ids=["default", "greedy", "three"])
+@pytest.fixture(params=GIVEN, ids=["default", "three"])
 def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     given: dict[str, Any] = request.param
     return given

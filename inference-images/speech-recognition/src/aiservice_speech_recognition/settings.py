@@ -16,7 +16,7 @@ class SpeechSettings(RuntimeSettings):
         "auto", description="what transcribes: openai, faster, or auto: what the model folder is laid out for"
     )
     beam_size: int = Field(
-        5, ge=1, le=32, description="texts that the decoder follows at once; 1 takes the likeliest token at every step"
+        1, ge=1, le=32, description="texts that the decoder follows at once; 1 takes the likeliest token at every step"
     )
     max_audio_seconds: float = Field(3600, gt=0, description="longest audio in seconds; longer is answered 413")
     decode_seconds: float = Field(120, gt=0, description="seconds in which an upload must be decoded to samples")
