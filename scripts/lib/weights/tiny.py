@@ -262,8 +262,6 @@ def main(arguments: list[str]) -> int:
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
     DEMO[options.name](options.folder)
-    for path in options.folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)  # some libraries write for their own user only
     return 0
 
 
