@@ -27,7 +27,7 @@ class Census:
         self._kube = kube
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._seen: tuple[float, Capacity] | None = None
+        self._seen: dict[bool, tuple[float, Capacity]] = {}
 
     async def look(self) -> Capacity:
         """Returns what there is now, or why it cannot be seen.
@@ -35,19 +35,32 @@ class Census:
         Raises:
             KubeError: something failed that another try may mend.
         """
-        async with self._lock:
-            if self._seen is None or self._clock() - self._seen[0] > _FRESH_SECONDS:
-                self._seen = (self._clock(), await self._count())
-            return self._seen[1]
+        return await self._fresh(with_pods=True)
 
-    async def _count(self) -> Capacity:
+    async def look_at_nodes(self) -> Capacity:
+        """Returns the nodes as if no pod were on them, or why they cannot be seen: pods are the most of what there is.
+
+        Raises:
+            KubeError: something failed that another try may mend.
+        """
+        return await self._fresh(with_pods=False)
+
+    async def _fresh(self, *, with_pods: bool) -> Capacity:
+        async with self._lock:
+            known = self._seen.get(with_pods)
+            if known is None or self._clock() - known[0] > _FRESH_SECONDS:
+                known = self._seen[with_pods] = (self._clock(), await self._count(with_pods=with_pods))
+            return known[1]
+
+    async def _count(self, *, with_pods: bool) -> Capacity:
         """Adds up page by page: all pods of a large cluster at once would take gigabytes."""
         load, nodes = Load(), list[Node]()
         try:
             async for page in self._kube.pages_of("/api/v1/nodes", {}):
                 nodes += map(empty_node, page.bodies)
-            async for page in self._kube.pages_of("/api/v1/pods", {"fieldSelector": _RUNNING}):
-                load.add(page.bodies)
+            if with_pods:
+                async for page in self._kube.pages_of("/api/v1/pods", {"fieldSelector": _RUNNING}):
+                    load.add(page.bodies)
         except RefusedError as error:
             return Capacity(refused=error.message)
         return Capacity(tuple(map(load.left, nodes)))

@@ -261,7 +261,7 @@ class Reconciler:
             plan = plan_cache(view, self._settings, self._clock())
             if not plan.needs_capacity:
                 return view, plan
-            view = replace(view, capacity=await self._census.look())
+            view = replace(view, capacity=await self._census.look_at_nodes())
             return view, plan_cache(view, self._settings, self._clock())
 
         settled = await self._settle(key, decide)

@@ -69,6 +69,21 @@ def test_an_answer_serves_all_who_ask_at_once() -> None:
     assert server.asked == ["/api/v1/nodes", "/api/v1/pods"] * 2
 
 
+def test_what_nodes_offer_is_asked_for_without_pods_and_never_taken_for_what_they_have_left() -> None:
+    server, clock = Server(), Clock()
+    census = Census(server, clock)  # type: ignore[arg-type] # it only lists
+
+    async def ask() -> None:
+        offered = await census.look_at_nodes()
+        assert offered.nodes[0].offers["nvidia.com/gpu"] == Decimal(4)
+        assert await census.look_at_nodes() is offered
+        assert server.asked == ["/api/v1/nodes"]
+        left = (await census.look()).nodes[0]
+        assert (left.free["nvidia.com/gpu"], left.offers["nvidia.com/gpu"]) == (Decimal(3), Decimal(4))
+
+    asyncio.run(ask())
+
+
 class Body(dict[str, Any]):
     """An object that tells when nobody holds it any more."""
 

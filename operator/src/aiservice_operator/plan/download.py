@@ -51,7 +51,7 @@ class CacheView:
     cache_claims: frozenset[str] = frozenset()
     """Those of the claims that its users' pods could write to which belong to ModelCaches."""
     capacity: Capacity | None = None
-    """What nodes have; None: not looked at, because it is rarely needed."""
+    """What nodes offer, whoever holds it; None: not looked at, because it is rarely needed."""
 
 
 @dataclass(frozen=True, slots=True)
