@@ -135,7 +135,7 @@ def read_caption(body: Mapping[str, Any]) -> Result:
     caption = body.get("caption")
     if not isinstance(caption, str):
         raise ValueError(f"returned no caption: {json.dumps(body)[:200]}")
-    return Result(f"caption {json.dumps(shorten(caption, 40))}")
+    return Result(f"a caption of {len(caption)} characters")
 
 
 def read_sound(body: Mapping[str, Any], file: str) -> Result:

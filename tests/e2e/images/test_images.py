@@ -139,6 +139,13 @@ def test_inference_images_have_a_torch_without_other_torches(name: str, image: U
     assert image.run(bundles, "python", "-c", script).stdout.strip() == str(float(64**3))
 
 
+@pytest.mark.parametrize("name", ["diffusion"], scope="module")
+def test_the_diffusion_image_can_compile(name: str, image: UnpackedImage, bundles: Path) -> None:
+    script = "import torch; print(float(torch.compile(lambda x: x.sin() + x.cos())(torch.zeros(8)).sum()))"
+    result = image.run(bundles, "python", "-W", "ignore", "-c", script)
+    assert result.stdout.strip() == "8.0", result.stderr
+
+
 @pytest.mark.parametrize("name", ["speech-recognition", "speech-synthesis"], scope="module")
 def test_the_speech_images_decode_compressed_audio(name: str, image: UnpackedImage, bundles: Path) -> None:
     encode = "ffmpeg -v error -f lavfi -i sine=frequency=440:duration=1 /tmp/a.{kind} && "
