@@ -100,7 +100,7 @@ class TorchEngine(Engine):
     def recover(self) -> None:
         """Frees what nothing refers to any more, in Python and in torch's cache of device memory."""
         gc.collect()
-        if self._device == "cuda":
+        if self._device == "cuda" and self._torch is not None:  # an engine may serve models without torch alone
             self._torch.cuda.empty_cache()
 
     def memory(self) -> Memory | None:
