@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from aiservice_runtime import RuntimeSettings
+import pytest
+
+from aiservice_runtime import Fault, RuntimeSettings
 from aiservice_runtime.torch_engine import TorchEngine
 
 
@@ -43,3 +45,23 @@ def test_without_torch_there_is_nothing_of_it_to_free() -> None:
     engine.sleep()
     engine.wake()
     assert engine.memory() is None
+
+
+@pytest.mark.parametrize(
+    ("told", "fault"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB.", Fault.OUT_OF_MEMORY),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", Fault.OUT_OF_MEMORY),
+        ("CUDA error: an illegal memory access was encountered", Fault.DEVICE),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`", Fault.DEVICE),
+        ("cuDNN error: CUDNN_STATUS_MAPPING_ERROR", Fault.DEVICE),
+        ("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a tensor.", Fault.REQUEST),
+        ("cuDNN error: CUDNN_STATUS_BAD_PARAM", Fault.REQUEST),
+        ("CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasSgemm(...)`", Fault.REQUEST),
+        ("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmul(...)`", Fault.REQUEST),
+        ("CUDNN_STATUS_BAD_PARAM, then CUDA error: device-side assert triggered", Fault.DEVICE),
+        ("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)", Fault.REQUEST),
+    ],
+)
+def test_a_call_that_a_library_refuses_is_no_lost_device(told: str, fault: Fault) -> None:
+    assert torchless().fault(RuntimeError(told)) is fault

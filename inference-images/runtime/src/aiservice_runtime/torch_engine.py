@@ -23,6 +23,8 @@ _NO_ROOM = re.compile(r"out of memory|can't allocate memory|_STATUS_ALLOC_FAILED
 _LOST = re.compile(
     r"CUDA error|CUDA failed with error|device-side assert|CUDA driver error|CUBLAS_STATUS_|CUDNN_STATUS_|cuDNN error"
 )
+# With these a library refuses one call because of its arguments, mostly the shape of one request; the device is fine.
+_REFUSED = re.compile(r"((CUDA|cuDNN) error: )?CU(BLAS|DNN)_STATUS_(NOT_SUPPORTED|BAD_PARAM|INVALID_VALUE)")
 
 
 class TorchEngine(Engine):
@@ -93,9 +95,10 @@ class TorchEngine(Engine):
             return Fault.OUT_OF_MEMORY
         if not isinstance(error, RuntimeError):  # torch's own errors are RuntimeErrors, OutOfMemoryError too
             return Fault.REQUEST
-        if _NO_ROOM.search(str(error)):
+        told = _REFUSED.sub("", str(error))
+        if _NO_ROOM.search(told):
             return Fault.OUT_OF_MEMORY
-        return Fault.DEVICE if _LOST.search(str(error)) else Fault.REQUEST
+        return Fault.DEVICE if _LOST.search(told) else Fault.REQUEST
 
     def recover(self) -> None:
         """Frees what nothing refers to any more, in Python and in torch's cache of device memory."""
