@@ -71,6 +71,8 @@ class ToyBody(RequestBody):
     """How many pieces the toy has memory for; 0: not even for this one."""
     lose: bool = False
     """Whether the device stops working."""
+    short: bool = False
+    """Whether there is no result for it."""
     raw: bool = False
     stream: int = 0
     """How many chunks to stream."""
@@ -164,6 +166,9 @@ class ToyEngine(Engine):
     release_error: Exception | None = None
     sleep_error: Exception | None = None
     wake_error: Exception | None = None
+    recover_error: Exception | None = None
+    exits: bool = False
+    """Whether computing ends the thread, as sys.exit() in a library does."""
     events: list[str] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
     gate: threading.Event = field(default_factory=threading.Event)
@@ -214,6 +219,8 @@ class ToyEngine(Engine):
 
     def recover(self) -> None:
         self._note("recover")
+        if self.recover_error:
+            raise self.recover_error
 
     def memory(self) -> Memory | None:
         return self.held
@@ -236,7 +243,7 @@ class ToyEngine(Engine):
     def _run(self, batch: Sequence[ToyBody], check: Check) -> list[str | None]:
         self._note("run " + " + ".join(str(body.say) for body in batch))
         self._compute(batch, check)
-        return [body.say for body in batch]
+        return [body.say for body in batch if not body.short]
 
     def _stream(self, body: ToyBody, check: Check) -> Iterator[str]:
         self._note(f"stream {body.say}")
@@ -250,6 +257,8 @@ class ToyEngine(Engine):
 
     def _compute(self, batch: Sequence[ToyBody], check: Check) -> None:
         self.gate.wait(30)
+        if self.exits:
+            sys.exit(3)
         until = time.monotonic() + max(body.seconds for body in batch)
         while time.monotonic() < until:
             check()
@@ -276,6 +285,7 @@ def start() -> int:
         max_batch=int(os.environ.get("TOY_MAX_BATCH", "1")),
         load_seconds=float(os.environ.get("TOY_LOAD_SECONDS", "0")),
         load_error=errors.get(os.environ.get("TOY_LOAD_ERROR", "")),
+        recover_error=errors.get(os.environ.get("TOY_RECOVER_ERROR", "")),
     )
     return serve(engine, settings)
 

@@ -178,6 +178,38 @@ async def test_a_lost_device_fails_what_runs_and_liveness(start_toy: StartToy) -
     assert (await toy.client.post(PATH, json=body())).status_code == 503
 
 
+async def test_a_device_that_cannot_recover_answers_everybody_and_ends(start_toy: StartToy) -> None:
+    toy = await start_toy(ToyEngine(recover_error=RuntimeError("no way\nback")))
+    running, waiting = await queued(toy, body(say="huge", fits=0), body(say="waiting"))
+    for request in (running, waiting):
+        answer = await asyncio.wait_for(request, 10)  # not after request_seconds
+        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "overloaded", "1")
+    await eventually(lambda: toy.service.device.ended)
+    assert toy.service.device.failure.startswith("The device thread failed: RuntimeError: no way. The process ends")
+    ready = await toy.client.get("/ready")
+    assert (ready.status_code, ready.json()) == (503, {"status": "failed"})
+    assert (await toy.client.get("/health")).status_code == 503
+    assert toy.engine.events[-1] == "release"
+
+
+async def test_a_library_that_wants_to_exit_ends_no_thread_in_silence(start_toy: StartToy) -> None:
+    toy = await start_toy(ToyEngine(exits=True))
+    answer = await asyncio.wait_for(toy.client.post(PATH, json=body()), 10)
+    assert answer.status_code == 503
+    await eventually(lambda: toy.service.device.ended)
+    assert "SystemExit" in toy.service.device.failure
+
+
+async def test_a_result_too_few_fails_only_the_request_without_one(
+    start_toy: StartToy, caplog: pytest.LogCaptureFixture
+) -> None:
+    toy = await start_toy(ToyEngine(max_batch=4))
+    sent = await queued(toy, *(body(say=name, group="g", short=name == "b") for name in "abc"))
+    assert [(await answer).status_code for answer in sent] == [200, 500, 200]
+    assert "the engine gave 0 results for 1 pieces of work" in caplog.text
+    assert toy.service.ready
+
+
 async def test_device_memory_is_a_metric_where_the_device_has_its_own(start_toy: StartToy) -> None:
     toy = await start_toy()
     assert "aiservice_device_memory_bytes" not in (await toy.client.get("/metrics")).text

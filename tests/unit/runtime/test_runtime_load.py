@@ -121,8 +121,7 @@ async def test_closing_fails_what_waits_with_a_hint_to_try_again(start_toy: Star
     await eventually(lambda: toy.engine.events[-1] == "release")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_a_dead_device_thread_fails_liveness(start_toy: StartToy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dead_device_thread_is_told(start_toy: StartToy, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = await start_toy()
 
     def defect() -> None:
@@ -132,4 +131,6 @@ async def test_a_dead_device_thread_fails_liveness(start_toy: StartToy, monkeypa
     assert (await toy.client.post(PATH, json=body())).status_code == 200
     await eventually(lambda: toy.service.device.ended)
     assert (await toy.client.get("/health")).status_code == 503
+    assert (await toy.client.get("/ready")).json() == {"status": "failed"}
+    assert "RuntimeError: a defect of the loop itself" in toy.service.device.failure
     assert toy.engine.events[-1] == "release"

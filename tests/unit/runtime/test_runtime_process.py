@@ -139,6 +139,17 @@ def test_a_lost_device_ends_the_process_with_a_sentence(start: StartProcess) -> 
     assert "\n" not in message
 
 
+def test_a_device_thread_that_fails_ends_the_process_with_a_sentence(start: StartProcess) -> None:
+    process = start(TOY_RECOVER_ERROR="crash")
+    process.wait_for("ready")
+    url = f"http://127.0.0.1:{process.ports()['speech-to-text']}{PATH}"
+    assert httpx.post(url, json=body(fits=0), timeout=20).status_code == 503
+    assert process.end() == 1
+    message = process.termination.read_text()
+    assert message.startswith("The device thread failed: RuntimeError: boom. The process ends")
+    assert "\n" not in message
+
+
 def test_the_parts_of_the_start_are_logged(start: StartProcess) -> None:
     ready = start(TOY_LOAD_SECONDS="0.2").wait_for("ready")
     assert ready["load_seconds"] >= 0.2

@@ -63,6 +63,18 @@ async def test_an_engine_that_cannot_sleep_ends_the_process(start_toy: StartToy)
     assert (await toy.client.get("/health")).status_code == 503
 
 
+async def test_an_order_that_was_taken_back_is_not_carried_out(start_toy: StartToy) -> None:
+    toy = await start_toy()
+    toy.engine.gate.clear()
+    first = asyncio.create_task(toy.client.post(PATH, json=body(say="first")))
+    await eventually(lambda: toy.engine.events[-1] == "run first")
+    assert toy.service.device.sleep().cancel()
+    toy.engine.gate.set()
+    assert (await first).status_code == 200
+    assert (await toy.client.post(PATH, json=body(say="next"))).status_code == 200
+    assert "sleep" not in toy.engine.events
+
+
 async def test_a_device_without_room_leaves_it_asleep(start_toy: StartToy) -> None:
     toy = await start_toy(ToyEngine(wake_error=ToyMemoryError()))
     await toy.client.post("/sleep")

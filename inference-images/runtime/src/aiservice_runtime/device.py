@@ -70,6 +70,7 @@ class Device:
         self._closed = False
         self._batch_seconds = 0.0
         self._batch_started: float | None = None
+        self._running: Batch | None = None
         # A daemon: a computation cannot be interrupted, and the process must be able to end without it.
         self._thread = threading.Thread(target=self._main, name="device", daemon=True)
         self._on_change: Callable[[], object] = lambda: None
@@ -133,7 +134,8 @@ class Device:
         for job in left:
             _fail(job, self._stopping())
         for _, done in orders:
-            done.set_exception(self._stopping())
+            if done.set_running_or_notify_cancel():
+                done.set_exception(self._stopping())
 
     def join(self, seconds: float) -> bool:
         """Waits for the thread to end; returns whether it did."""
@@ -149,6 +151,13 @@ class Device:
             if self.phase is Phase.SERVING:
                 while self._turn():
                     pass
+        except _DeviceLostError as error:
+            # After such an error nothing on the device works any more in this process.
+            log.critical("the device is lost", exc_info=error)
+            self._end(f"The device stopped working: {error}.")
+        except BaseException as error:  # whatever it is: requests would wait for a thread that is gone
+            log.critical("the device thread failed", exc_info=error)
+            self._end(f"The device thread failed: {_named(error)}.")
         finally:
             self._release()
 
@@ -208,6 +217,7 @@ class Device:
 
     def _run(self, batch: Batch) -> None:
         """Computes a batch and gives each job that is complete its result."""
+        self._running = batch
         started = self._batch_started = time.monotonic()
         for job in batch.jobs():
             if job.started is None:
@@ -216,9 +226,6 @@ class Device:
         self._metrics.batch_size.labels(name).observe(len(batch.pieces))
         try:
             outcomes = self._streamed(batch) if batch.pieces[0][0].prepared.stream else self._outcomes(batch)
-        except _DeviceLostError as error:
-            self._lose(batch, error)
-            return
         finally:
             seconds = time.monotonic() - started
             self._batch_started = None
@@ -236,12 +243,16 @@ class Device:
         for job in batch.jobs():
             if len(job.results) == len(job.prepared.pieces):
                 _finish(job)
+        self._running = None
 
     def _outcomes(self, batch: Batch) -> list[Any]:
         """Returns a result or an exception for each piece; what fails together is computed again in halves."""
 
         def compute() -> list[Any]:
-            return list(batch.task.run(batch.works, _check(batch)))
+            results = list(batch.task.run(batch.works, _check(batch)))
+            if len(results) != len(batch.pieces):
+                raise ValueError(f"the engine gave {len(results)} results for {len(batch.pieces)} pieces of work")
+            return results
 
         got = self._attempt(batch, compute)
         alone = len(batch.pieces) == 1
@@ -308,11 +319,10 @@ class Device:
             job.left.clear()
         _fail(job, error)
 
-    def _lose(self, batch: Batch, error: _DeviceLostError) -> None:
-        """Ends serving: after such an error nothing on the device works any more in this process."""
-        log.critical("the device is lost", exc_info=error)
-        self._give_up(f"The device stopped working: {error}. The process ends, so that a new one starts afresh.")
-        for job in batch.jobs():
+    def _end(self, sentence: str) -> None:
+        """Ends serving: fails what runs and what waits, and has the process end with the sentence."""
+        self._give_up(f"{sentence} The process ends, so that a new one starts afresh.")
+        for job in self._running.jobs() if self._running is not None else ():
             self._drop(job, self._stopping())
         self.close()
         self._on_change()
@@ -328,13 +338,15 @@ class Device:
         return done
 
     def _carry_out(self, step: Callable[[], None], done: Future[None]) -> None:
+        if not done.set_running_or_notify_cancel():
+            return
         try:
             step()
             done.set_result(None)
         except OverloadedError as error:
             done.set_exception(error)
-        except Exception as error:
-            log.exception("the engine could not change its state")
+        except BaseException as error:  # whatever it is: somebody waits for the order
+            log.critical("the engine could not change its state", exc_info=error)
             self._give_up(f"The model could not be put to sleep or woken: {_named(error)}")
             done.set_exception(self._stopping())
             self.close()
@@ -395,6 +407,6 @@ def _fail(job: Job, error: Exception) -> None:
         job.future.set_exception(error)
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException) -> str:
     first_line = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first_line[:500]}"
