@@ -158,7 +158,7 @@ class ToyStream:
 
 @dataclass
 class ToyEngine(Engine):
-    """Notes what it is asked to do; holds every run while `gate` is closed, and loading while `load_gate` is."""
+    """Notes what it is asked to do; holds runs, loading and preparing while their gate is closed."""
 
     max_batch: int = 1
     load_seconds: float = 0
@@ -174,11 +174,15 @@ class ToyEngine(Engine):
     gate: threading.Event = field(default_factory=threading.Event)
     load_gate: threading.Event = field(default_factory=threading.Event)
     hold: threading.Event = field(default_factory=threading.Event)
+    prepare_gate: threading.Event = field(default_factory=threading.Event)
+    preparing: set[str] = field(default_factory=set)
+    """Threads that prepare a request now."""
     held: Memory | None = None
 
     def __post_init__(self) -> None:
         self.gate.set()
         self.load_gate.set()
+        self.prepare_gate.set()
 
     @property
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
@@ -226,6 +230,9 @@ class ToyEngine(Engine):
         return self.held
 
     def _prepare(self, body: ToyBody) -> Prepared[ToyBody, str]:
+        self.preparing.add(threading.current_thread().name)
+        self.prepare_gate.wait(30)
+        self.preparing.discard(threading.current_thread().name)
         if body.refuse:
             raise InvalidRequestError("The toy refuses.")
 

@@ -69,6 +69,7 @@ async def running(engine: ToyEngine, settings: dict[str, Any], wait: bool) -> As
         finally:
             engine.gate.set()
             engine.load_gate.set()
+            engine.prepare_gate.set()
             service.close()
             await asyncio.to_thread(service.device.join, 10)
     server.should_exit = True

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from functools import partial
 
 import httpx
 import pytest
 
+from aiservice_runtime.body import Incoming
 from support.toy_engine import ToyEngine
 from support.toy_service import PATH, StartToy, Toy, body, eventually
 
@@ -77,6 +80,62 @@ async def test_a_client_that_leaves_the_queue_costs_no_device_time(start_toy: St
     assert toy.metric("aiservice_request_seconds_count", task="speech-to-text", outcome="cancelled") == 1
 
 
+class Form(dict[str, str | bytes]):
+    """The parts of a form; unlike a plain dict, it can be referred to weakly."""
+
+
+@pytest.fixture
+def forms(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Form]]:
+    """Notes the body of each request that comes from now on, as a form."""
+    found: list[weakref.ref[Form]] = []
+    read = Incoming.read
+
+    async def noted(self: Incoming, seconds: float, *, files: int) -> Form:
+        raw = await read(self, seconds, files=files)
+        assert isinstance(raw, dict)
+        form = Form(raw)
+        found.append(weakref.ref(form))
+        return form
+
+    monkeypatch.setattr(Incoming, "read", noted)
+    return found
+
+
+async def test_bodies_of_clients_that_left_are_not_kept(start_toy: StartToy, forms: list[weakref.ref[Form]]) -> None:
+    toy = await start_toy()
+    toy.engine.prepare_gate.clear()
+
+    def come(count: int) -> list[asyncio.Task[httpx.Response]]:
+        return [asyncio.create_task(toy.client.post(PATH, files={"file": ("a", b"abc")})) for _ in range(count)]
+
+    def kept() -> int:
+        gc.collect()
+        return sum(form() is not None for form in forms)
+
+    async def leave(requests: list[asyncio.Task[httpx.Response]], remaining: int) -> None:
+        for request in requests:
+            request.cancel()
+        await eventually(lambda: toy.service.admission.held == remaining)
+
+    first = come(2)
+    await eventually(lambda: len(toy.engine.preparing) == 2)  # every thread is busy
+    second = come(4)
+    await eventually(lambda: len(forms) == 6)
+    assert kept() == 6
+    await leave(second, remaining=2)
+    assert kept() == 2
+    # What a thread has begun it holds until it is through, and no other takes its place until then.
+    await leave(first, remaining=0)
+    third = come(4)
+    await eventually(lambda: len(forms) == 10)
+    await leave(third, remaining=0)
+    assert (kept(), len(toy.engine.preparing)) == (2, 2)
+    toy.engine.prepare_gate.set()
+    [last] = await asyncio.gather(*come(1))
+    assert last.status_code == 200
+    assert kept() == 0
+
+
 async def test_a_client_that_leaves_while_sending_frees_its_place(start_toy: StartToy) -> None:
     toy = await start_toy(queue_size=0)
     _, writer = await asyncio.open_connection("127.0.0.1", toy.port)
@@ -119,6 +178,18 @@ async def test_closing_fails_what_waits_with_a_hint_to_try_again(start_toy: Star
     toy.engine.gate.set()
     assert (await first).status_code == 200
     await eventually(lambda: toy.engine.events[-1] == "release")
+
+
+async def test_closing_refuses_what_waits_for_a_thread(start_toy: StartToy) -> None:
+    toy = await start_toy()
+    toy.engine.prepare_gate.clear()
+    sent = [asyncio.create_task(toy.client.post(PATH, json=body())) for _ in range(3)]
+    await eventually(lambda: len(toy.engine.preparing) == 2 and toy.service.admission.held == 3)
+    toy.service.close()
+    toy.engine.prepare_gate.set()
+    for request in sent:
+        answer = await request
+        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "overloaded", "1")
 
 
 async def test_a_dead_device_thread_is_told(start_toy: StartToy, monkeypatch: pytest.MonkeyPatch) -> None:

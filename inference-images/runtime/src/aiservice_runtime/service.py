@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -90,8 +91,8 @@ class Service:
         )
         running = settings.max_batch or max((task.max_batch for task in tasks.values()), default=1)
         self.admission = Admission(settings.queue_size + running, self.device.seconds_to_next)
-        self._before = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="prepare")
-        self._after = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="finish")
+        self._before = _Pool("prepare")
+        self._after = _Pool("finish")
         self._sleeping = asyncio.Lock()
         self.metrics.watch(queue_depth=lambda: self.device.queue_depth, ready=lambda: self.ready, memory=engine.memory)
         for task in tasks.values():
@@ -153,7 +154,7 @@ class Service:
     def close(self) -> None:
         """Starts no more work; see Device.close()."""
         self.device.close()
-        self._before.shutdown(wait=False, cancel_futures=True)  # the other one is for what has been computed
+        self._before.close()  # the other one is for what has been computed
 
     def _check_state(self, verb: str, needed: Phase) -> None:
         if self.draining or self.device.phase is not needed:
@@ -173,7 +174,7 @@ class Service:
 
     async def _compute(self, task: Task[Any, Any, Any], incoming: Incoming, raw: RawBody, sink: Sink) -> Served:
         with self.tracing.step("prepare"):
-            prepared: Prepared[Any, Any] = await _run(self._before, partial(_prepared, task, raw))
+            prepared: Prepared[Any, Any] = await self._before.run(partial(_prepared, task, raw))
         del raw
         job = Job(task, prepared)
         chunks = _Chunks(job) if prepared.stream is not None else None
@@ -185,7 +186,7 @@ class Service:
             done = await asyncio.wrap_future(job.future)
             self._trace(job)
             with self.tracing.step("finish"):
-                answer: Answer = await _run(self._after, lambda: prepared.finish(done.results))
+                answer: Answer = await self._after.run(lambda: prepared.finish(done.results))
             return _served(done, answer, answer.units, answer.tokens)
         finally:
             self.device.discard(job)
@@ -193,7 +194,7 @@ class Service:
     async def _stream(self, job: Job, stream: Stream, chunks: _Chunks, sink: Sink) -> Served:
         started = False
         async for chunk in chunks:
-            data = await _run(self._after, partial(stream.encode, chunk))
+            data = await self._after.run(partial(stream.encode, chunk))
             if data and not started:
                 await sink.start(stream)
                 started = True
@@ -201,7 +202,7 @@ class Service:
                 await sink.send(data)
         done = job.future.result()
         self._trace(job)
-        last = await _run(self._after, lambda: stream.end(sink.usage(stream.units, stream.tokens)))
+        last = await self._after.run(lambda: stream.end(sink.usage(stream.units, stream.tokens)))
         if not started:
             await sink.start(stream)
         await sink.send(last)
@@ -217,6 +218,43 @@ class Service:
         if incoming in self._coming:
             self._coming.discard(incoming)
             self.device.nudge()
+
+
+class _Pool:
+    """Threads beside the device. What is given up before a thread takes it is let go of at once.
+
+    An executor's own queue would keep it, with a request's body in it, until a thread has looked at it; so nothing is
+    given to the executor before a thread is free.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._threads = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix=name)
+        self._free = asyncio.Semaphore(_POOL_THREADS)
+        self._closed = False
+
+    async def run(self, work: Callable[[], ResultT]) -> ResultT:
+        """Returns what the work returns, in a thread. Raises OverloadedError once the pool is closed."""
+        await self._free.acquire()
+        try:
+            if self._closed:
+                raise OverloadedError("This replica is stopping; send the request again.", retry_after=1)
+            done = self._threads.submit(work)
+        except BaseException:
+            self._free.release()
+            raise
+        # Not when this coroutine ends: the thread goes on with what was given up, and holds it.
+        loop = asyncio.get_running_loop()
+        done.add_done_callback(lambda _: self._release(loop))
+        return await asyncio.wrap_future(done)
+
+    def close(self) -> None:
+        """Starts no more work; what runs goes on."""
+        self._closed = True
+        self._threads.shutdown(wait=False)
+
+    def _release(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends, and nobody waits for a thread
+            loop.call_soon_threadsafe(self._free.release)
 
 
 class _Chunks:
@@ -241,10 +279,6 @@ class _Chunks:
 
 def _prepared(task: Task[Any, Any, Any], raw: RawBody) -> Prepared[Any, Any]:
     return task.prepare(parse(task.body, raw))
-
-
-async def _run(pool: ThreadPoolExecutor, work: Callable[[], ResultT]) -> ResultT:
-    return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
 def _served(done: Done, answer: Answer | None, units: float, tokens: int) -> Served:
