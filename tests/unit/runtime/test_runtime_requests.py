@@ -33,6 +33,16 @@ async def test_json_is_answered_with_usage(start_toy: StartToy) -> None:
     assert float(answer.headers["x-aiservice-device-seconds"]) >= 0
 
 
+@pytest.mark.parametrize(
+    ("price", "told"),
+    [("1000000000", 1.235e9), ("1e9", 1.235e9), ("1e-999999999", 0), ("0.1234567890123456789012345678", 0.152469)],
+)
+async def test_the_most_extreme_prices_have_a_cost(start_toy: StartToy, price: str, told: float) -> None:
+    toy = await start_toy()
+    answer = await toy.client.post(PATH, json=body(), headers={"X-AIService-Unit-Price": price})
+    assert (answer.status_code, answer.json()["usage"]["cost"]) == (200, told)
+
+
 @pytest.mark.parametrize("part", ["file", "audio"])
 async def test_multipart_is_the_same_request(start_toy: StartToy, part: str) -> None:
     toy = await start_toy()
@@ -87,6 +97,15 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "invalid_request",
         "Unit-Price",
     ),
+    **{
+        f"price {price}": (
+            {"json": body(), "headers": {"X-AIService-Unit-Price": price}},
+            400,
+            "invalid_request",
+            "from 0 to 1000000000, of at most 28 digits",
+        )
+        for price in ("1e30", "1e22", "1000000000.000001", "1" * 40, "0." + "1" * 40, "1e" + "9" * 30, "Infinity")
+    },
     "plain text": (
         {"content": b"abc", "headers": {"Content-Type": "text/plain"}},
         415,

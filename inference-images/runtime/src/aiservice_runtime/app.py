@@ -33,6 +33,8 @@ UNIT_PRICE = "X-AIService-Unit-Price"
 
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CLIENT_GONE = 499  # nobody receives it; the log and the metrics tell it apart
+# What a price may be, so that units times price fit into a Decimal's 28 digits with 6 of them behind the point.
+_HIGHEST_PRICE, _PRICE_DIGITS = 1_000_000_000, 28
 _MILLI, _MICRO = Decimal("0.001"), Decimal("0.000001")
 
 
@@ -203,8 +205,10 @@ def unit_price(headers: Headers) -> Decimal | None:
         price = Decimal(text)
     except InvalidOperation:
         price = Decimal("NaN")
-    if not price.is_finite() or price < 0:
-        raise InvalidRequestError(f"{UNIT_PRICE} must be a decimal number, 0 or more.")
+    if not price.is_finite() or not 0 <= price <= _HIGHEST_PRICE or len(price.as_tuple().digits) > _PRICE_DIGITS:
+        raise InvalidRequestError(
+            f"{UNIT_PRICE} must be a decimal number from 0 to {_HIGHEST_PRICE}, of at most {_PRICE_DIGITS} digits."
+        )
     return price
 
 

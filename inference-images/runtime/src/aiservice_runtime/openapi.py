@@ -350,7 +350,8 @@ _PARAMETERS: Mapping[str, Any] = {
     "unit-price": {
         "name": "X-AIService-Unit-Price",
         "in": "header",
-        "description": "Price of one unit, a decimal number; the answer then says its cost.",
+        "description": "Price of one unit, a decimal number up to 1000000000 of at most 28 digits; "
+        "the answer then says its cost.",
         "schema": {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$"},
     },
     "traceparent": {
