@@ -59,6 +59,17 @@ async def test_the_seconds_of_a_batch_are_shared(start_toy: StartToy) -> None:
     assert 0.1 <= seconds[0] < sum(seconds) <= toy.metric("aiservice_device_seconds_total", task="speech-to-text")
 
 
+async def test_an_answer_tells_how_long_it_waited_for_the_device(start_toy: StartToy) -> None:
+    toy = await start_toy()
+    sent = await queued(toy, body(say="a", seconds=0.2), body(say="b"), body(say="c", stream=2))
+    first, second, streamed = [float((await answer).headers["x-aiservice-queue-seconds"]) for answer in sent]
+    assert first < 10
+    # Each came before the device began with the first, and waited for it.
+    assert min(second, streamed) >= 0.2
+    refused = await toy.client.post(PATH, json=body(refuse=True))
+    assert refused.headers["x-aiservice-queue-seconds"] == "0.000000"
+
+
 async def test_several_results_of_one_request_are_pieces_of_batches(start_toy: StartToy) -> None:
     toy = await start_toy(ToyEngine(max_batch=2))
     sent = await queued(toy, body(say="many", group="g", n=3), body(say="one", group="g"))

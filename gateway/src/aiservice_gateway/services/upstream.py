@@ -19,7 +19,14 @@ _log = logging.getLogger(__name__)
 Body = bytes | AsyncIterator[bytes]
 
 _PASSED_TO_SERVICE = ("accept", "content-type", "content-length")
-_PASSED_TO_CLIENT = ("content-type", "content-length", "x-aiservice-units", "x-aiservice-unit", "x-aiservice-tokens")
+_PASSED_TO_CLIENT = (
+    "content-type",
+    "content-length",
+    "x-aiservice-units",
+    "x-aiservice-unit",
+    "x-aiservice-tokens",
+    "x-aiservice-queue-seconds",
+)
 
 _CONNECT_SECONDS = 5.0
 _KEEPALIVE_SECONDS = 4.0  # below the 5 s after which uvicorn closes, so that a connection is rarely found dead

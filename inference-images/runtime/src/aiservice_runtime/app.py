@@ -156,13 +156,14 @@ class _Sink:
         await self._begin(response.status_code, response.raw_headers)
         await self._send({"type": "http.response.body", "body": response.body})
 
-    async def start(self, stream: Stream) -> None:
-        """Sends the headers of a streamed answer. The units are known; tokens and device seconds are not yet."""
+    async def start(self, stream: Stream, queue_seconds: float) -> None:
+        """Sends the headers of a streamed answer. Units and queue are known; tokens and device seconds are not yet."""
         self._stream = stream
         headers = {
             "Content-Type": stream.media_type,
             "X-AIService-Units": f"{_rounded(stream.units):f}",
             "X-AIService-Unit": self._task.unit,
+            "X-AIService-Queue-Seconds": f"{queue_seconds:.6f}",
         }
         await self._begin(200, Headers(headers).raw)
 
@@ -235,6 +236,7 @@ def _usage_headers(task: Task[Any, Any, Any], served: Served | None) -> dict[str
         "X-AIService-Units": f"{_rounded(served.units) if served else Decimal(0):f}",
         "X-AIService-Unit": task.unit,
         "X-AIService-Tokens": str(served.tokens if served else 0),
+        "X-AIService-Queue-Seconds": f"{served.queue_seconds if served else 0:.6f}",
         "X-AIService-Device-Seconds": f"{served.device_seconds if served else 0:.6f}",
     }
 

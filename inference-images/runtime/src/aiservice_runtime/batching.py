@@ -68,6 +68,11 @@ class Job:
         """Whether nobody waits for it any more. Any thread."""
         return self._gone.is_set() or self.future.done()
 
+    @property
+    def queue_seconds(self) -> float:
+        """How long it was in the queue before the device began with it; 0 before that."""
+        return 0.0 if self.started is None else self.started - self.submitted
+
     def abandon(self) -> None:
         """Says that nobody waits for it any more. Any thread, but not while the queue is being looked at."""
         self._gone.set()

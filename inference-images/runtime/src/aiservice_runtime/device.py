@@ -397,9 +397,8 @@ def _check(batch: Batch) -> Check:
 def _finish(job: Job) -> None:
     streamed = job.prepared.stream is not None
     results = [] if streamed else [job.results[index] for index in range(len(job.prepared.pieces))]
-    queued = (job.started or job.submitted) - job.submitted
     with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
-        job.future.set_result(Done(results, queued, job.device_seconds))
+        job.future.set_result(Done(results, job.queue_seconds, job.device_seconds))
 
 
 def _fail(job: Job, error: Exception) -> None:

@@ -323,7 +323,13 @@ def _named(name: str, summary: str) -> dict[str, Any]:
     return {"operationId": name, "summary": summary, "tags": ["process"]}
 
 
-_USAGE_HEADERS = ("X-AIService-Units", "X-AIService-Unit", "X-AIService-Tokens", "X-AIService-Device-Seconds")
+_USAGE_HEADERS = (
+    "X-AIService-Units",
+    "X-AIService-Unit",
+    "X-AIService-Tokens",
+    "X-AIService-Queue-Seconds",
+    "X-AIService-Device-Seconds",
+)
 
 _HEADERS: Mapping[str, Any] = {
     "X-Request-Id": {
@@ -333,6 +339,10 @@ _HEADERS: Mapping[str, Any] = {
     "X-AIService-Units": {"description": "`usage.units`; 0 on errors.", "schema": {"type": "number"}},
     "X-AIService-Unit": {"description": "`usage.unit`.", "schema": {"type": "string"}},
     "X-AIService-Tokens": {"description": "`usage.tokens`; 0 on errors.", "schema": {"type": "integer"}},
+    "X-AIService-Queue-Seconds": {
+        "description": "Seconds that it waited for the device; 0 on errors.",
+        "schema": {"type": "number"},
+    },
     "X-AIService-Device-Seconds": {
         "description": "Seconds that the device computed for it; those of a batch are shared by what was in it.",
         "schema": {"type": "number"},

@@ -42,8 +42,8 @@ ResultT = TypeVar("ResultT")
 class Sink(Protocol):
     """Where a streamed answer goes."""
 
-    async def start(self, stream: Stream) -> None:
-        """Sends the headers."""
+    async def start(self, stream: Stream, queue_seconds: float) -> None:
+        """Sends the headers; the request was in the queue for so long."""
 
     async def send(self, data: bytes) -> None:
         """Sends some of the body."""
@@ -196,7 +196,7 @@ class Service:
         async for chunk in chunks:
             data = await self._after.run(partial(stream.encode, chunk))
             if data and not started:
-                await sink.start(stream)
+                await sink.start(stream, job.queue_seconds)
                 started = True
             if data:
                 await sink.send(data)
@@ -204,7 +204,7 @@ class Service:
         self._trace(job)
         last = await self._after.run(lambda: stream.end(sink.usage(stream.units, stream.tokens)))
         if not started:
-            await sink.start(stream)
+            await sink.start(stream, job.queue_seconds)
         await sink.send(last)
         return _served(done, None, stream.units, stream.tokens)
 
