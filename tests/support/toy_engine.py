@@ -167,6 +167,8 @@ class ToyEngine(Engine):
     sleep_error: Exception | None = None
     wake_error: Exception | None = None
     recover_error: Exception | None = None
+    stream_errors: list[Exception] = field(default_factory=list)
+    """What the next streams fail with before their first chunk, one each."""
     exits: bool = False
     """Whether computing ends the thread, as sys.exit() in a library does."""
     events: list[str] = field(default_factory=list)
@@ -254,6 +256,8 @@ class ToyEngine(Engine):
 
     def _stream(self, body: ToyBody, check: Check) -> Iterator[str]:
         self._note(f"stream {body.say}")
+        if self.stream_errors:
+            raise self.stream_errors.pop(0)
         for number in range(body.stream):
             self.gate.wait(30)
             yield f"{body.say} {number}"

@@ -7,6 +7,7 @@ import asyncio
 import httpx
 import pytest
 
+from support.toy_engine import ToyEngine, ToyMemoryError
 from support.toy_service import PATH, StartToy, body, eventually
 
 
@@ -61,11 +62,25 @@ async def test_a_failure_in_the_middle_cuts_a_format_without_words(start_toy: St
     assert (await toy.client.post(PATH, json=body(say="next"))).status_code == 200
 
 
+async def test_out_of_memory_before_the_first_chunk_is_tried_once_more(start_toy: StartToy) -> None:
+    toy = await start_toy(ToyEngine(stream_errors=[ToyMemoryError()]))
+    answer = await toy.client.post(PATH, json=body(say="a", stream=1))
+    assert (answer.status_code, answer.text.splitlines()[0]) == (200, "a 0")
+    assert toy.engine.events[2:] == ["stream a", "recover", "stream a"]
+
+
+async def test_a_stream_without_room_at_all_is_refused(start_toy: StartToy) -> None:
+    toy = await start_toy(ToyEngine(stream_errors=[ToyMemoryError(), ToyMemoryError()]))
+    answer = await toy.client.post(PATH, json=body(say="a", stream=1))
+    assert (answer.status_code, answer.json()["code"]) == (503, "out_of_memory")
+    assert toy.engine.events[2:] == ["stream a", "recover"] * 2
+
+
 async def test_out_of_memory_in_a_stream_fails_it_alone(start_toy: StartToy) -> None:
     toy = await start_toy()
     answer = await toy.client.post(PATH, json=body(say="a", stream=1, fits=0))
     assert "no memory for this request" in answer.text
-    assert "recover" in toy.engine.events
+    assert toy.engine.events[2:] == ["stream a", "recover"]
     assert (await toy.client.post(PATH, json=body(say="next"))).status_code == 200
 
 

@@ -270,16 +270,21 @@ class Device:
         """Gives the chunks of the one piece to its job; returns None for it, or an exception."""
         [(job, _)], [work] = batch.pieces, batch.works
         check, stream = _check(batch), batch.task.stream
+        begun = False
 
         def compute() -> list[Any]:
+            nonlocal begun
             if stream is None:
                 raise TypeError(f"the engine does not stream {batch.task.name}")
             for chunk in stream(work, check):
                 check()
+                begun = True
                 job.on_chunk(chunk)
             return [None]
 
         got = self._attempt(batch, compute)
+        if isinstance(got, OutOfMemoryError) and not begun:
+            got = self._attempt(batch, compute)  # what was freed may be enough
         return got if isinstance(got, list) else [got]
 
     def _attempt(self, batch: Batch, compute: Callable[[], list[Any]]) -> list[Any] | Exception:

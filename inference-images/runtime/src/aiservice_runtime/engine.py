@@ -209,7 +209,10 @@ class Task(Generic[BodyT, WorkT, ResultT]):
     When it raises, the pieces are computed again in halves, so that only what cannot be computed fails.
     """
     stream: Callable[[WorkT, Check], Iterator[Any]] | None = None
-    """Computes on the device, and gives the result in chunks."""
+    """Computes on the device, and gives the result in chunks.
+
+    Called once more when the device ran out of memory before the first chunk.
+    """
     max_batch: int = 1
     """Most pieces that run() should get at once, unless the settings say otherwise."""
     answers: Sequence[Shape] = (Shape("application/json", body=AnswerBody),)
