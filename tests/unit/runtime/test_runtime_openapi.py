@@ -12,7 +12,7 @@ import pytest
 
 from aiservice_runtime import Answer, Prepared, RequestBody, Task, openapi
 from support.openapi import check_examples, check_refusal, described, operations
-from support.toy_engine import ToyBody
+from support.toy_engine import ToyBody, ToyEngine
 from support.toy_service import PATH, StartToy, Toy
 
 DOCS = Path(__file__).parents[3] / "docs" / "inference.md"
@@ -31,10 +31,12 @@ async def test_every_example_is_answered_as_described(start_toy: StartToy) -> No
 
 
 async def test_it_is_there_while_the_model_loads(start_toy: StartToy) -> None:
-    toy = await start_toy(wait=False)
-    toy.engine.load_gate.clear()
+    engine = ToyEngine()
+    engine.load_gate.clear()
+    toy = await start_toy(engine, wait=False)
     with client(toy) as own:
         document = await asyncio.to_thread(described, own)
+    assert (await toy.client.get("/ready")).json() == {"status": "loading"}
     assert set(operations(document)) == {"/api/speech-to-text", "/api/image-to-text"}
 
 
