@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aiservice_runtime import Answer, Prepared, RequestBody, Task
-from aiservice_runtime.batching import Batch, Job, Waiting
+from aiservice_runtime.batching import Batch, Job, Rooms, Waiting
 
 
 def task(name: str = "text-to-image", max_batch: int = 4) -> Task[Any, Any, Any]:
@@ -127,3 +127,30 @@ def test_halves_hold_everything_once() -> None:
     first, second = batch.halves()
     assert (first.works, second.works) == (["a", "b"], ["c"])
     assert len(list(batch.jobs())) == 2
+
+
+def test_the_room_of_a_kind_is_the_half_that_was_never_too_much() -> None:
+    rooms = Rooms()
+    assert rooms.of("a", 0) is None
+    rooms.ran_out("a", 8, 0)
+    assert (rooms.of("a", 1), rooms.of("b", 1)) == (4, None)
+    rooms.ran_out("a", 4, 1)
+    rooms.ran_out("a", 8, 2)
+    assert rooms.of("a", 3) == 2
+
+
+def test_a_room_is_forgotten_after_a_while() -> None:
+    rooms = Rooms(seconds=600)
+    rooms.ran_out("a", 4, 0)
+    assert (rooms.of("a", 599), rooms.of("a", 600)) == (2, None)
+    rooms.ran_out("a", 8, 700)
+    assert rooms.of("a", 701) == 4, "what was known before does not count any more"
+
+
+def test_of_many_kinds_the_newest_are_remembered() -> None:
+    rooms = Rooms(kinds=64)
+    for number in range(1000):
+        rooms.ran_out(number, 2, 0)
+        rooms.ran_out("again and again", 4, 0)
+    assert len(rooms) == 64
+    assert (rooms.of(999, 1), rooms.of(0, 1), rooms.of("again and again", 1)) == (1, None, 2)

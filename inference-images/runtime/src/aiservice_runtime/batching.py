@@ -3,6 +3,7 @@
     Job      one request on its way through the device: its pieces, and who waits for them
     Waiting  the jobs that have pieces to compute, in the order of their turns
     Batch    pieces that the device computes at once
+    Rooms    how many pieces of a kind fit into the device's memory
 
 Nothing here waits or computes, and the clock is passed in.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -170,3 +171,33 @@ class Waiting:
         self._jobs = deque(job for job in self._jobs if job not in taken)
         self._jobs.extend(rest)
         return Batch(head.task, chosen)
+
+
+class Rooms:
+    """How many pieces fitted where a batch ran out of memory. Not for several threads at once.
+
+    Requests choose the kind, so only so many are remembered. And each for a while only: others may have had the memory.
+    """
+
+    def __init__(self, *, kinds: int = 64, seconds: float = 600.0) -> None:
+        """Remembers the newest `kinds`, each for `seconds`."""
+        self._kinds = kinds
+        self._seconds = seconds
+        self._found: OrderedDict[Hashable, tuple[int, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def of(self, group: Hashable, now: float) -> int | None:
+        """Returns the pieces of that group that fitted; None when nothing is known."""
+        pieces, until = self._found.get(group, (None, now))
+        return pieces if now < until else None
+
+    def ran_out(self, group: Hashable, pieces: int, now: float) -> None:
+        """Says that so many pieces, at least 2, did not fit: half of them may."""
+        known = self.of(group, now)
+        fits = pieces // 2 if known is None else min(pieces // 2, known)
+        self._found[group] = (fits, now + self._seconds)
+        self._found.move_to_end(group)
+        if len(self._found) > self._kinds:
+            self._found.popitem(last=False)

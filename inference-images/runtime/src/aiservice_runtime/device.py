@@ -12,12 +12,12 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from enum import Enum
 from typing import Any
 
-from aiservice_runtime.batching import Batch, Done, Job, Waiting
+from aiservice_runtime.batching import Batch, Done, Job, Rooms, Waiting
 from aiservice_runtime.engine import Check, Engine, Fault
 from aiservice_runtime.errors import AbandonedError, FatalError, OutOfMemoryError, OverloadedError
 from aiservice_runtime.metrics import Metrics
@@ -63,8 +63,7 @@ class Device:
         self._max_batch = max_batch
         self._company = company
         self._waiting = Waiting(window, self._room)
-        self._room_found: dict[Hashable, int] = {}
-        """Where a batch ran out of memory: how many pieces of that group fitted."""
+        self._rooms = Rooms()
         self._orders: list[tuple[Callable[[], None], Future[None]]] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -213,7 +212,8 @@ class Device:
 
     def _room(self, job: Job) -> int:
         room = self._max_batch or job.task.max_batch
-        return min(room, self._room_found.get(job.group, room))
+        found = self._rooms.of(job.group, time.monotonic())
+        return room if found is None else min(room, found)
 
     def _run(self, batch: Batch) -> None:
         """Computes a batch and gives each job that is complete its result."""
@@ -313,9 +313,9 @@ class Device:
         return failure
 
     def _remember_room(self, batch: Batch) -> None:
-        group, pieces = batch.pieces[0][0].group, len(batch.pieces)
+        group = batch.pieces[0][0].group
         if group is not None:
-            self._room_found[group] = min(pieces // 2, self._room_found.get(group, pieces))
+            self._rooms.ran_out(group, len(batch.pieces), time.monotonic())
 
     def _drop(self, job: Job, error: Exception) -> None:
         """Fails a job, and forgets its other pieces."""
