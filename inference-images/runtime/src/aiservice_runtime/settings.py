@@ -65,7 +65,8 @@ class RuntimeSettings(BaseSettings):
         10,
         ge=0,
         le=60_000,
-        description="milliseconds that a batch with room waits for requests that are on their way; never for others",
+        description="milliseconds that a batch with room waits for requests that are on their way; "
+        "for clients that were answered together up to 5 times as long, a twentieth of their batch's time at most",
     )
     max_body_mib: int = Field(64, ge=1, description="largest request body in MiB; larger ones are answered 413")
     receive_seconds: float = Field(120, gt=0, description="seconds in which the request body must have arrived")
