@@ -129,6 +129,23 @@ def test_halves_hold_everything_once() -> None:
     assert len(list(batch.jobs())) == 2
 
 
+@pytest.mark.parametrize(
+    ("pieces", "together", "turns"),
+    [
+        ([], "same", 0),
+        ([1], "same", 1),
+        ([9], "same", 3),  # four at once
+        ([3], None, 3),  # one at a time
+        ([9, 5], "same", 4),  # first, second, first, second
+        ([9, 1], "same", 2),
+        ([2, 2, 2], None, 4),
+    ],
+)
+def test_how_many_batches_it_takes_until_a_place_is_free(pieces: list[int], together: Hashable, turns: int) -> None:
+    queue = waiting(*(job(*"x" * count, together=together) for count in pieces))
+    assert queue.turns_to_done() == turns
+
+
 def test_the_room_of_a_kind_is_the_half_that_was_never_too_much() -> None:
     rooms = Rooms()
     assert rooms.of("a", 0) is None

@@ -60,6 +60,18 @@ async def test_a_full_queue_answers_503_before_the_body_is_read(start_toy: Start
     assert toy.metric("aiservice_requests_in_flight", task="speech-to-text") == 0
 
 
+async def test_a_request_of_many_batches_is_told_to_come_back_after_all_of_them(start_toy: StartToy) -> None:
+    toy = await start_toy(queue_size=0)
+    assert (await toy.client.post(PATH, json=body(seconds=1))).status_code == 200  # so that a batch takes a second
+    toy.engine.gate.clear()
+    large = asyncio.create_task(toy.client.post(PATH, json=body(say="large", n=8)))
+    await eventually(lambda: toy.engine.events[-1] == "run large")
+    refused = await toy.client.post(PATH, json=body())
+    assert (refused.status_code, int(refused.headers["retry-after"]) >= 7) == (503, True)
+    toy.engine.gate.set()
+    assert (await large).status_code == 200
+
+
 async def test_a_client_that_leaves_the_queue_costs_no_device_time(start_toy: StartToy) -> None:
     toy = await start_toy()
     [first] = await hold(toy, 1)

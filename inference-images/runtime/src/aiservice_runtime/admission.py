@@ -32,7 +32,7 @@ class Admission:
         return self._held
 
     def retry_after(self) -> int:
-        """Returns the seconds, 1 to 60, after which a slot is likely to be free: when the running batch ends."""
+        """Returns the seconds, 1 to 60, after which a slot is likely to be free: when a request is complete."""
         return math.ceil(min(max(1.0, self._seconds_to_next()), _LONGEST_RETRY))
 
     @contextmanager

@@ -10,6 +10,7 @@ Nothing here waits or computes, and the clock is passed in.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -153,7 +154,7 @@ class Waiting:
         if not self._jobs:
             return None
         head = self._jobs[0]
-        room = self._limit(head) if head.group is not None else 1
+        room = self._room(head)
         chosen: list[tuple[Job, int]] = []
         for job in self._jobs:
             if job is head or (head.group is not None and job.group == head.group):
@@ -171,6 +172,14 @@ class Waiting:
         self._jobs = deque(job for job in self._jobs if job not in taken)
         self._jobs.extend(rest)
         return Batch(head.task, chosen)
+
+    def turns_to_done(self) -> int:
+        """Returns how many batches it takes until one of the jobs is complete, if none shares them; 0 without jobs."""
+        turns = (math.ceil(len(job.left) / self._room(job)) for job in self._jobs)
+        return min(((own - 1) * len(self._jobs) + place for place, own in enumerate(turns, 1)), default=0)
+
+    def _room(self, job: Job) -> int:
+        return self._limit(job) if job.group is not None else 1
 
 
 class Rooms:

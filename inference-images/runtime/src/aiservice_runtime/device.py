@@ -90,9 +90,16 @@ class Device:
         return len(self._waiting)
 
     def seconds_to_next(self) -> float:
-        """Returns about how long the batch that runs now still takes; 0 when none has run yet."""
-        started = self._batch_started
-        return self._batch_seconds - (time.monotonic() - started if started is not None else 0)
+        """Returns about how long it takes until a request is complete: its batches at the mean; 0 when none has run."""
+        with self._changed:
+            started, running = self._batch_started, self._running
+            more = self._waiting.turns_to_done()
+            if running is None:
+                more -= 1  # the next one counts below
+            elif any(not job.left for job in running.jobs()):
+                more = 0
+        now = self._batch_seconds - (time.monotonic() - started if started is not None else 0)
+        return max(0.0, now) + max(0, more) * self._batch_seconds
 
     def submit(self, job: Job) -> None:
         """Queues a job; its future gets the result."""
@@ -315,7 +322,8 @@ class Device:
     def _remember_room(self, batch: Batch) -> None:
         group = batch.pieces[0][0].group
         if group is not None:
-            self._rooms.ran_out(group, len(batch.pieces), time.monotonic())
+            with self._changed:
+                self._rooms.ran_out(group, len(batch.pieces), time.monotonic())
 
     def _drop(self, job: Job, error: Exception) -> None:
         """Fails a job, and forgets its other pieces."""
