@@ -42,6 +42,9 @@ DEFAULT_PRICES: dict[Task, Decimal] = {
 }
 """Dollars for one unit: the middle of the deployment guide's per-request prices, over a usual request."""
 
+_HIGHEST_PRICE = 10**9
+"""The services refuse a higher one (docs/inference.md)."""
+
 
 def weakness(secret: str) -> str | None:
     """Why a secret must not sign tokens, or None when it may."""
@@ -180,8 +183,8 @@ class Settings(TokenSettings, DatabaseSettings):
     @classmethod
     def _complete_prices(cls, value: dict[Task, Decimal]) -> dict[Task, Decimal]:
         for task, price in value.items():
-            if not price.is_finite() or price < 0:
-                raise ValueError(f"the price of {task} must be a number that is not negative")
+            if not price.is_finite() or not 0 <= price <= _HIGHEST_PRICE:
+                raise ValueError(f"the price of {task} must be a number from 0 to {_HIGHEST_PRICE}")
         return DEFAULT_PRICES | value
 
 

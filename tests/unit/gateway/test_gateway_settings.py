@@ -62,6 +62,7 @@ def test_a_strong_secret_passes() -> None:
         ("DATABASE_URL", "mysql://u:hunter2@h/d", "DATABASE_URL: must start with postgresql://"),
         ("GATEWAY_PRICES", "{", "GATEWAY_PRICES: not JSON"),
         ("GATEWAY_PRICES", '{"speech-to-text": -1}', "GATEWAY_PRICES: the price of speech-to-text must"),
+        ("GATEWAY_PRICES", '{"speech-to-text": 2e9}', "GATEWAY_PRICES: the price of speech-to-text must"),
         ("GATEWAY_PRICES", '{"chess": 1}', r"GATEWAY_PRICES\.chess.*: Input should be"),
         ("GATEWAY_LOG_LEVEL", "loud", "GATEWAY_LOG_LEVEL: Input should be"),
         ("GATEWAY_UPSTREAM_TIMEOUT_SECONDS", "0", "GATEWAY_UPSTREAM_TIMEOUT_SECONDS: Input should be greater"),
