@@ -86,7 +86,12 @@ def test_warming_up_takes_every_way_that_a_request_may(start: Start, monkeypatch
 
         monkeypatch.setattr(pipelines, name, noted)
     refused = safety.refused
-    monkeypatch.setattr(safety, "refused", lambda images: (ways.append("filter"), refused(images))[1])
+
+    def filtering(images: Any) -> list[bool]:
+        ways.append("filter")
+        return refused(images)
+
+    monkeypatch.setattr(safety, "refused", filtering)
     monkeypatch.setattr(pipelines, "_tile", lambda _: None)
     engine.warm_up()
     assert ways == ["_from_text", "filter", "_from_image", "filter", "_from_mask", "filter"]
