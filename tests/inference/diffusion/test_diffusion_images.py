@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
+from aiservice_diffusion import bodies
+from aiservice_diffusion.bodies import TextToImage
 from aiservice_diffusion.engine import DiffusionEngine
 from aiservice_diffusion.settings import DiffusionSettings
 from aiservice_runtime import Answer, FatalError, InvalidRequestError, PayloadTooLargeError
@@ -44,9 +47,9 @@ def test_a_prompt_becomes_a_picture(engine: DiffusionEngine) -> None:
     answer = ask(engine, "text-to-image", **SMALL | {"size": "64x96"})
     [picture] = pictures(answer)
     assert (picture.format, picture.size) == ("PNG", (64, 96))
-    assert (answer.units, answer.body["steps"], answer.body["width"], answer.body["height"]) == (1, 3, 64, 96)
+    [entry] = answer.body["images"]
+    assert (answer.units, answer.body["steps"], entry["width"], entry["height"], entry["seed"]) == (1, 3, 64, 96, 7)
     assert answer.body["megapixel_steps"] == round(64 * 96 / 1e6 * 3, 3)
-    assert answer.body["images"][0]["seed"] == 7
 
 
 def test_the_same_seed_gives_the_same_picture_alone_and_in_a_batch(engine: DiffusionEngine) -> None:
@@ -144,6 +147,28 @@ def test_a_mask_keeps_what_is_black(engine: DiffusionEngine) -> None:
 def test_what_cannot_be_made_is_refused(engine: DiffusionEngine, fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidRequestError, match=sentence):
         ask(engine, "text-to-image", **SMALL | fields)
+
+
+def test_deeply_nested_loras_are_refused(engine: DiffusionEngine) -> None:
+    with pytest.raises(ValidationError, match="must be a JSON list"):
+        ask(engine, "text-to-image", **SMALL | {"loras": "[" * 100_000})
+
+
+@pytest.mark.parametrize(
+    ("usual", "fields", "used"),
+    [
+        (5.0, {}, 5.0),
+        (5.0, {"style": "realistic"}, 4.0),
+        (5.0, {"style": "line-art"}, 7.0),
+        (5.0, {"style": "line-art", "guidance": 3.0}, 3.0),
+        (45.0, {"style": "line-art"}, 50.0),
+        (1.5, {"style": "line-art"}, 1.5),  # few-step models take no more
+    ],
+)
+def test_a_style_shifts_the_guidance_that_is_not_asked_for(usual: float, fields: dict[str, Any], used: float) -> None:
+    body = TextToImage.model_validate(SMALL | fields)
+    [picture] = bodies.from_text(body, DiffusionSettings(default_guidance=usual), bodies.Able())
+    assert picture.guidance == used
 
 
 def test_less_than_one_step_is_refused(engine: DiffusionEngine) -> None:

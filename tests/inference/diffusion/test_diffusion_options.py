@@ -15,7 +15,7 @@ import torch
 from aiservice_diffusion.engine import DiffusionEngine
 from aiservice_diffusion.parts import parameters_of
 from aiservice_diffusion.settings import DiffusionSettings
-from aiservice_runtime import FatalError, Fault
+from aiservice_runtime import FatalError, Fault, InvalidRequestError
 from aiservice_runtime.pictures import decode
 from aiservice_runtime.precision import GIB
 from support.engines import ask, load
@@ -55,6 +55,53 @@ def test_samplers(start: Start, engine: DiffusionEngine, scheduler: str) -> None
     assert picture == image(other, steps=4)
     if scheduler != "euler":  # which is the model's own
         assert picture != image(engine, steps=4)
+
+
+def test_lcm_takes_the_steps_that_it_was_distilled_from_and_no_more(start: Start) -> None:
+    engine = start(scheduler="lcm", max_steps=200)
+    made = base64.b64decode(image(engine, steps=50))
+    for task, more in (("text-to-image", {}), ("image-to-image", {"image": made, "strength": 0.1})):
+        fields = SMALL | more
+        with pytest.raises(InvalidRequestError, match="steps are more than 50, the most that the model's scheduler"):
+            ask(engine, task, **fields | {"steps": 51})
+        assert ask(engine, task, **fields | {"steps": 50}).units == 1
+
+
+def test_the_services_own_steps_keep_to_the_scheduler(start: Start) -> None:
+    engine = start(scheduler="lcm", default_steps=80)
+    assert ask(engine, "text-to-image", **SMALL | {"steps": None}).body["steps"] == 50
+
+
+def test_warming_up_takes_every_way_that_a_request_may(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = start(lambda folder: tiny.safety_filter(folder / "safety_checker", refuses=False), safety_filter=True)
+    ways: list[str] = []
+    pipelines, safety = engine._loaded, engine._filter
+    assert safety is not None
+    for name in ("_from_text", "_from_image", "_from_mask"):
+        pipeline = getattr(pipelines, name)
+
+        def noted(*, _run: Any = pipeline, _name: str = name, **arguments: Any) -> Any:
+            ways.append(_name)
+            return _run(**arguments)
+
+        monkeypatch.setattr(pipelines, name, noted)
+    refused = safety.refused
+
+    def filtering(images: Any) -> list[bool]:
+        ways.append("filter")
+        return refused(images)
+
+    monkeypatch.setattr(safety, "refused", filtering)
+    monkeypatch.setattr(pipelines, "_tile", lambda _: None)
+    engine.warm_up()
+    assert ways == ["_from_text", "filter", "_from_image", "filter", "_from_mask", "filter"]
+
+
+def test_what_is_compiled_is_for_every_size(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda _, **options: asked.append(options))
+    start(compile=True)
+    assert asked == [{"dynamic": True}]
 
 
 def test_a_lora_changes_the_picture_of_the_request_that_asks_for_it(start: Start, engine: DiffusionEngine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from aiservice_runtime import FatalError, InvalidRequestError
 from aiservice_runtime.errors import AbandonedError
 from aiservice_speech_recognition.engine import SpeechEngine
+from aiservice_speech_recognition.faster_model import FasterTranscriber
 from aiservice_speech_recognition.settings import SpeechSettings
 from support import models
 from support.engines import ask, load
@@ -41,6 +43,34 @@ def test_both_backends_say_the_same(faster: SpeechEngine, engine: SpeechEngine, 
     words = [[word for segment in body["segments"] for word in segment["words"]] for body in (one, other)]
     assert [word["word"] for word in words[0]] == [word["word"] for word in words[1]]
     assert all(abs(a["start"] - b["start"]) < 0.5 for a, b in zip(*words, strict=True))
+
+
+class _Moved:
+    """Stands for CTranslate2's model and for torch, and notes what is asked of them."""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+        self.cuda = self
+
+    def unload_model(self, *, to_cpu: bool) -> None:
+        self.calls.append(("unload", to_cpu))
+
+    def load_model(self) -> None:
+        self.calls.append("load")
+
+    def empty_cache(self) -> None:
+        self.calls.append("cache emptied")
+
+
+@pytest.mark.parametrize(("device", "calls"), [("cuda", [("unload", True), "cache emptied", "load"]), ("cpu", [])])
+def test_sleep_and_wake_move_the_weights_of_a_gpu(device: str, calls: list[object], tmp_path: Path) -> None:
+    engine = SpeechEngine(SpeechSettings.model_validate({"model_dir": tmp_path, "backend": "faster", "device": device}))
+    transcriber, stand_in = FasterTranscriber.__new__(FasterTranscriber), _Moved()
+    transcriber._model = SimpleNamespace(model=stand_in)
+    engine._transcriber, engine._torch = transcriber, stand_in
+    engine.sleep()
+    engine.wake()
+    assert stand_in.calls == calls
 
 
 def streamed(engine: SpeechEngine, **fields: Any) -> list[bytes]:

@@ -13,6 +13,8 @@ import torch
 
 from aiservice_runtime import FatalError
 from aiservice_speech_synthesis import folders
+from aiservice_speech_synthesis.engine import SynthesisEngine
+from aiservice_speech_synthesis.settings import SynthesisSettings
 from support.synthesis import loaded
 
 
@@ -69,6 +71,23 @@ def test_weights_of_another_model(copy: Path) -> None:
     torch.save({"model": {"emb.weight": torch.zeros(3)}}, copy / "model.pth")
     with pytest.raises(FatalError, match=r"damaged, or config\.json is of another"):
         loaded(copy)
+
+
+def examples_of(folder: Path) -> list[Any]:
+    [task] = SynthesisEngine(SynthesisSettings(model_dir=folder)).tasks
+    return [*task.examples]
+
+
+def test_examples_are_those_that_the_model_answers(xtts: Path, small: SynthesisEngine, tmp_path: Path) -> None:
+    [task] = small.tasks
+    assert [example.name for example in task.examples] == ["speech", "same-again", "stream"]
+    for example in task.examples:
+        assert task.prepare(task.body(**example.request)).pieces
+    assert [example.name for example in examples_of(xtts)] == ["speech", "same-again", "cloned-voice", "stream"]
+    shutil.copy(xtts / "config.json", tmp_path)
+    assert [example.name for example in examples_of(tmp_path)] == ["cloned-voice"], "it has no voices of its own"
+    (tmp_path / "config.json").write_text("{")
+    assert examples_of(tmp_path), "what is wrong with it, loading tells"
 
 
 class _Code:

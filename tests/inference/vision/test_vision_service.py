@@ -28,6 +28,8 @@ def test_it_serves_real_pictures_over_http(tmp_path: Path, weights: Path) -> Non
         for answer in (by_form, by_json):
             assert answer.json()["text"] == models.expected("image-to-text")["text"]
             assert answer.json()["usage"]["unit"] == "image"
+        with httpx.Client(base_url=url.removesuffix("/api/image-to-text"), timeout=180) as client:
+            assert len(check_examples(client)) == 4, "none of captions"
         refused = httpx.post(url, files={"file": ("text.png", picture)}, data={"caption": "true"}, timeout=180)
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
         process.child.send_signal(signal.SIGTERM)
@@ -47,7 +49,7 @@ def test_every_example_of_its_description_is_answered_as_described(tmp_path: Pat
         url = f"http://127.0.0.1:{process.ports()['image-to-text']}"
         with httpx.Client(base_url=url, timeout=180) as client:
             assert len(check_examples(client)) == 6
-            picture = base64.b64decode(answers.EXAMPLES[0].request["image"])
+            picture = base64.b64decode(answers.examples(captions=True, reads=True)[0].request["image"])
             assert client.post("/api/image-to-text", files={"file": ("x.png", picture)}).json()["text"] == "Invoice"
     finally:
         process.child.kill()

@@ -53,7 +53,7 @@ FROM_TEXT = (
         {
             "images": [_made(256, 256)],
             "steps": 8,
-            "guidance": 5.0,
+            "guidance": 4.0,
             "megapixel_steps": 0.524,
             "usage": _USAGE,
         },

@@ -13,13 +13,15 @@ from PIL import Image
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from aiservice_diffusion.settings import DiffusionSettings
-from aiservice_diffusion.styles import STYLES, styled
+from aiservice_diffusion.styles import STYLES, Style, styled
 from aiservice_runtime import InvalidRequestError, Media, RequestBody
 from aiservice_runtime.pictures import decode
 
 # Latents are this many times smaller than the picture in all published layouts.
 SCALE = 8
 _SEEDS = 2**32
+MOST_GUIDANCE = 50.0
+_FEW_STEPS = 2.0
 
 Format = Literal["png", "jpeg", "webp"]
 
@@ -40,7 +42,7 @@ def _json_list(value: object) -> object:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of "[[[[..."
         raise ValueError("must be a JSON list") from None
 
 
@@ -53,8 +55,8 @@ class _Common(RequestBody):
     """One of the styles in docs/inference.md."""
     steps: int | None = Field(None, ge=1, le=1000)
     """Steps of denoising; null: the service's own number."""
-    guidance: float | None = Field(None, ge=0, le=50)
-    """How closely to follow the prompt; null: the service's own number."""
+    guidance: float | None = Field(None, ge=0, le=MOST_GUIDANCE)
+    """How closely to follow the prompt; null: the service's own number, as the style shifts it."""
     seed: int | None = Field(None, ge=0, lt=_SEEDS)
     """Same seed, same image; null: one is drawn and told. The images of one request count up from it."""
     n: int = Field(1, ge=1, le=64)
@@ -123,47 +125,75 @@ class Picture:
         return self.width * self.height / 1e6 * taken
 
 
-def from_text(body: TextToImage, settings: DiffusionSettings, loras: Collection[str]) -> list[Picture]:
+@dataclass(frozen=True)
+class Able:
+    """What the loaded model can do."""
+
+    loras: Collection[str] = ()
+    most_steps: int | None = None
+    """That its scheduler can take; None: as many as are asked for."""
+
+
+def from_text(body: TextToImage, settings: DiffusionSettings, able: Able) -> list[Picture]:
     """Returns the images that a request asks for. Raises InvalidRequestError."""
-    return _pictures(body, None, _checked(_parsed(body.size), settings), settings, loras)
+    return _pictures(body, None, _checked(_parsed(body.size), settings), settings, able)
 
 
-def from_image(body: ImageToImage, settings: DiffusionSettings, loras: Collection[str]) -> list[Picture]:
+def from_image(body: ImageToImage, settings: DiffusionSettings, able: Able) -> list[Picture]:
     """Returns the images that a request asks for. Raises InvalidRequestError or PayloadTooLargeError."""
     limit = settings.max_upload_megapixels * 1e6
     image = decode(body.image, max_pixels=limit)
     size = _checked(_parsed(body.size) if body.size else _rounded(image.size, settings), settings)
     mask = None if body.mask is None else decode(body.mask, max_pixels=limit).convert("L").resize(size)
     start = Start(image.resize(size, Image.Resampling.LANCZOS), mask, body.strength)
-    return _pictures(body, start, size, settings, loras)
+    return _pictures(body, start, size, settings, able)
 
 
 def _pictures(
-    body: _Common, start: Start | None, size: tuple[int, int], settings: DiffusionSettings, loras: Collection[str]
+    body: _Common, start: Start | None, size: tuple[int, int], settings: DiffusionSettings, able: Able
 ) -> list[Picture]:
     if body.style not in STYLES:
         raise InvalidRequestError(f"The style is not known; it can be {', '.join(STYLES)}.")
     if body.n > settings.max_images:
         raise InvalidRequestError(f"n is more than {settings.max_images}, the limit of this service.")
-    steps = settings.default_steps if body.steps is None else body.steps
+    style = STYLES[body.style]
+    steps = _steps(body, settings, able)
     if steps > settings.max_steps:
         raise InvalidRequestError(f"steps are more than {settings.max_steps}, the limit of this service.")
+    if able.most_steps is not None and steps > able.most_steps:
+        raise InvalidRequestError(f"steps are more than {able.most_steps}, the most that the model's scheduler takes.")
     if start is not None and int(steps * start.strength) < 1:
         raise InvalidRequestError("strength times steps is less than one step: ask for more of either.")
     if len({lora.name for lora in body.loras}) < len(body.loras):
         raise InvalidRequestError("A LoRA is named twice: name it once, with the weight that it is to have.")
     for lora in body.loras:
-        if lora.name not in loras:
-            known = f"it has {', '.join(sorted(loras))}" if loras else "it has none"
+        if lora.name not in able.loras:
+            known = f"it has {', '.join(sorted(able.loras))}" if able.loras else "it has none"
             raise InvalidRequestError(f"The LoRA {lora.name[:40]!r} is not in this service's model; {known}.")
     prompt, negative = styled(body.prompt, body.negative_prompt, body.style)
     seed = secrets.randbelow(_SEEDS) if body.seed is None else body.seed
-    guidance = settings.default_guidance if body.guidance is None else body.guidance
+    guidance = _guidance(body, style, settings)
     chosen = tuple(sorted((lora.name, lora.weight) for lora in body.loras))
     return [
         Picture(prompt, negative, (seed + number) % _SEEDS, *size, steps, guidance, chosen, start)
         for number in range(body.n)
     ]
+
+
+def _steps(body: _Common, settings: DiffusionSettings, able: Able) -> int:
+    """Returns the request's own, else the service's as far as the scheduler takes so many."""
+    if body.steps is not None:
+        return body.steps
+    return settings.default_steps if able.most_steps is None else min(settings.default_steps, able.most_steps)
+
+
+def _guidance(body: _Common, style: Style, settings: DiffusionSettings) -> float:
+    """Returns the request's own, else the service's as the style shifts it."""
+    if body.guidance is not None:
+        return body.guidance
+    usual = settings.default_guidance
+    # Few-step models are distilled to a guidance of 0 to 2; more of it spoils their pictures.
+    return usual if usual <= _FEW_STEPS else min(round(usual * style.guidance, 2), MOST_GUIDANCE)
 
 
 def _parsed(size: str) -> tuple[int, int]:

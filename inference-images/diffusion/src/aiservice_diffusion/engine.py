@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 
 from aiservice_diffusion import answers, bodies
-from aiservice_diffusion.bodies import ImageToImage, Picture, TextToImage
+from aiservice_diffusion.bodies import ImageToImage, Picture, Start, TextToImage
 from aiservice_diffusion.parts import parameters_of
 from aiservice_diffusion.settings import DiffusionSettings, Offload
 from aiservice_runtime import Answer, Check, FatalError, Prepared, Task
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # Half precision and int8 on CPUs are slower than fp32, but take less memory: they are there to be chosen.
 PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32", "int8")}
 _BATCH = 4
+_SMALL = 64
+"""Pixels of a side, for warming up."""
 # Of one image of a megapixel, beside the weights: 8 GiB are said to be enough for SDXL in fp16, of which its weights
 # take 6.5 and CUDA itself a half.
 _WORKING = GIB
@@ -124,11 +126,13 @@ class DiffusionEngine(TorchEngine):
         return "model" if choice.offload else "none"
 
     def warm_up(self) -> None:
-        """Makes a small image of each kind, in two steps."""
+        """Makes a small image from a text, from an image and with a mask, in two steps each, and filters them."""
         if self._settings.compile:
             self._loaded.compile()
-        small = Picture("a cup", "", 0, 64, 64, 2, self._settings.default_guidance, (), None)
-        self._loaded.make([small], lambda: None)
+        image, mask = Image.new("RGB", (_SMALL, _SMALL)), Image.new("L", (_SMALL, _SMALL), 255)
+        for start in (None, Start(image, None, 1), Start(image, mask, 1)):
+            small = Picture("a cup", "", 0, _SMALL, _SMALL, 2, self._settings.default_guidance, (), start)
+            self._run([small], lambda: None)
 
     def release(self) -> None:
         """Drops the model."""
@@ -142,10 +146,10 @@ class DiffusionEngine(TorchEngine):
         return self._pipelines
 
     def _prepare_text(self, body: TextToImage) -> Prepared[Picture, Made]:
-        return self._prepared(body, bodies.from_text(body, self._settings, self._loaded.loras))
+        return self._prepared(body, bodies.from_text(body, self._settings, self._loaded.able))
 
     def _prepare_image(self, body: ImageToImage) -> Prepared[Picture, Made]:
-        return self._prepared(body, bodies.from_image(body, self._settings, self._loaded.loras))
+        return self._prepared(body, bodies.from_image(body, self._settings, self._loaded.able))
 
     def _prepared(self, body: TextToImage | ImageToImage, wanted: list[Picture]) -> Prepared[Picture, Made]:
         def finish(results: Sequence[Made]) -> Answer:

@@ -21,10 +21,11 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     LCMScheduler,
+    TCDScheduler,
     UniPCMultistepScheduler,
 )
 
-from aiservice_diffusion.bodies import Picture
+from aiservice_diffusion.bodies import Able, Picture
 from aiservice_diffusion.settings import DiffusionSettings, Offload
 from aiservice_runtime import Check, FatalError
 from aiservice_runtime.int8 import quantize
@@ -74,10 +75,18 @@ class Pipelines:
         """The parts that hold weights."""
         return [part for part in self._from_text.components.values() if isinstance(part, torch.nn.Module)]
 
+    @property
+    def able(self) -> Able:
+        """What requests may ask for."""
+        scheduler = self._from_text.scheduler
+        # These two pick their steps among those that the model was distilled from.
+        distilled = isinstance(scheduler, LCMScheduler | TCDScheduler)
+        return Able(self.loras, int(scheduler.config.original_inference_steps) if distilled else None)
+
     def compile(self) -> None:
-        """Has the denoiser compiled on its next run."""
+        """Has the denoiser compiled on its next run, for pictures of every size: the first one is a small one."""
         part = "transformer" if hasattr(self._from_text, "transformer") else "unet"
-        getattr(self._from_text, part).compile()
+        getattr(self._from_text, part).compile(dynamic=True)
 
     @torch.inference_mode()
     def make(self, batch: Sequence[Picture], check: Check) -> list[Pixels]:

@@ -42,5 +42,6 @@ class DiffusionSettings(RuntimeSettings):
         False, description="check every image with the filter in safety_checker/ of the model folder"
     )
     compile: bool = Field(
-        False, description="compile the denoiser while warming up: minutes at the start, faster after"
+        False,
+        description="compile the denoiser while warming up, for images of any size: minutes at the start, faster after",
     )

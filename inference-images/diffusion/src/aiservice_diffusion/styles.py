@@ -1,4 +1,4 @@
-"""What the field `style` stands for: words around the prompt, and words against it.
+"""What the field `style` stands for: words around the prompt, words against it, and how closely to follow them.
 
 The set is ours. It is documented in docs/inference.md, and asked by name so that clients need not know prompts.
 """
@@ -15,6 +15,8 @@ class Style:
     before: str = ""
     after: str = ""
     negative: str = ""
+    guidance: float = 1.0
+    """Times the service's own guidance, where the request gives none: less looks natural, more is strict in form."""
 
 
 STYLES = {
@@ -22,18 +24,22 @@ STYLES = {
     "realistic": Style(
         after="realistic photograph, natural light, sharp focus, fine detail",
         negative="drawing, painting, illustration, cartoon, render, deformed",
+        guidance=0.8,
     ),
     "photographic": Style(
         after="35mm photograph, film grain, depth of field, professional lighting",
         negative="drawing, painting, illustration, cartoon, render, deformed",
+        guidance=0.8,
     ),
     "cinematic": Style(
         after="cinematic still, dramatic light, shallow depth of field, wide shot",
         negative="drawing, cartoon, flat light, text, watermark",
+        guidance=0.9,
     ),
     "anime": Style(
         after="anime artwork, clean lines, vivid colours, studio animation",
         negative="photograph, realistic, deformed, low contrast",
+        guidance=1.2,
     ),
     "digital-art": Style(
         after="digital art, concept art, matte painting, highly detailed", negative="photograph, low detail, deformed"
@@ -45,6 +51,7 @@ STYLES = {
         before="line drawing of",
         after="ink on white paper, clean lines, no shading",
         negative="colour, photograph, blur",
+        guidance=1.4,
     ),
     "watercolor": Style(
         before="watercolour painting of", after="soft washes, paper texture", negative="photograph, hard edges, render"
@@ -55,7 +62,10 @@ STYLES = {
         negative="photograph, render, flat colour",
     ),
     "pixel-art": Style(
-        before="pixel art of", after="16-bit, limited palette, crisp pixels", negative="blur, photograph"
+        before="pixel art of",
+        after="16-bit, limited palette, crisp pixels",
+        negative="blur, photograph",
+        guidance=1.4,
     ),
     "3d-render": Style(
         after="3D render, global illumination, physically based materials", negative="drawing, flat, noise, deformed"
@@ -64,12 +74,15 @@ STYLES = {
         before="isometric view of",
         after="clean geometry, soft shadows, simple background",
         negative="perspective, blur",
+        guidance=1.2,
     ),
     "fantasy": Style(
         after="fantasy art, epic, intricate detail, magical atmosphere", negative="photograph, modern, text, watermark"
     ),
     "minimalist": Style(
-        after="minimalist, simple shapes, plain background", negative="clutter, busy background, text, watermark"
+        after="minimalist, simple shapes, plain background",
+        negative="clutter, busy background, text, watermark",
+        guidance=1.2,
     ),
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import wave
+from collections.abc import Sequence
+from dataclasses import replace
 
 from aiservice_runtime import AnswerBody, Described, Example, Shape
 from aiservice_speech_synthesis.encoders import Format
@@ -67,7 +69,7 @@ _SAID = {
     "usage": {"units": 21.0, "unit": "character", "tokens": 14, "cost": None},
 }
 
-EXAMPLES = (
+_EXAMPLES = (
     Example("speech", "As JSON", {"text": "Hello, this is a test", "language": "en"}, _SAID),
     Example(
         "same-again",
@@ -77,7 +79,7 @@ EXAMPLES = (
     ),
     Example(
         "cloned-voice",
-        "With the voice of a recording, where the model can clone",
+        "With the voice of a recording",
         {"text": "Hello, this is a test", "language": "en", "voice_clip": _tone()},
         {**_SAID, "voice": None},
     ),
@@ -89,3 +91,18 @@ EXAMPLES = (
         "audio/ogg",
     ),
 )
+_CLONED = "cloned-voice"
+
+
+def examples(*, xtts: bool, voices: bool) -> Sequence[Example]:
+    """Returns those that a model answers: an XTTS, which has voices of its own or not, or another.
+
+    Other models speak one language, which may be any; of them YourTTS alone can clone.
+    """
+    if xtts:
+        return [example for example in _EXAMPLES if voices or example.name == _CLONED]
+    return [_without_language(example) for example in _EXAMPLES if example.name != _CLONED]
+
+
+def _without_language(example: Example) -> Example:
+    return replace(example, request={name: value for name, value in example.request.items() if name != "language"})

@@ -81,7 +81,11 @@ class SynthesisEngine(TorchEngine):
 
     @property
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
-        """The one task of this image."""
+        """The one task of this image; its examples are those that the model in the folder answers."""
+        folder = self._settings.model_dir
+        examples = answers.examples(
+            xtts=folders.kind_in(folder) == "xtts", voices=(folder / "speakers_xtts.pth").is_file()
+        )
         return [
             Task(
                 "text-to-speech",
@@ -91,7 +95,7 @@ class SynthesisEngine(TorchEngine):
                 self._run,
                 self._stream,
                 answers=answers.SHAPES,
-                examples=answers.EXAMPLES,
+                examples=examples,
             )
         ]
 

@@ -83,6 +83,15 @@ def read_config(path: Path, kinds: frozenset[str]) -> dict[str, Any]:
     return localised(content, path.parent)
 
 
+def kind_in(folder: Path) -> str:
+    """Returns which model a folder is of, before it is loaded; empty where that cannot be told."""
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    return kind_of(content) if isinstance(content, dict) else ""
+
+
 def kind_of(config: Mapping[str, Any]) -> str:
     """Returns which model a configuration is of; that of what really computes, where one is built on another."""
     name = config.get("base_model") or config.get("model") or config.get("generator_model") or ""

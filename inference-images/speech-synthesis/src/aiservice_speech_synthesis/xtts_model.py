@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
-from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 from TTS.tts.models import xtts
 
 from aiservice_runtime import Check, FatalError
@@ -20,6 +19,7 @@ from aiservice_speech_synthesis.folders import weights_path
 from aiservice_speech_synthesis.sentences import passages
 from aiservice_speech_synthesis.speaker import Script
 from aiservice_speech_synthesis.voices import CLIP_RATE, Clip, ClonedVoices, Voice
+from aiservice_speech_synthesis.xtts_text import XttsTokenizer
 
 # What a language is read through beyond coqui-tts itself; without it the language is not offered. Japanese needs a
 # dictionary that is published as source only.
@@ -62,7 +62,7 @@ class XttsSpeaker:
         self._device = device
         self._stream_tokens = stream_tokens
         self._most_tokens = int(self._config.model_args.gpt_max_text_tokens) - 1
-        self._tokenizer: VoiceBpeTokenizer = self.model.tokenizer
+        self._tokenizer: XttsTokenizer = self.model.tokenizer
 
     def scripts(self, text: str, *, language: str, voice: Voice, speed: float, seed: int) -> list[Script]:
         """See Speaker. Each stretch has a seed of its own, so that it sounds the same whatever is computed between."""
@@ -160,6 +160,7 @@ def _load(folder: Path, config: Any) -> _Xtts:
     model.load_checkpoint(
         config, checkpoint_path=weights_path(folder), vocab_path=vocabulary, speaker_file_path="", eval=True
     )
+    model.tokenizer = XttsTokenizer(vocabulary)
     return model
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aiservice_runtime import AnswerBody, Described, Example, Shape
 
 # The word "Invoice" in black on white, 160 x 48 pixels.
@@ -46,7 +48,7 @@ _READ = {
     "height": 48,
 }
 
-EXAMPLES = (
+_EXAMPLES = (
     Example(
         "everything",
         "What the service can: caption, text or both",
@@ -55,14 +57,20 @@ EXAMPLES = (
     ),
     Example(
         "text",
-        "The text in a picture, where the model folder has PaddleOCR",
+        "The text in a picture",
         {"image": _PNG, "caption": False, "ocr": True},
         {"caption": None, **_READ, "usage": {**_USAGE, "tokens": 2}},
     ),
     Example(
         "question",
-        "A question about a picture, where the model folder has BLIP-2",
+        "A question about a picture",
         {"image": _PNG, "caption": True, "ocr": False, "prompt": "Question: what is written here? Answer:"},
         {"caption": "invoice", "text": "", "lines": [], "width": 160, "height": 48, "usage": {**_USAGE, "tokens": 3}},
     ),
 )
+
+
+def examples(*, captions: bool, reads: bool) -> Sequence[Example]:
+    """Returns those that a service answers which makes captions, reads text, or both."""
+    needed = {"text": reads, "question": captions}
+    return [example for example in _EXAMPLES if needed.get(example.name, True)]

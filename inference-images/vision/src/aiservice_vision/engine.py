@@ -69,7 +69,8 @@ class VisionEngine(TorchEngine):
 
     @property
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
-        """The one task of this image."""
+        """The one task of this image; its examples are those that the model folder's halves answer."""
+        captions, reads = layout.halves(self._settings.model_dir)
         return [
             Task(
                 "image-to-text",
@@ -79,7 +80,7 @@ class VisionEngine(TorchEngine):
                 self._run,
                 max_batch=8,
                 answers=answers.SHAPES,
-                examples=answers.EXAMPLES,
+                examples=answers.examples(captions=captions, reads=reads),
             )
         ]
 

@@ -53,6 +53,15 @@ def find(folder: Path) -> Layout:
     return Layout(caption, _ocr_model(ocr / "det"), _ocr_model(ocr / "rec"))
 
 
+def halves(folder: Path) -> tuple[bool, bool]:
+    """Returns whether a folder is to caption and to read, before it is loaded; what is wrong with it, loading tells."""
+    try:
+        captions = any(_is_blip2(path) for path in (folder, folder / "caption"))
+    except (FatalError, OSError):
+        captions = False
+    return captions, (folder / "ocr").is_dir()
+
+
 def parameters_of(folder: Path) -> Parameters | None:
     """Returns how many parameters the BLIP-2 in a folder has; None where its files do not tell."""
     try:
