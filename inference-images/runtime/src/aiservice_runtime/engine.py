@@ -218,7 +218,7 @@ class Task(Generic[BodyT, WorkT, ResultT]):
     answers: Sequence[Shape] = (Shape("application/json", body=AnswerBody),)
     """The forms of its answers, the usual one first; /openapi.json tells them."""
     examples: Sequence[Example] = ()
-    """Shown in /openapi.json; each must be answered as it is."""
+    """Shown in /openapi.json; each must be answered as it is by the model in the folder."""
 
 
 class Fault(Enum):
