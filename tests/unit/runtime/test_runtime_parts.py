@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import sys
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from aiservice_runtime import server
 from aiservice_runtime.app import cost
 from aiservice_runtime.cpus import available_cpus, cpu_quota
 from aiservice_runtime.logs import JsonFormatter
@@ -78,3 +80,11 @@ def test_log_records_of_errors_name_causes_and_places_but_no_values() -> None:
     assert entry["traceback"][0].endswith("test_log_records_of_errors_name_causes_and_places_but_no_values")
     assert (entry["service"], entry["task"], "namespace" in entry) == ("s", "t", False)
     assert entry["time"].endswith("Z")
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1"])
+def test_answers_do_not_wait_for_acknowledgements(host: str) -> None:
+    with server._listen(host, 0) as listener:
+        address = ("127.0.0.1", listener.getsockname()[1])
+        with socket.create_connection(address), listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
