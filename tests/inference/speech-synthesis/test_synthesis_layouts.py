@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 import shutil
@@ -65,6 +66,13 @@ def test_a_file_cut_short(copy: Path) -> None:
     (copy / "model.pth").write_bytes(content[: len(content) // 2])
     with pytest.raises(FatalError, match="cannot be loaded"):
         loaded(copy)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_no_room_is_not_told_as_damage(tmp_path: Path, error: Exception) -> None:
+    checkpoints = importlib.import_module("aiservice_speech_synthesis.checkpoints")  # once coqui-tts can be imported
+    with pytest.raises(type(error)), checkpoints.told(tmp_path):
+        raise error
 
 
 def test_weights_of_another_model(copy: Path) -> None:

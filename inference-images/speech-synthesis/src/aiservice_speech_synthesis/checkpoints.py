@@ -30,10 +30,10 @@ def read_weights(path: Path) -> Any:
 
 @contextmanager
 def told(folder: Path) -> Iterator[None]:
-    """Turns whatever reading a model raises into a FatalError with one sentence."""
+    """Turns whatever is wrong with the files of a model into a FatalError with one sentence."""
     try:
         yield
-    except FatalError:
+    except (FatalError, MemoryError, torch.OutOfMemoryError):  # no room for a model does not mean that it is damaged
         raise
     except FileNotFoundError as error:
         name = Path(str(error.filename or "")).name
@@ -43,7 +43,7 @@ def told(folder: Path) -> Iterator[None]:
     except Exception as error:
         raise FatalError(
             f"The model in {folder} cannot be loaded ({type(error).__name__}): it is damaged, or config.json is of "
-            "another."
+            "another. Download it again."
         ) from error
 
 

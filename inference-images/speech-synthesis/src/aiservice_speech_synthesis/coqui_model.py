@@ -17,7 +17,7 @@ from TTS.utils.audio import AudioProcessor
 from TTS.vocoder.models import setup_model as setup_vocoder_model
 from TTS.vocoder.utils.generic_utils import interpolate_vocoder_input
 
-from aiservice_runtime import Check, InvalidRequestError
+from aiservice_runtime import Check
 from aiservice_speech_synthesis.checkpoints import configured, seeded
 from aiservice_speech_synthesis.encoders import Samples
 from aiservice_speech_synthesis.folders import ENCODERS, VOCODERS, read_config, weights_path
@@ -47,7 +47,8 @@ class CoquiSpeaker:
             module.requires_grad_(False)
             module.to(device)
         self.rate = self._vocoder.rate if self._vocoder is not None else int(config.audio["sample_rate"])
-        self.languages = _languages(self.model)
+        # One that names none is taken for English by coqui-tts.
+        self.languages: Sequence[str] = list(self.model.language_manager.name_to_id)
         manager = self.model.speaker_manager
         self._d_vectors = bool(get_from_config_or_model_args(config, "use_d_vector_file"))
         names = [] if manager is None else manager.embedding_names if self._d_vectors else manager.speaker_names
@@ -184,11 +185,3 @@ def _is_spectrogram(outputs: torch.Tensor, config: Any) -> bool:
 def _flat(samples: torch.Tensor) -> Samples:
     flat: Samples = samples.float().cpu().numpy().reshape(-1)
     return flat
-
-
-def _languages(model: Any) -> Sequence[str]:
-    """Returns the languages that a model was trained for; one that names none is taken to be English."""
-    names: list[str] = list(model.language_manager.name_to_id)
-    if not names:
-        raise InvalidRequestError("The model has no language.")
-    return names

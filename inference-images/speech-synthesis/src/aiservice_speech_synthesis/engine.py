@@ -236,8 +236,7 @@ class SoundStream:
         return self._encoder.end()
 
     def failed(self, sentence: str) -> None:
-        """None: the connection is cut."""
-        return None  # noqa: RET501 - what the protocol asks for
+        """Has no words for it: the connection is cut."""
 
 
 def _paused(stretches: Sequence[Samples], rate: int) -> Iterator[Samples]:
