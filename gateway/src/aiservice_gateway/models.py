@@ -23,6 +23,43 @@ class Identity:
 
     tenant: str
     user: str | None
+    admin: bool = False
+    """Whether it may see every tenant's usage."""
+
+
+class Measure(StrEnum):
+    """What a limit counts."""
+
+    REQUESTS = "requests"
+    """Requests, over a sliding window."""
+    UNITS = "units"
+    """What the engines measure (images, characters, seconds of audio), over a sliding window."""
+    CONCURRENCY = "concurrency"
+    """Requests at the same time."""
+    SPEND = "spend"
+    """Dollars, within a calendar month in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The most that one tenant may have of something."""
+
+    measure: Measure
+    maximum: Decimal
+    task: Task | None = None
+    """The service that it is for; None: all of them together."""
+    window_seconds: int | None = None
+    """Of REQUESTS and UNITS only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What one tenant may do."""
+
+    limits: tuple[Limit, ...] = ()
+    services: frozenset[str] | None = None
+    """Names of the services that it may use; None: every one that admits it."""
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
