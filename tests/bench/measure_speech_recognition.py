@@ -1,6 +1,6 @@
-"""speech-to-text: faster-whisper against openai-whisper on the same weights and the same clip, and cold starts.
+"""speech-to-text: faster-whisper against openai-whisper on the same weights and the same clips, and cold starts.
 
-`scripts/bench speech-recognition` runs it; about three minutes.
+`scripts/bench speech-recognition` runs it; about five minutes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import tempfile
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,48 +26,57 @@ BEAMS = (1, 5)
 WARM_UP = 2
 
 METHOD = (
-    "One clip of {clip:.2f} s, {rounds} rounds; in each, every service is asked once, one after the other, over "
-    "a new connection on loopback. All are processes of our image with as many threads as there are cores, fp32 "
-    "(but where int8 is said), and Whisper tiny.en with the same weights: as the CTranslate2 file, and as the "
-    "checkpoint that is made of it. seconds are the client's, decoding by ffmpeg and HTTP included: median "
+    "Two clips of {durations} s, {rounds} rounds; in each, every service is asked for each clip once, one after the "
+    "other, over a new connection on loopback. All are processes of our image with as many threads as there are "
+    "cores, fp32 (but where int8 is said), and Whisper tiny.en with the same weights: as the CTranslate2 file, and as "
+    "the checkpoint that is made of it. seconds are the client's, decoding by ffmpeg and HTTP included: median "
     "(lowest-highest); device is what the model alone took, as the answer says. Ratios are of the rounds. The run "
-    "fails unless every answer is the sentence that was spoken. Whisper computes in windows of 30 s, so a clip of 7 "
-    "s costs the encoder as much as one of 30 s. "
+    "fails unless every answer is what was spoken, word for word. Whisper computes in windows of 30 s: the encoder's "
+    "work, which beams do not change, is that of 30 s for the short clip and of 60 s for the long one. "
 )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is asked."""
+
+    body: Body
+    expected: str
 
 
 @dataclass
 class Way:
-    """A backend with its settings, and what was measured on it."""
+    """A backend with its settings, and what was measured on it: seconds of each clip."""
 
     name: str
     beam_size: int
     server: Server
-    seconds: list[float] = field(default_factory=list)
-    device_seconds: list[float] = field(default_factory=list)
+    seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    device_seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def ask(self, body: Body) -> Timed:
         """One request on a connection of its own: the server closes what is idle while the others have their turn."""
         with contextlib.closing(self.server.client()) as client:
             return client.ask(body)
 
-    def measure(self, body: Body, expected: str) -> None:
+    def measure(self, name: str, clip: Clip) -> None:
         """One request.
 
         Raises:
             WrongAnswerError: it heard something else.
         """
-        answer = self.ask(body)
-        if answer.body["text"] != expected:
+        answer = self.ask(clip.body)
+        if answer.body["text"] != clip.expected:
             raise WrongAnswerError(f"{self.name} with beam size {self.beam_size} heard {answer.body['text']!r}")
-        self.seconds.append(answer.seconds)
-        self.device_seconds.append(answer.device_seconds)
+        self.seconds[name].append(answer.seconds)
+        self.device_seconds[name].append(answer.device_seconds)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one beam size."""
+    """Of one clip and one beam size."""
 
+    clip: str
     name: str
     beam_size: int
     seconds: Spread
@@ -101,32 +111,45 @@ def figures(found: list[Way]) -> list[Figures]:
     floors = {way.beam_size: way for way in found if way.name == "openai-whisper"}
     return [
         Figures(
+            clip,
             way.name,
             way.beam_size,
-            spread(way.seconds),
-            spread(way.device_seconds),
-            ratios(floors[way.beam_size].seconds, way.seconds),
-            ratios(floors[way.beam_size].device_seconds, way.device_seconds),
+            spread(way.seconds[clip]),
+            spread(way.device_seconds[clip]),
+            ratios(floors[way.beam_size].seconds[clip], way.seconds[clip]),
+            ratios(floors[way.beam_size].device_seconds[clip], way.device_seconds[clip]),
         )
+        for clip in clips()
         for way in found
     ]
 
 
+def clips() -> dict[str, Clip]:
+    """By name: two sentences, and a paragraph that is longer than one window."""
+    samples = models.real_weights() / "samples"
+    short = models.expected(TASK)
+    return {
+        name: Clip(
+            as_json(audio=b64encode((samples / spoken["file"]).read_bytes()).decode(), language="en"), spoken["text"]
+        )
+        for name, spoken in {"short": short, "long": short["paragraph"]}.items()
+    }
+
+
 def run(rounds: int, output: Path | None) -> None:
     facts = machine()
-    clip = (models.real_weights() / "samples" / "speech.wav").read_bytes()
-    body = as_json(audio=b64encode(clip).decode(), language="en")
-    expected = models.expected(TASK)["text"]
-    with tempfile.TemporaryDirectory(prefix="aiservice-bench-") as name:
-        folder = Path(name)
+    asked = clips()
+    with tempfile.TemporaryDirectory(prefix="aiservice-bench-") as place:
+        folder = Path(place)
         with ways(folder) as found:
-            duration = float(found[0].ask(body).body["duration"])
+            durations = [float(found[0].ask(clip.body).body["duration"]) for clip in asked.values()]
             for way in found:
                 for _ in range(WARM_UP):
-                    way.ask(body)
+                    way.ask(asked["short"].body)
             for _ in range(rounds):
-                for way in found:
-                    way.measure(body, expected)
+                for name, clip in asked.items():
+                    for way in found:
+                        way.measure(name, clip)
         cold = {
             "openai-whisper, tiny.en": cold_start.starts(
                 "aiservice_speech_recognition", TASK, folder / "openai", model_dir=models.real_weights() / "whisper"
@@ -139,7 +162,8 @@ def run(rounds: int, output: Path | None) -> None:
         figures(found),
         cold,
         facts=facts,
-        method=METHOD.format(clip=duration, rounds=rounds) + cold_start.METHOD,
+        method=METHOD.format(durations=" and ".join(f"{length:.2f}" for length in durations), rounds=rounds)
+        + cold_start.METHOD,
         output=output,
     )
 
@@ -154,7 +178,7 @@ def show(
 ) -> None:
     rows = [
         [
-            f"{one.name}, beam size {one.beam_size}",
+            f"{one.clip}: {one.name}, beam size {one.beam_size}",
             one.seconds.shown(3),
             one.ratio.shown(2),
             one.device.shown(3),
@@ -174,7 +198,7 @@ def show(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="how often each is asked (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="how often each is asked (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="file for the figures as JSON")
     options = parser.parse_args()
     run(options.rounds, options.output)

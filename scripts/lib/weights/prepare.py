@@ -6,7 +6,8 @@ Writes, with the same bytes every time (speech.wav is computed: another kind of 
 
     whisper/tiny.en.pt                       Whisper tiny.en as an OpenAI checkpoint (fp16)
     ocr/det/, ocr/rec/                       PP-OCRv6 small as inference.onnx + inference.yml
-    samples/speech.wav, samples/text.png     a spoken sentence and a picture of text
+    samples/speech.wav, samples/text.png     two spoken sentences and a picture of text
+    samples/paragraph.wav                    40 s of speech, more than one window of Whisper's
     samples/expected.json                    what the services must answer to the samples
     SHA256SUMS                               of all the files above, in the form `sha256sum -c` reads
 """
@@ -39,7 +40,21 @@ from hibari import Hibari
 from PIL import Image, ImageDraw, ImageFont
 
 SPOKEN = "The quick brown fox jumps over the lazy dog. Please deliver three boxes to the warehouse on Monday morning."
+PARAGRAPH = [
+    "The quick brown fox jumps over the lazy dog.",
+    "Please deliver three boxes to the warehouse on Monday morning.",
+    "The new printer on the second floor needs paper and a little patience.",
+    "Our next meeting begins after breakfast and ends before lunch.",
+    "Bring your notes, a pencil, and the report about last year.",
+    "The weather will be sunny tomorrow with a light wind from the west.",
+    "We have sold more tickets than there are seats in the hall.",
+    "If the train is late, call me and I will wait at the station.",
+    "She opened the window and listened to the birds in the garden.",
+    "Every answer should be short, clear and easy to remember.",
+]
 WRITTEN = ["Invoice 2026-114", "Three boxes of paper", "Total 48.50 EUR"]
+
+_RATE = 24_000  # of what Hibari speaks
 
 # The shape of Whisper tiny.en, as OpenAI's checkpoint states it.
 TINY_EN = {
@@ -262,13 +277,21 @@ def recogniser_description(alphabet: list[str]) -> dict[str, Any]:
 
 
 def write_speech(outdir: Path) -> None:
-    """Writes samples/speech.wav: 24 kHz, mono, 16 bit."""
-    samples = np.asarray(Hibari()(SPOKEN, seed=0), dtype=np.float32)
-    pcm = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
-    with wave.open(str(made(outdir / "samples" / "speech.wav")), "wb") as file:
+    """Writes samples/speech.wav and samples/paragraph.wav: 24 kHz, mono, 16 bit."""
+    speak = Hibari()
+    pause = np.zeros(_RATE // 5, dtype=np.float32)
+    write_sound(outdir / "samples" / "speech.wav", speak(SPOKEN, seed=0))
+    sentences = [np.concatenate([np.asarray(speak(text, seed=0), dtype=np.float32), pause]) for text in PARAGRAPH]
+    write_sound(outdir / "samples" / "paragraph.wav", np.concatenate(sentences))
+
+
+def write_sound(path: Path, samples: npt.ArrayLike) -> None:
+    """Writes samples between -1 and 1."""
+    pcm = np.round(np.clip(np.asarray(samples, dtype=np.float32), -1, 1) * 32767).astype("<i2")
+    with wave.open(str(made(path)), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(24_000)
+        file.setframerate(_RATE)
         file.writeframes(pcm.tobytes())
 
 
@@ -285,7 +308,12 @@ def write_picture(outdir: Path) -> None:
 def write_expected(outdir: Path) -> None:
     """Writes samples/expected.json: the words spoken and written, as the services must give them back."""
     expected = {
-        "speech-to-text": {"file": "speech.wav", "text": SPOKEN, "language": "en"},
+        "speech-to-text": {
+            "file": "speech.wav",
+            "text": SPOKEN,
+            "language": "en",
+            "paragraph": {"file": "paragraph.wav", "text": " ".join(PARAGRAPH)},
+        },
         "image-to-text": {"file": "text.png", "text": "\n".join(WRITTEN), "lines": WRITTEN},
     }
     made(outdir / "samples" / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
