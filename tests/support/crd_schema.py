@@ -17,7 +17,12 @@ Steps = tuple[str | int, ...]
 RULES = "x-kubernetes-validations"
 EACH = "[]"
 """The step from a list or map to any of its values."""
-_FILES = {"AIService": "aiservices.aiservice.dev", "ModelCache": "modelcaches.aiservice.dev"}
+_FILES = {
+    "AIService": "aiservices.aiservice.dev",
+    "ModelCache": "modelcaches.aiservice.dev",
+    "AITenant": "aitenants.aiservice.dev",
+}
+KINDS = tuple(_FILES)
 
 
 @functools.cache

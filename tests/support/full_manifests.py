@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.manifests import ABSENT, Manifest, ai_service, http_file, model_cache
+from support.manifests import ABSENT, Manifest, ai_service, ai_tenant, http_file, model_cache
 
 _STORAGE = {"size": "30Gi", "storageClassName": "fast", "accessMode": "ReadWriteMany"}
 
@@ -167,7 +167,10 @@ def _service(name: str, *changes: tuple[str, Any]) -> Manifest:
             "spec.network",
             {"restrict": True, "allowFrom": [{"namespaceSelector": _SELECTOR, "podSelector": _SELECTOR}]},
         ),
-        ("spec.gateway", {"expose": True, "default": True, "names": ["sdxl", "stabilityai/SDXL"]}),
+        (
+            "spec.gateway",
+            {"expose": True, "default": True, "names": ["sdxl", "stabilityai/SDXL"], "tenants": ["acme", "Käse & Co."]},
+        ),
         *changes,
         name=name,
     )
@@ -209,4 +212,36 @@ FULL_SERVICES = (
 
 FULL_CACHES = tuple(model_cache(("spec", spec), name=name) for name, spec in MODELS.items())
 
-FULL = (*FULL_SERVICES, *FULL_CACHES)
+FULL_TENANTS = (
+    ai_tenant(
+        ("spec.tenant", "Käse & Co."),
+        ("spec.suspend", False),
+        ("spec.services", ["whisper", "team-a/sdxl"]),
+        (
+            "spec.limits",
+            [
+                {"measure": "requests", "maximum": 1000000, "window": "1d", "task": "text-to-image"},
+                {"measure": "requests", "maximum": 20, "window": "60s", "task": "text-to-image"},
+                {"measure": "units", "maximum": 7200.5, "window": "30m"},
+                {"measure": "concurrency", "maximum": 4},
+                {"measure": "spend", "maximum": 99.95},
+            ],
+        ),
+        (
+            "spec.apiKeys",
+            [
+                {
+                    "name": "ci",
+                    "sha256": "0123456789abcdef" * 4,
+                    "user": "pipeline@example.com",
+                    "admin": False,
+                    "expires": "2027-01-01T00:00:00Z",
+                },
+                {"name": "reports", "sha256": "f" * 64, "admin": True},
+            ],
+        ),
+        name="cheese",
+    ),
+)
+
+FULL = (*FULL_SERVICES, *FULL_CACHES, *FULL_TENANTS)

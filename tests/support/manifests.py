@@ -1,4 +1,4 @@
-"""Good AIService and ModelCache manifests, and small changes to them."""
+"""Good AIService, ModelCache and AITenant manifests, and small changes to them."""
 
 import copy
 from typing import Any
@@ -37,6 +37,13 @@ def model_cache(*changes: Change, name: str = "whisper") -> Manifest:
             "spec": {"huggingFace": {"repo": "openai/whisper-large-v3"}},
         },
         *changes,
+    )
+
+
+def ai_tenant(*changes: Change, name: str = "acme") -> Manifest:
+    """The smallest good AITenant, with changes such as ("spec.suspend", True)."""
+    return changed(
+        {"apiVersion": "aiservice.dev/v1alpha1", "kind": "AITenant", "metadata": {"name": name}, "spec": {}}, *changes
     )
 
 

@@ -19,8 +19,9 @@ from aiservice_gateway.settings import Settings
 _DESCRIPTION = """
 One authenticated door to five AI services.
 
-Every request to `/api` needs a bearer token (JWT, HS256) that names a tenant; a tenant may make a number of requests to
-each service within any hour. Errors are JSON: `{"error": "<sentence>", "code": "<word>", "request_id": "<id>"}`.
+Every request to `/api` needs a bearer token: a JWT that names a tenant, or a tenant's API key. A tenant may make a
+number of requests to each service within any hour.
+Errors are JSON: `{"error": "<sentence>", "code": "<word>", "request_id": "<id>"}`.
 """
 
 

@@ -3,6 +3,8 @@
 GatewayError
     UnauthenticatedError            401  no valid token
     NoTenantError                   403  a valid token that names no tenant
+    TenantSuspendedError            403
+    UnknownTenantError              403  tenants must be known, and this one is not
     NotFoundError                   404  no such path, or no service for the task
     BadRequestError                 400
     RequestTimeoutError             408  the client's body did not arrive
@@ -43,7 +45,7 @@ class GatewayError(Exception):
 
 
 class UnauthenticatedError(GatewayError):
-    """The request carries no token that the gateway accepts."""
+    """The request carries no token or API key that the gateway accepts."""
 
     status = 401
     code = "unauthenticated"
@@ -64,6 +66,20 @@ class NoTenantError(GatewayError):
     def headers(self) -> dict[str, str]:
         """How to authenticate, as RFC 6750 asks."""
         return {"WWW-Authenticate": 'Bearer realm="aiservice", error="insufficient_scope"'}
+
+
+class TenantSuspendedError(GatewayError):
+    """The tenant may do nothing for now."""
+
+    status = 403
+    code = "tenant_suspended"
+
+
+class UnknownTenantError(GatewayError):
+    """No AITenant is about the tenant, and GATEWAY_REQUIRE_TENANT asks for one."""
+
+    status = 403
+    code = "unknown_tenant"
 
 
 class NotFoundError(GatewayError):

@@ -6,26 +6,30 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.discovery import Discovery
-from aiservice_gateway.discovery.file import FileDiscovery, read_services
-from aiservice_gateway.discovery.kubernetes import KubernetesDiscovery, connect
+from aiservice_gateway.discovery.file import FileDiscovery, read_file
+from aiservice_gateway.discovery.kubernetes import KubernetesDiscovery, connect, own_namespace
 from aiservice_gateway.errors import SettingsError, StoreUnavailableError, UnavailableError
 from aiservice_gateway.metrics import Metrics
-from aiservice_gateway.models import Service
+from aiservice_gateway.models import Identity, Service
 from aiservice_gateway.services.auth import Authenticator
+from aiservice_gateway.services.claims import Claims
 from aiservice_gateway.services.health import HealthCheck
+from aiservice_gateway.services.jwks import KeySource
 from aiservice_gateway.services.ledger import Ledger
 from aiservice_gateway.services.limits import WINDOW_SECONDS, Limits
 from aiservice_gateway.services.proxy import Proxy
 from aiservice_gateway.services.registry import Registry
+from aiservice_gateway.services.tenants import Tenants, may_use
+from aiservice_gateway.services.tokens import Expected, Secrets, TokenVerifier
 from aiservice_gateway.services.upstream import Upstream
 from aiservice_gateway.services.usage import Usage
-from aiservice_gateway.settings import Settings
+from aiservice_gateway.settings import Settings, TokenSettings
 from aiservice_gateway.stores.base import UsageStore
 from aiservice_gateway.stores.memory import MemoryCounters, MemoryLimiter
 from aiservice_gateway.stores.postgres import SCHEMA_REVISION, PostgresUsage
@@ -44,6 +48,8 @@ class Gateway:
     """The running parts, as routes use them."""
 
     auth: Authenticator
+    keys: KeySource | None
+    tenants: Tenants
     registry: Registry
     discovery: Discovery
     proxy: Proxy
@@ -53,8 +59,13 @@ class Gateway:
     metrics: Metrics
     redis: RedisStore | None
 
-    def resolve(self, task: Task, name: str | None) -> tuple[Service, str]:
-        """The service for a request and its base URL.
+    @property
+    def ready(self) -> bool:
+        """Whether services, tenants and the issuer's keys were known once."""
+        return self.discovery.synced and (self.keys is None or self.keys.synced)
+
+    def resolve(self, task: Task, name: str | None, caller: Identity) -> tuple[Service, str]:
+        """The service for a request and its base URL, among those that the caller may use.
 
         Raises:
             UnavailableError: the services are not known yet, or this one is not ready.
@@ -62,11 +73,12 @@ class Gateway:
         """
         if not self.discovery.synced:
             raise UnavailableError("The gateway has just started and does not know the services yet: try again.")
-        return self.registry.resolve(task, name)
+        policy = self.tenants.policy(caller.tenant)
+        return self.registry.resolve(task, name, lambda service: may_use(policy, caller.tenant, service))
 
     def dependencies(self) -> Mapping[str, bool]:
         """Which of the things that the gateway depends on answer. None of them stops requests."""
-        return dependencies(self.discovery, self.ledger, self.redis)
+        return dependencies(self.discovery, self.keys, self.ledger, self.redis)
 
 
 @dataclass(slots=True)
@@ -79,13 +91,19 @@ class Lifecycle:
     @property
     def ready(self) -> bool:
         """Whether requests should be sent here."""
-        return not self.draining and self.gateway is not None and self.gateway.discovery.synced
+        return not self.draining and self.gateway is not None and self.gateway.ready
 
 
-def dependencies(discovery: Discovery, ledger: Ledger, redis: RedisStore | None) -> Mapping[str, bool]:
+def dependencies(
+    discovery: Discovery, keys: KeySource | None, ledger: Ledger, redis: RedisStore | None
+) -> Mapping[str, bool]:
     """Which of them answer."""
     answers = {"discovery": discovery.connected, "database": ledger.database_up}
-    return answers if redis is None else answers | {"redis": redis.available}
+    if keys is not None:
+        answers["issuer"] = keys.connected
+    if redis is not None:
+        answers["redis"] = redis.available
+    return answers
 
 
 async def prepare(settings: Settings) -> None:
@@ -96,7 +114,7 @@ async def prepare(settings: Settings) -> None:
     """
     Spool(settings.spool_dir).open().close()
     if settings.services_file is not None:
-        read_services(settings.services_file)
+        read_file(settings.services_file)
     else:
         async with connect(settings.kubeconfig):
             pass
@@ -134,7 +152,9 @@ async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator
     """
     async with AsyncExitStack() as stack:
         registry = Registry()
-        discovery = await _discovery(settings, registry, stack)
+        tenants = Tenants(settings.rate_limit_per_hour, required=settings.require_tenant)
+        discovery = await _discovery(settings, registry, tenants, stack)
+        keys = _keys(settings, stack)
         store: UsageStore = (
             PostgresUsage(settings.database_url.get_secret_value())
             if settings.database_url is not None
@@ -156,30 +176,58 @@ async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator
         proxy = Proxy(upstream, limits, ledger, settings.prices, metrics, settings.upstream_timeout_seconds)
         stack.push_async_callback(proxy.finished, _CLOSE_SECONDS)
         yield Gateway(
-            auth=Authenticator(
-                settings.jwt_secret.get_secret_value(),
-                tenant_claim=settings.tenant_claim,
-                user_claim=settings.user_claim,
-                clock=time.time,
-            ),
+            auth=authenticator(settings, keys, tenants),
+            keys=keys,
+            tenants=tenants,
             registry=registry,
             discovery=discovery,
             proxy=proxy,
             usage=Usage(store, ledger, limits),
             ledger=ledger,
-            health=HealthCheck(registry, upstream, lambda: dependencies(discovery, ledger, redis)),
+            health=HealthCheck(registry, upstream, lambda: dependencies(discovery, keys, ledger, redis)),
             metrics=metrics,
             redis=redis,
         )
 
 
-async def _discovery(settings: Settings, registry: Registry, stack: AsyncExitStack) -> Discovery:
+def authenticator(
+    settings: TokenSettings, keys: KeySource | None, tenants: Tenants, clock: Callable[[], float] = time.time
+) -> Authenticator:
+    """What says who asks. It forgets the tokens that it has seen when keys change."""
+    secrets = Secrets(
+        settings.jwt_secret.get_secret_value() if settings.jwt_secret is not None else None,
+        {kid: secret.get_secret_value() for kid, secret in settings.jwt_secrets.items()},
+    )
+    expected = Expected(settings.issuers, settings.audiences, settings.leeway_seconds)
+    claims = Claims(settings.tenant_claim, settings.user_claim, settings.role_claim, settings.admin_role)
+    verifier = TokenVerifier(secrets, keys, expected)
+    auth = Authenticator(verifier, claims, tenants, leeway_seconds=settings.leeway_seconds, clock=clock)
+    if keys is not None:
+        keys.on_change(auth.forget)
+    return auth
+
+
+def _keys(settings: Settings, stack: AsyncExitStack) -> KeySource | None:
+    if settings.jwks_url is None:
+        return None
+    if not settings.audiences:
+        _log.warning(
+            "GATEWAY_JWT_AUDIENCE is not set: whatever the issuer of GATEWAY_JWKS_URL signs for any application is "
+            "accepted here"
+        )
+    keys = KeySource(settings.jwks_url)
+    stack.push_async_callback(_cancel, asyncio.create_task(keys.run(), name="keys"))
+    return keys
+
+
+async def _discovery(settings: Settings, registry: Registry, tenants: Tenants, stack: AsyncExitStack) -> Discovery:
     discovery: Discovery
     if settings.services_file is not None:
-        discovery = FileDiscovery(settings.services_file, registry)
+        discovery = FileDiscovery(settings.services_file, registry, tenants)
     else:
         api = await stack.enter_async_context(connect(settings.kubeconfig))
-        discovery = KubernetesDiscovery(api, registry, settings.namespaces)
+        own = settings.namespace or own_namespace()
+        discovery = KubernetesDiscovery(api, registry, settings.namespaces, tenants, own)
     following = asyncio.create_task(discovery.run(), name="discovery")
     stack.push_async_callback(_cancel, following)
     return discovery

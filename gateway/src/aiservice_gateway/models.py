@@ -19,7 +19,7 @@ MODEL_CHARACTERS = 255
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks, as a verified token says."""
+    """Who asks, as a verified token or API key says."""
 
     tenant: str
     user: str | None
@@ -78,6 +78,8 @@ class Service:
     """Why it is not ready, for the log: clients of the gateway are not told what happens inside the cluster."""
     model: str | None = None
     created: datetime = field(default=datetime(1970, 1, 1, tzinfo=UTC))
+    tenants: frozenset[str] | None = None
+    """The tenants that it admits; None: all."""
 
     @property
     def key(self) -> str:

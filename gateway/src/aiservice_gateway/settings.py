@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -18,8 +19,10 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.errors import SettingsError
@@ -42,6 +45,9 @@ DEFAULT_PRICES: dict[Task, Decimal] = {
 }
 """Dollars for one unit: the middle of the deployment guide's per-request prices, over a usual request."""
 
+_UNSET = "unset"
+"""Type of the error that nothing checks tokens."""
+
 _HIGHEST_PRICE = 10**9
 """The services refuse a higher one (docs/inference.md)."""
 
@@ -55,6 +61,23 @@ def weakness(secret: str) -> str | None:
     if len(set(secret)) < _MINIMUM_DISTINCT_CHARACTERS:
         return f"it has fewer than {_MINIMUM_DISTINCT_CHARACTERS} different characters"
     return None
+
+
+def _demand_strength(secret: SecretStr, where: str = "") -> None:
+    if problem := weakness(secret.get_secret_value()):
+        raise ValueError(
+            f"{where}{problem}, so anyone could make tokens. Set it to the secret of the application that issues them, "
+            "made for example with: openssl rand -base64 48"
+        )
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _from_json(value: object) -> object:
@@ -94,29 +117,72 @@ class _Environment(BaseModel):
 def _explain(problem: Mapping[str, Any]) -> str:
     """One line for one wrong variable. It never shows the value, which may be a secret."""
     name = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "missing":
-        return f"{name} is not set. docs/gateway.md describes every setting."
+    if problem["type"] == _UNSET:
+        return (
+            f"{name} is not set, and neither is GATEWAY_JWT_SECRETS or GATEWAY_JWKS_URL: {problem['msg']}. "
+            "docs/gateway.md describes every setting."
+        )
     return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 class TokenSettings(_Environment):
     """How tokens are signed and what their claims mean."""
 
-    jwt_secret: Annotated[SecretStr, Field(alias="JWT_SECRET")]
+    jwt_secrets: Annotated[
+        dict[Annotated[str, Field(min_length=1, max_length=128)], SecretStr],
+        Field(alias="GATEWAY_JWT_SECRETS", max_length=16),
+        BeforeValidator(_from_json),
+    ] = {}
+    """JSON object: further secrets that sign tokens (HS256), by the `kid` of the tokens. For changing secrets."""
+    jwks_url: Annotated[str | None, Field(alias="GATEWAY_JWKS_URL")] = None
+    """Address of the public keys of an issuer (RS256, PS256, ES256, EdDSA), https except on this machine."""
+    jwt_secret: Annotated[SecretStr | None, Field(alias="JWT_SECRET", validate_default=True)] = None
     """Signs the tokens (HS256); the same as the application's that issues them."""
-    tenant_claim: Annotated[str, Field(alias="GATEWAY_TENANT_CLAIM", min_length=1)] = "tenantId"
-    """Claim that names the tenant."""
-    user_claim: Annotated[str, Field(alias="GATEWAY_USER_CLAIM", min_length=1)] = "sub"
-    """Claim that names the user."""
+    issuers: Annotated[tuple[str, ...], Field(alias="GATEWAY_JWT_ISSUER"), BeforeValidator(_from_list)] = ()
+    """What `iss` of a token must be, or be one of, with commas between them. Unset: not checked."""
+    audiences: Annotated[tuple[str, ...], Field(alias="GATEWAY_JWT_AUDIENCE"), BeforeValidator(_from_list)] = ()
+    """What `aud` of a token must name, or name one of, with commas between them. Unset: not checked."""
+    leeway_seconds: Annotated[float, Field(alias="GATEWAY_JWT_LEEWAY_SECONDS", ge=0, le=300)] = 10.0
+    """How far the clocks of the tokens' issuer and the gateway may differ."""
+    tenant_claim: Annotated[str, Field(alias="GATEWAY_TENANT_CLAIM", min_length=1, max_length=256)] = "tenantId"
+    """Claim that names the tenant, or a path with dots to it."""
+    user_claim: Annotated[str, Field(alias="GATEWAY_USER_CLAIM", min_length=1, max_length=256)] = "sub"
+    """Claim that names the user, or a path with dots to it."""
+    role_claim: Annotated[str, Field(alias="GATEWAY_ROLE_CLAIM", min_length=1, max_length=256)] = "role"
+    """Claim that holds the user's role, or a list of roles; or a path with dots to it."""
+    admin_role: Annotated[str | None, Field(alias="GATEWAY_ADMIN_ROLE")] = None
+    """The role whose holders see every tenant's usage. Unset: nobody does."""
+
+    @field_validator("jwt_secrets")
+    @classmethod
+    def _all_strong(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for kid, secret in value.items():
+            _demand_strength(secret, f"{kid}: ")
+        return value
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _trustworthy(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        url = urlsplit(value)
+        if not url.hostname or not (url.scheme == "https" or (url.scheme == "http" and is_loopback(value))):
+            raise ValueError(
+                "must be an https:// address: over plain HTTP anyone on the way could exchange the keys. http:// is "
+                "only for an issuer on this machine"
+            )
+        if url.username is not None or url.password is not None or url.fragment:
+            raise ValueError("must hold no user name, password or #fragment: public keys need none")
+        return value
 
     @field_validator("jwt_secret")
     @classmethod
-    def _strong(cls, value: SecretStr) -> SecretStr:
-        if problem := weakness(value.get_secret_value()):
-            raise ValueError(
-                f"{problem}, so anyone could make tokens. Set it to the secret of the application that issues them, "
-                "made for example with: openssl rand -base64 48"
-            )
+    def _strong(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            _demand_strength(value)
+        # Another one that is set and wrong is missing in `data`, and told on its own line.
+        elif not info.data.get("jwt_secrets", True) and info.data.get("jwks_url", True) is None:
+            raise PydanticCustomError(_UNSET, "the gateway could check no token, and API keys alone are not enough")
         return value
 
 
@@ -150,9 +216,13 @@ class Settings(TokenSettings, DatabaseSettings):
     kubeconfig: Annotated[str | None, Field(alias="KUBECONFIG")] = None
     """How to reach Kubernetes from outside of it. Unset: ~/.kube/config. In a pod its service account is used."""
     services_file: Annotated[Path | None, Field(alias="GATEWAY_SERVICES_FILE")] = None
-    """YAML file that lists the services, where there is no Kubernetes."""
+    """YAML file that lists the services and tenants, where there is no Kubernetes."""
+    namespace: Annotated[str | None, Field(alias="GATEWAY_NAMESPACE", min_length=1, max_length=63)] = None
+    """Namespace whose AITenants count. Unset: the pod's own; outside of a pod `default`."""
+    require_tenant: Annotated[bool, Field(alias="GATEWAY_REQUIRE_TENANT")] = False
+    """Whether tenants without an AITenant are refused."""
     rate_limit_per_hour: Annotated[int, Field(alias="GATEWAY_RATE_LIMIT_PER_HOUR", ge=1, le=1_000_000)] = 100
-    """Requests a tenant may make to each service within any 3,600 s."""
+    """Requests a tenant may make to each service within any 3,600 s, where no AITenant says otherwise."""
     max_body_bytes: Annotated[int, Field(alias="GATEWAY_MAX_BODY_BYTES", ge=1024)] = 100 * 1024 * 1024
     """Largest request body."""
     upstream_timeout_seconds: Annotated[float, Field(alias="GATEWAY_UPSTREAM_TIMEOUT_SECONDS", gt=0)] = 300.0

@@ -10,12 +10,12 @@ import pytest
 from support.cluster import REPOSITORY, ControlPlane
 from support.kube_api import KubeApi
 
-CRDS = ("aiservices.aiservice.dev", "modelcaches.aiservice.dev")
+CRDS = ("aiservices.aiservice.dev", "modelcaches.aiservice.dev", "aitenants.aiservice.dev")
 
 
 @pytest.fixture(scope="session")
 def api(control_plane: ControlPlane) -> ControlPlane:
-    """The control plane with both CRDs as the repository has them, established."""
+    """The control plane with the CRDs as the repository has them, established."""
     for name in CRDS:
         control_plane.kubectl(
             "apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / f"crds/{name}.yaml")

@@ -6,8 +6,9 @@ import pytest
 
 from support.bad_manifests import CASES, Case
 from support.bad_manifests.cases import bucket, cache_of, files, hub, image, service_with
+from support.bad_manifests.tenants import limits
 from support.kube_api import ApiError, KubeApi
-from support.manifests import ABSENT, Manifest, ai_service, http_file, model_cache
+from support.manifests import ABSENT, Manifest, ai_service, ai_tenant, http_file, model_cache
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -50,6 +51,11 @@ def test_no_two_cases_have_the_same_name() -> None:
         image("Registry.example.com:5000/a/b__c-d.e:V1", path="models"),
         files(http_file(path="ocr/det"), http_file(path="ocr/det2/inference.onnx")),
         cache_of("pvc", claimName="models", path="whisper/large"),
+        service_with(gateway={"tenants": []}),
+        ai_tenant(name="a.b-c." + "d" * 200),
+        ai_tenant(("spec.services", []), ("spec.apiKeys", [])),
+        limits({}, {"task": "image-to-text"}, {"window": "60m"}, {"measure": "units", "maximum": 0.5, "window": "99d"}),
+        limits({"maximum": 1_000_000}, {"measure": "concurrency", "maximum": 1_000_001}),
     ],
     ids=lambda manifest: manifest["kind"],
 )

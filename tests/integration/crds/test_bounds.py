@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.crd_schema import RULES, Schema, Steps, at, named, object_schema, places, spec_fields
+from support.crd_schema import KINDS, RULES, Schema, Steps, at, named, object_schema, places, spec_fields
 from support.full_manifests import FULL
 from support.kube_api import ApiError, KubeApi
 from support.manifests import Manifest
@@ -35,7 +35,8 @@ def broken(schema: Schema, good: Any) -> Iterator[Broken]:
     if "minLength" in schema:
         yield "", "should be at least"
     if "minimum" in schema:
-        yield schema["minimum"] - 1, "should be greater than or equal to"
+        exclusive = schema.get("exclusiveMinimum", False)
+        yield schema["minimum"] - 1, "should be greater than" + ("" if exclusive else " or equal to")
     if "maximum" in schema:
         yield schema["maximum"] + 1, "should be less than or equal to"
     if "minItems" in schema:
@@ -78,10 +79,10 @@ def of_words(schema: Schema) -> bool:
 
 
 def fields(wanted: Callable[[Schema], bool] = bool) -> list[Any]:
-    """The fields of both kinds whose schema is wanted, as parameters of a test."""
+    """The fields of all kinds whose schema is wanted, as parameters of a test."""
     return [
         pytest.param(kind, path, schema, id=f"{kind}.{path}")
-        for kind in ("AIService", "ModelCache")
+        for kind in KINDS
         for path, schema in spec_fields(kind).items()
         if wanted(schema)
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from support.cluster import CommandError, ControlPlane, eventually
 from support.full_manifests import FULL_SERVICES
-from support.manifests import Manifest, ai_service, changed, model_cache
+from support.manifests import Manifest, ai_service, ai_tenant, changed, model_cache
 
 NOW = "2026-11-23T10:00:00Z"
 
@@ -136,6 +136,17 @@ def test_kubectl_get_shows_how_far_a_download_is(api: ControlPlane, namespace: s
     assert (row["SOURCE"], row["PROGRESS"]) == ("openai/whisper-large-v3", "43% of 6.9 GB")
 
 
+def test_kubectl_get_shows_whether_a_tenant_counts(api: ControlPlane, namespace: str) -> None:
+    api.apply(within(namespace, ai_tenant(("spec.tenant", "Acme"), ("spec.suspend", True))))
+    condition = {"type": "Accepted", "status": "True", "reason": "Counts", "lastTransitionTime": NOW}
+    api.patch_status("aitenant/acme", {"conditions": [condition]}, namespace)
+
+    [row] = columns(api.kubectl("get", "ait", "-n", namespace))
+
+    assert list(row) == ["NAME", "TENANT", "SUSPENDED", "ACCEPTED", "REASON", "AGE"]
+    assert list(row.values())[:-1] == ["acme", "Acme", "true", "True", "Counts"]
+
+
 @pytest.mark.parametrize("names", ["ais,mc", "ai", "aiservices,modelcaches", "aiservice,modelcache", "all"])
 def test_short_names_and_categories_find_both_kinds(
     api: ControlPlane, namespace: str, tmp_path: Path, names: str
@@ -177,6 +188,7 @@ def test_short_names_and_categories_find_both_kinds(
         ("mc.spec.retention", ["Retain keeps the files", "for example 30m, 24h or 7d"]),
         ("ais.spec.resources.limits", ["What the container may use at most, for example nvidia.com/gpu: 1"]),
         ("mc.status.download", ["Bytes on disk so far"]),
+        ("ait.spec.limits", ["The most that there may be.", "for example 60s, 30m, 24h or 7d"]),
     ],
 )
 def test_kubectl_explain_reads_like_documentation(

@@ -10,17 +10,18 @@ import pytest
 import yaml
 
 from aiservice_api.tasks import Task
-from aiservice_api.v1alpha1 import AIService, ModelCache
+from aiservice_api.v1alpha1 import AIService, AITenant, ModelCache
 from support.cluster import REPOSITORY, ControlPlane
 from support.crd_schema import at, places, spec_fields
 from support.full_manifests import FULL
 from support.kube_api import KubeApi
-from support.manifests import Manifest, ai_service, model_cache
+from support.manifests import Manifest, ai_service, ai_tenant, model_cache
 
 
 def parsed(manifest: Manifest) -> Any:
     """The spec as Python programs read it."""
-    model: type[AIService | ModelCache] = AIService if manifest["kind"] == "AIService" else ModelCache
+    models: list[type[AIService | ModelCache | AITenant]] = [AIService, ModelCache, AITenant]
+    model = next(model for model in models if model.__name__ == manifest["kind"])
     return model.model_validate(manifest).spec
 
 
@@ -48,6 +49,18 @@ def test_a_minimal_cache_gets_its_defaults_and_nothing_else(server: KubeApi) -> 
         "huggingFace": {"repo": "openai/whisper-large-v3", "revision": "main"},
         "verify": "OnChange",
     }
+
+
+def test_a_minimal_tenant_gets_its_default_and_nothing_else(server: KubeApi) -> None:
+    assert server.dry_create(ai_tenant())["spec"] == {"suspend": False}
+
+
+def test_no_services_are_another_thing_than_unstated_ones(server: KubeApi) -> None:
+    kept = server.dry_create(ai_tenant(("spec.services", [])))
+
+    assert kept["spec"]["services"] == []
+    assert parsed(kept).services == []
+    assert parsed(ai_tenant()).services is None
 
 
 def test_half_stated_objects_get_the_other_half(server: KubeApi) -> None:

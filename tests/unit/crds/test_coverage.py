@@ -8,10 +8,8 @@ import pytest
 
 from support.bad_manifests import CASES
 from support.bad_manifests.updates import REFUSED
-from support.crd_schema import places, rules, spec_fields
+from support.crd_schema import KINDS, places, rules, spec_fields
 from support.full_manifests import FULL
-
-KINDS = ("AIService", "ModelCache")
 
 SENTENCES = frozenset(sentence for cases in (CASES, REFUSED) for case in cases for sentence in case.sentences)
 
@@ -21,7 +19,7 @@ def test_every_field_is_stated_in_a_good_manifest(kind: str) -> None:
     """`test_objects` sees that the API server keeps it, and `test_bounds` breaks its bounds."""
     manifests = [manifest for manifest in FULL if manifest["kind"] == kind]
     fields = spec_fields(kind)
-    assert len(fields) > 40
+    assert len(fields) > 10
 
     assert [path for path in fields if not any(places(manifest, path) for manifest in manifests)] == []
 
@@ -36,6 +34,6 @@ def quoted(rule: dict[str, str]) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_rule_is_broken_by_a_bad_manifest_that_quotes_it(kind: str) -> None:
     every = list(rules(kind))
-    assert len(every) > 25
+    assert len(every) > 5
 
     assert sorted({rule["message"] for rule in every if not quoted(rule)}) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,15 @@ def test_the_reference_has_a_section_for_every_type_and_says_where_it_occurs() -
 def test_the_reference_shows_each_spec_at_a_glance() -> None:
     reference = outputs()[next(path for path in outputs() if path.name == "api-reference.md")]
 
-    [service, cache] = [part.partition("\n\n## ")[0] for part in reference.split("The spec at a glance:\n\n")[1:]]
+    [service, cache, tenant] = [
+        part.partition("\n\n## ")[0] for part in reference.split("The spec at a glance:\n\n")[1:]
+    ]
 
     assert service.splitlines()[0] == "- `tasks` (required): What the service does."
     assert "- [`modelCacheRef`](#modelcacheref): Use a ModelCache that you made. → `name`" in service.splitlines()
     assert "- [`pvc`](#pvcsource): Use files that are already on a volume. → `claimName`, `path`" in cache.splitlines()
-    for kind, listed in zip(KINDS, (service, cache), strict=True):
+    assert "- [`limits`](#tenantlimit): The most that it may have; all of them hold. → " in tenant
+    for kind, listed in zip(KINDS, (service, cache, tenant), strict=True):
         assert len(listed.splitlines()) == len(object_schema_of(kind)["properties"]["spec"]["properties"])
 
 
@@ -160,7 +164,7 @@ def test_columns_and_scale_read_fields_that_exist(kind: Kind) -> None:
         paths += [kind.scale.spec_replicas, kind.scale.status_replicas, kind.scale.selector]
     for path in paths:
         schema = object_schema_of(kind)
-        for step in path.lstrip(".").replace('conditions[?(@.type=="Ready")]', "conditions").split("."):
+        for step in re.sub(r'\[\?\(@\.type=="[A-Za-z]+"\)\]', "", path.lstrip(".")).split("."):
             schema = schema.get("items", schema)["properties"][step]
 
 

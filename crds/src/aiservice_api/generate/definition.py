@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiservice_api.generate.structural import Schema, structural_schema, without_defaults
-from aiservice_api.v1alpha1 import GROUP, VERSION, AIService, ModelCache
+from aiservice_api.v1alpha1 import GROUP, VERSION, AIService, AITenant, ModelCache
 from aiservice_api.v1alpha1.common import ApiModel
 
 Json = dict[str, Any]
@@ -22,7 +22,7 @@ class Column:
     Attributes:
         name: Heading.
         path: JSONPath of the value.
-        type: `string`, `integer` or `date`.
+        type: `string`, `integer`, `boolean` or `date`.
         wide: Whether only `-o wide` shows it.
     """
 
@@ -96,6 +96,18 @@ KINDS = (
             Column("Progress", ".status.download.progress"),
             Column("Revision", ".status.revision", wide=True),
             Column("Claim", ".status.claimName", wide=True),
+            _AGE,
+        ),
+    ),
+    Kind(
+        model=AITenant,
+        plural="aitenants",
+        short_name="ait",
+        columns=(
+            Column("Tenant", ".spec.tenant"),
+            Column("Suspended", ".spec.suspend", type="boolean"),
+            Column("Accepted", _condition("Accepted", "status")),
+            Column("Reason", _condition("Accepted", "reason")),
             _AGE,
         ),
     ),

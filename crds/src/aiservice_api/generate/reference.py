@@ -89,12 +89,15 @@ def _places(
 
 def _target(declared: Schema) -> tuple[str | None, str]:
     """The name of the type that a field holds, if it has one, and what its path gets when it holds several."""
+    declared = _present(declared)
     if "items" in declared:
         return _target(declared["items"])[0], "[]"
-    for choice in declared.get("anyOf", [declared]):
-        if "$ref" in choice:
-            return choice["$ref"].rpartition("/")[2], ""
-    return None, ""
+    return (declared["$ref"].rpartition("/")[2] if "$ref" in declared else None), ""
+
+
+def _present(declared: Schema) -> Schema:
+    """What an optional field holds where it is there."""
+    return next(choice for choice in declared.get("anyOf", [declared]) if choice.get("type") != "null")
 
 
 def _section(of: ObjectType) -> Iterator[str]:
@@ -139,6 +142,7 @@ def _link(name: str) -> str:
 
 def _type(declared: Schema, schema: Schema) -> str:
     target, _ = _target(declared)
+    declared = _present(declared)
     if "items" in schema:
         return f"list of {_type(declared['items'], schema['items'])}"
     if target and "properties" in schema:
@@ -159,7 +163,7 @@ def _rules(declared: Schema, schema: Schema) -> str:
     own = declared if "properties" in schema else schema
     rules = [*_keywords(schema), *dict.fromkeys(f"“{rule['message']}”" for rule in own.get(RULES, []))]
     for elements in {"items", "additionalProperties"} & schema.keys():
-        each = _rules(declared[elements], schema[elements])
+        each = _rules(_present(declared)[elements], schema[elements])
         rules.extend([f"each: {each}"] if each else [])
     return "; ".join(rules)
 
@@ -167,6 +171,9 @@ def _rules(declared: Schema, schema: Schema) -> str:
 def _keywords(field: Schema) -> Iterator[str]:
     if "enum" in field:
         yield "one of " + ", ".join(f"`{value}`" for value in field["enum"])
+    if field.get("exclusiveMinimum"):
+        yield f"above {field['minimum']}"
+        field = {keyword: value for keyword, value in field.items() if keyword != "minimum"}
     for lower, upper, words in _BOUNDS:
         if lower in field and upper in field:
             yield words.format(f"{field[lower]} to {field[upper]}")

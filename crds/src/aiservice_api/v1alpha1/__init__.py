@@ -10,6 +10,14 @@ from aiservice_api.v1alpha1.ai_service import (
     RolloutStatus,
     Timings,
 )
+from aiservice_api.v1alpha1.ai_tenant import (
+    AITenant,
+    AITenantSpec,
+    AITenantStatus,
+    TenantApiKey,
+    TenantLimit,
+    TenantMeasure,
+)
 from aiservice_api.v1alpha1.common import (
     API_VERSION,
     GROUP,
@@ -81,6 +89,9 @@ __all__ = [
     "AIService",
     "AIServiceSpec",
     "AIServiceStatus",
+    "AITenant",
+    "AITenantSpec",
+    "AITenantStatus",
     "Affinity",
     "Autoscaling",
     "ClaimVolume",
@@ -126,6 +137,9 @@ __all__ = [
     "Sidecar",
     "Storage",
     "Surge",
+    "TenantApiKey",
+    "TenantLimit",
+    "TenantMeasure",
     "Timings",
     "Toleration",
     "TopologySpreadConstraint",

@@ -16,8 +16,9 @@ from aiservice_api.v1alpha1.common import (
     DnsSubdomain,
     LastFailure,
     ObjectMeta,
+    ServedName,
+    TenantName,
     exactly_one,
-    matching,
     rule,
     validations,
 )
@@ -41,20 +42,6 @@ class ModelCacheRef(ApiModel):
     """A ModelCache of the same namespace."""
 
     name: Annotated[DnsSubdomain, Field(description="Name of the ModelCache, in the namespace of this object.")]
-
-
-ServedName = Annotated[
-    str,
-    Field(
-        max_length=128,
-        json_schema_extra=matching(
-            "^[A-Za-z0-9][A-Za-z0-9._/-]*$",
-            "write a name of letters, digits, dots, underscores, dashes and slashes that starts with a letter or "
-            "digit, for example whisper-1",
-        ),
-    ),
-]
-"""A name that clients ask for, in the style of model names: whisper-1, openai/whisper-large-v3."""
 
 
 class GatewaySpec(ApiModel):
@@ -87,6 +74,15 @@ class GatewaySpec(ApiModel):
             "and the other says so in its GatewayDefault condition."
         ),
     ] = False
+    tenants: Annotated[
+        list[TenantName] | None,
+        Field(
+            description="The tenants that may use this service, as their tokens name them; for the others it is not "
+            "there. Unset: all, as far as their AITenants let them.",
+            max_length=256,
+            json_schema_extra={"x-kubernetes-list-type": "set"},
+        ),
+    ] = None
 
 
 class AIServiceSpec(ApiModel):

@@ -110,6 +110,22 @@ DataKey = Annotated[
 ]
 """A key of a ConfigMap or Secret."""
 
+ServedName = Annotated[
+    str,
+    Field(
+        max_length=128,
+        json_schema_extra=matching(
+            "^[A-Za-z0-9][A-Za-z0-9._/-]*$",
+            "write a name of letters, digits, dots, underscores, dashes and slashes that starts with a letter or "
+            "digit, for example whisper-1",
+        ),
+    ),
+]
+"""A name that clients ask for, in the style of model names: whisper-1, openai/whisper-large-v3."""
+
+TenantName = Annotated[str, Field(min_length=1, max_length=256)]
+"""A tenant or a user as tokens name it: any text."""
+
 
 def exactly_one(*names: str, of: str) -> dict[str, str]:
     """The rule that exactly one of some optional fields is set; its message says which are.

@@ -1,4 +1,4 @@
-"""Where the list of services comes from: AIService objects of a Kubernetes cluster, or a file."""
+"""Where services and tenants come from: AIService and AITenant objects of a Kubernetes cluster, or a file."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Protocol
 
 
 class Discovery(Protocol):
-    """A source of services."""
+    """A source of services and tenants."""
 
     @property
     def synced(self) -> bool:
-        """Whether the registry has had the whole list once."""
+        """Whether the whole lists were there once."""
 
     @property
     def connected(self) -> bool:
-        """Whether changes are being seen now. While they are not, the last known list serves on."""
+        """Whether changes are being seen now. While they are not, the last known lists serve on."""
 
     async def run(self) -> None:
-        """Keeps the registry up to date until cancelled."""
+        """Keeps registry and tenants up to date until cancelled."""

@@ -1,4 +1,4 @@
-"""Services from a YAML file, for a machine without Kubernetes.
+"""Services and tenants from a YAML file, for a machine without Kubernetes. Tenants are AITenant objects.
 
 services:
   - name: whisper
@@ -9,22 +9,31 @@ services:
     endpoints: {text-to-image: http://gpu1:7860, image-to-image: http://gpu1:7863}
     names: [stable-diffusion]
     default: true
+    tenants: [acme]
+tenants:
+  - metadata: {name: acme}
+    spec:
+      limits: [{measure: requests, maximum: 1000, window: 1d}]
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, model_validator
 
 from aiservice_api.tasks import Task
+from aiservice_api.v1alpha1 import AITenant
+from aiservice_gateway.discovery.tenants import to_tenant
 from aiservice_gateway.errors import SettingsError
 from aiservice_gateway.models import Service
 from aiservice_gateway.services.registry import Registry
+from aiservice_gateway.services.tenants import Tenant, Tenants
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +56,8 @@ class FileService(BaseModel):
     default: bool = False
     model: str | None = None
     """The model's name, for usage records."""
+    tenants: frozenset[str] | None = None
+    """The tenants that it admits; left out: all."""
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
@@ -65,6 +76,7 @@ class FileService(BaseModel):
             aliases=self.names,
             default=self.default,
             model=self.model,
+            tenants=self.tenants,
         )
 
 
@@ -74,6 +86,8 @@ class ServicesFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     services: list[FileService]
+    tenants: list[dict[str, Any]] = []
+    """AITenants; `metadata.name` and `spec` suffice."""
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
@@ -83,39 +97,78 @@ class ServicesFile(BaseModel):
         return self
 
 
-def read_services(path: Path) -> list[Service]:
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the file lists."""
+
+    services: list[Service]
+    tenants: list[Tenant]
+
+
+def read_file(path: Path) -> Listed:
     """Reads the file.
 
     Raises:
         SettingsError: it cannot be read, or is wrong; the message says where.
     """
     try:
-        document = yaml.safe_load(path.read_text())
-        return [service.to_service() for service in ServicesFile.model_validate(document).services]
+        listed = ServicesFile.model_validate(yaml.safe_load(path.read_text()))
+        return Listed([service.to_service() for service in listed.services], _read_tenants(listed.tenants))
     except OSError as error:
         raise SettingsError(f"GATEWAY_SERVICES_FILE: {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"GATEWAY_SERVICES_FILE: {path} is not YAML: {error}") from error
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "the file"
-        raise SettingsError(f"GATEWAY_SERVICES_FILE: {path}: {where}: {problem['msg']}") from error
+        raise SettingsError(f"GATEWAY_SERVICES_FILE: {path}: {_explain(error, 'the file')}") from error
+    except _TenantError as error:
+        raise SettingsError(f"GATEWAY_SERVICES_FILE: {path}: {error}") from error
+
+
+class _TenantError(Exception):
+    """An entry of the file's tenants is wrong; the message says which and how."""
+
+
+def _read_tenants(documents: list[dict[str, Any]]) -> list[Tenant]:
+    """The tenants, read more strictly than objects that an API server has checked.
+
+    Raises:
+        _TenantError: one is wrong.
+    """
+    tenants: dict[str, Tenant] = {}
+    for index, document in enumerate(documents):
+        try:
+            tenant = to_tenant(AITenant.model_validate(document, extra="forbid"))
+        except ValidationError as error:
+            raise _TenantError(f"tenants.{index}.{_explain(error, '')}") from error
+        except ValueError as error:
+            raise _TenantError(f"tenants.{index}: {error}") from error
+        if tenant.name in tenants:
+            raise _TenantError(f"tenants.{index}: another entry is about tenant {tenant.name} too")
+        tenants[tenant.name] = tenant
+    return list(tenants.values())
+
+
+def _explain(error: ValidationError, whole: str) -> str:
+    """Where the first mistake is, and which."""
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc'])) or whole}: {problem['msg']}"
 
 
 class FileDiscovery:
     """Follows the file: a change counts within a second; a mistake in it is logged, and the last good one stays."""
 
-    def __init__(self, path: Path, registry: Registry) -> None:
+    def __init__(self, path: Path, registry: Registry, tenants: Tenants) -> None:
         """Reads the file once.
 
         Raises:
-            SettingsError: as `read_services`.
+            SettingsError: as `read_file`.
         """
         self._path = path
         self._registry = registry
+        self._tenants = tenants
         self._seen = self._fingerprint()
         self._good = True
-        registry.replace(_SOURCE, read_services(path))
+        self._take()
 
     @property
     def synced(self) -> bool:
@@ -138,13 +191,18 @@ class FileDiscovery:
 
     def _reload(self) -> None:
         try:
-            self._registry.replace(_SOURCE, read_services(self._path))
+            self._take()
         except SettingsError as error:
-            _log.error("The changed list of services is not used: %s", error)
+            _log.error("The changed file of services is not used: %s", error)
             self._good = False
         else:
-            _log.info("The list of services has changed")
+            _log.info("The file of services has changed")
             self._good = True
+
+    def _take(self) -> None:
+        listed = read_file(self._path)
+        self._registry.replace(_SOURCE, listed.services)
+        self._tenants.replace(listed.tenants)
 
     def _fingerprint(self) -> tuple[int, int] | None:
         try:

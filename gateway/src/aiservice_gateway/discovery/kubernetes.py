@@ -1,42 +1,31 @@
-"""Services from AIService objects: list, watch, resume; list again when the watch is too old."""
+"""Services from AIService objects, and tenants from AITenant objects."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
 
-import aiohttp
-import orjson
 from kubernetes.aio import client, config
-from kubernetes.aio.client.exceptions import ApiException
 from pydantic import ValidationError
 
-from aiservice_api.v1alpha1 import GROUP, VERSION, AIService, Condition, ConditionStatus
+from aiservice_api.v1alpha1 import AIService, Condition, ConditionStatus
+from aiservice_gateway.discovery.follow import Document, Follower, key_of
+from aiservice_gateway.discovery.tenants import TenantObjects, Verdicts
 from aiservice_gateway.errors import SettingsError
 from aiservice_gateway.models import Service
 from aiservice_gateway.services.registry import Registry
+from aiservice_gateway.services.tenants import Tenants
 
 _log = logging.getLogger(__name__)
 
-_PLURAL = "aiservices"
-_PAGE = 500
-_REQUEST_SECONDS = 30.0
-_WATCH_SECONDS = 300
-_SILENCE_SECONDS = 90.0  # the server sends a bookmark each minute: longer silence is a dead connection
-_FIRST_BACKOFF_SECONDS = 0.5
-_LONGEST_BACKOFF_SECONDS = 15.0
-_GONE = 410
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_OUTSIDE_OF_A_POD = "default"
 
 
-class WatchExpiredError(Exception):
-    """The server has forgotten where the watch left off."""
-
-
-def to_service(document: Mapping[str, Any]) -> Service | None:
+def to_service(document: Document) -> Service | None:
     """What the gateway needs of an AIService; None when it is not to be offered.
 
     Raises:
@@ -59,6 +48,7 @@ def to_service(document: Mapping[str, Any]) -> Service | None:
         ready=serving is not None and serving.status is ConditionStatus.TRUE,
         reason=f"{serving.reason}: {serving.message}" if serving is not None else "the operator has not seen it yet",
         model=status.model or None,
+        tenants=frozenset(spec.gateway.tenants) if spec.gateway.tenants is not None else None,
         **({"created": meta.creation_timestamp} if meta.creation_timestamp is not None else {}),
     )
 
@@ -92,18 +82,37 @@ async def connect(kubeconfig: str | None) -> AsyncIterator[client.ApiClient]:
         yield api
 
 
-class KubernetesDiscovery:
-    """Follows the AIServices of some namespaces, or of the whole cluster."""
+def own_namespace() -> str:
+    """The pod's namespace; outside of a pod `default`, as kubectl has it."""
+    return _POD_NAMESPACE.read_text().strip() if _POD_NAMESPACE.is_file() else _OUTSIDE_OF_A_POD
 
-    def __init__(self, api: client.ApiClient, registry: Registry, namespaces: tuple[str, ...]) -> None:
+
+class KubernetesDiscovery:
+    """Follows the AIServices of some namespaces or of the whole cluster, and the AITenants of one namespace."""
+
+    def __init__(
+        self,
+        api: client.ApiClient,
+        registry: Registry,
+        namespaces: tuple[str, ...],
+        tenants: Tenants,
+        tenants_namespace: str,
+    ) -> None:
         """Asks nothing yet.
 
         Args:
             api: Client of the API server.
-            registry: What to keep up to date.
-            namespaces: Those to follow; none means all.
+            registry: The services to keep up to date.
+            namespaces: Those whose services to follow; none means all.
+            tenants: The tenants to keep up to date.
+            tenants_namespace: The one whose AITenants to follow.
         """
-        self._follow = [Follower(api, registry, namespace) for namespace in namespaces or (None,)]
+        objects = TenantObjects(tenants)
+        self._verdicts = Verdicts(api, objects)
+        self._follow = [
+            *(Follower(api, "aiservices", ServiceObjects(registry, name), name) for name in namespaces or (None,)),
+            Follower(api, "aitenants", objects, tenants_namespace),
+        ]
 
     @property
     def synced(self) -> bool:
@@ -118,148 +127,39 @@ class KubernetesDiscovery:
     async def run(self) -> None:
         """Follows until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._verdicts.run())
             for follower in self._follow:
                 group.create_task(follower.run())
 
 
-class Follower:
-    """Follows one namespace, or all of them."""
+class ServiceObjects:
+    """Keeps the services of a namespace, or of the cluster, in the registry."""
 
-    def __init__(
-        self,
-        api: client.ApiClient,
-        registry: Registry,
-        namespace: str | None,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
-        self._objects = client.CustomObjectsApi(api)
+    def __init__(self, registry: Registry, namespace: str | None) -> None:
         self._registry = registry
-        self._namespace = namespace
         self._source = f"namespace {namespace}" if namespace else "cluster"
-        self._jitter = jitter
-        self._version: str | None = None
-        self.synced = False
-        self.connected = False
 
-    async def run(self) -> None:
-        """Lists, then watches, for ever; waits longer and longer while the API server does not answer."""
-        backoff = _FIRST_BACKOFF_SECONDS
-        while True:
-            try:
-                if self._version is None:
-                    self._version = await self._list()
-                    backoff = _FIRST_BACKOFF_SECONDS
-                await self._watch(self._version)
-                backoff = _FIRST_BACKOFF_SECONDS
-            except WatchExpiredError:
-                self._version = None
-            except (ApiException, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                self._note_failure(error)
-                await asyncio.sleep(backoff * (0.5 + self._jitter()))
-                backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
+    def replace(self, documents: Sequence[Document]) -> None:
+        """These are all AIServices."""
+        self._registry.replace(self._source, filter(None, map(_read, documents)))
 
-    async def _list(self) -> str:
-        """Replaces everything that is known; returns the version to watch from."""
-        services: list[Service] = []
-        page: dict[str, Any] = {}
-        while not page or page["metadata"].get("continue"):
-            response = await self._get(limit=_PAGE, _continue=page["metadata"]["continue"] if page else None)
-            async with response:
-                page = orjson.loads(await response.read())
-            services.extend(filter(None, map(_read, page["items"])))
-        self._registry.replace(self._source, services)
-        self.synced = True
-        self._note_success()
-        version: str = page["metadata"]["resourceVersion"]
-        return version
-
-    async def _watch(self, version: str) -> None:
-        """Applies changes until the server ends the watch.
-
-        Raises:
-            WatchExpiredError: the server cannot go on from this version.
-        """
-        response = await self._get(
-            watch=True, resource_version=version, allow_watch_bookmarks=True, timeout_seconds=_WATCH_SECONDS
-        )
-        async with response:
-            self._note_success()
-            while line := await _next_line(response):
-                self._apply(orjson.loads(line))
-
-    def _apply(self, event: Mapping[str, Any]) -> None:
-        document = event["object"]
-        if event["type"] == "ERROR":
-            if document.get("code") == _GONE:
-                raise WatchExpiredError
-            raise ApiException(status=document.get("code"), reason=document.get("message"))
-        meta = document["metadata"]
-        self._version = meta["resourceVersion"]
-        if event["type"] == "BOOKMARK":
-            return
-        service = _read(document) if event["type"] != "DELETED" else None
+    def put(self, document: Document) -> None:
+        """One was made or changed."""
+        service = _read(document)
         if service is None:
-            self._registry.remove(self._source, f"{meta['namespace']}/{meta['name']}")
+            self.remove(key_of(document))
         else:
             self._registry.put(self._source, service)
 
-    async def _get(self, **options: Any) -> aiohttp.ClientResponse:
-        """Starts a list or a watch.
-
-        Raises:
-            WatchExpiredError: the version or the page is too old.
-            ApiException: the API server refuses.
-        """
-        timeout = _WATCH_SECONDS + _REQUEST_SECONDS if options.get("watch") else _REQUEST_SECONDS
-        if self._namespace is None:
-            response = await self._objects.list_cluster_custom_object_without_preload_content(
-                GROUP, VERSION, _PLURAL, _request_timeout=timeout, **options
-            )
-        else:
-            response = await self._objects.list_namespaced_custom_object_without_preload_content(
-                GROUP, VERSION, self._namespace, _PLURAL, _request_timeout=timeout, **options
-            )
-        if response.status == _GONE:
-            response.release()
-            raise WatchExpiredError
-        if response.status != 200:
-            async with response:
-                raise ApiException(status=response.status, reason=_explain(response.status, await response.text()))
-        return response
-
-    def _note_success(self) -> None:
-        if not self.connected:
-            _log.info("AIServices are being followed in the %s", self._source)
-        self.connected = True
-
-    def _note_failure(self, error: Exception) -> None:
-        _log.warning("AIServices of the %s cannot be followed; the last known ones serve on: %s", self._source, error)
-        self.connected = False
+    def remove(self, key: str) -> None:
+        """One was deleted."""
+        self._registry.remove(self._source, key)
 
 
-async def _next_line(response: aiohttp.ClientResponse) -> bytes:
-    """The next event, or nothing at the watch's end.
-
-    Raises:
-        TimeoutError: not even a bookmark came.
-    """
-    async with asyncio.timeout(_SILENCE_SECONDS):
-        return await response.content.readline()
-
-
-def _read(document: Mapping[str, Any]) -> Service | None:
+def _read(document: Document) -> Service | None:
     """As `to_service`; an object that cannot be read is logged and not offered."""
     try:
         return to_service(document)
     except ValidationError as error:
-        meta = document.get("metadata", {})
-        _log.error("AIService %s/%s cannot be read: %s", meta.get("namespace"), meta.get("name"), error)
+        _log.error("AIService %s cannot be read: %s", key_of(document), error)
         return None
-
-
-def _explain(status: int, body: str) -> str:
-    if status == 403:
-        return f"the gateway's service account may not list and watch aiservices.{GROUP}: {body}"
-    if status == 404:
-        return f"the API server knows no aiservices.{GROUP}: install the CRDs"
-    return body

@@ -11,7 +11,7 @@ from aiservice_gateway.context import context_of
 from aiservice_gateway.factory import Gateway, Lifecycle
 from aiservice_gateway.models import Identity
 
-bearer = HTTPBearer(auto_error=False, description="A JWT signed with JWT_SECRET (HS256) that names the tenant.")
+bearer = HTTPBearer(auto_error=False, description="A JWT that names the tenant, or an API key (`ais_...`).")
 """Documents the token in the OpenAPI description; `identify` is what checks it."""
 
 
@@ -33,9 +33,9 @@ async def identify(request: Request) -> Identity:
     """Who asks.
 
     Raises:
-        UnauthenticatedError, NoTenantError: as `Authenticator.identify`.
+        GatewayError: as `Authenticator.identify`.
     """
-    identity = (await gateway_of(request)).auth.identify(request.headers.getlist("authorization"))
+    identity = await (await gateway_of(request)).auth.identify(request.headers.getlist("authorization"))
     context_of(request.scope).tenant = identity.tenant
     return identity
 

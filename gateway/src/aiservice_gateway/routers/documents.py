@@ -186,11 +186,15 @@ def _coded(description: str, sentence: str, code: str) -> dict[str, Any]:
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: _coded("The service cannot use the request", "The field 'audio' is not base64.", "invalid_request"),
-    401: _coded("No valid token", "The token has expired: get a new one from your application.", "unauthenticated"),
-    403: _coded(
-        "The token names no tenant", "The token names no tenant: it must have a 'tenantId' claim.", "no_tenant"
+    401: _coded(
+        "No valid token or API key", "The token has expired: get a new one from your application.", "unauthenticated"
     ),
-    404: _coded("No service does this", "No service here does text-to-image.", "not_found"),
+    403: _coded(
+        "The token names no tenant (`no_tenant`), or one that may not (`tenant_suspended`, `unknown_tenant`)",
+        "The token names no tenant: it must have a 'tenantId' claim.",
+        "no_tenant",
+    ),
+    404: _coded("No service does this for the tenant", "No service here does text-to-image.", "not_found"),
     413: _coded("The body is too large", "The request's body is larger than 104857600 bytes.", "payload_too_large"),
     429: _error("The limit is used up", {"error": "Rate limit exceeded", "retry_after": 3600}),
     502: _coded("The service failed", "The service whisper failed.", "upstream_failed"),

@@ -24,7 +24,7 @@ ServiceName = Annotated[
 def _route(task: Task) -> Callable[..., Awaitable[Response]]:
     async def serve(request: Request, gateway: Running, caller: Caller, service: ServiceName = None) -> Response:
         """Streams the request to the service and its answer back."""
-        chosen, url = gateway.resolve(task, service)
+        chosen, url = gateway.resolve(task, service, caller)
         context = context_of(request.scope)
         context.service = chosen.key
         return Exchange(gateway.proxy, Call(context, request.headers, caller, task, chosen, url))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.errors import NotFoundError, UnavailableError
@@ -44,18 +44,21 @@ class Registry:
             key=lambda service: service.key,
         )
 
-    def resolve(self, task: Task, name: str | None) -> tuple[Service, str]:
+    def resolve(
+        self, task: Task, name: str | None, may_use: Callable[[Service], bool] = lambda _: True
+    ) -> tuple[Service, str]:
         """The service for a request and its base URL.
 
         Args:
             task: What is asked for.
             name: Which service, by its own name, an alias or NAMESPACE/NAME; None for the default.
+            may_use: Which services there are for whoever asks; the others are as if they were not there.
 
         Raises:
             NotFoundError: no service does that, or none of that name.
             UnavailableError: the service is not ready.
         """
-        services = self._by_task.get(task)
+        services = list(filter(may_use, self._by_task.get(task, ())))
         if not services:
             raise NotFoundError(f"No service here does {task}. Apply an AIService with this task to offer it.")
         service = services[0] if name is None else _named(services, name)
