@@ -118,10 +118,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
     """One line for one wrong variable. It never shows the value, which may be a secret."""
     name = ".".join(map(str, problem["loc"]))
     if problem["type"] == _UNSET:
-        return (
-            f"{name} is not set, and neither is GATEWAY_JWT_SECRETS or GATEWAY_JWKS_URL: {problem['msg']}. "
-            "docs/gateway.md describes every setting."
-        )
+        return str(problem["msg"])
     return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
 
 
@@ -182,7 +179,11 @@ class TokenSettings(_Environment):
             _demand_strength(value)
         # Another one that is set and wrong is missing in `data`, and told on its own line.
         elif not info.data.get("jwt_secrets", True) and info.data.get("jwks_url", True) is None:
-            raise PydanticCustomError(_UNSET, "the gateway could check no token, and API keys alone are not enough")
+            raise PydanticCustomError(
+                _UNSET,
+                "JWT_SECRET is not set, and neither is GATEWAY_JWT_SECRETS or GATEWAY_JWKS_URL: the gateway could check "
+                "no token, and API keys alone are not enough. docs/gateway.md describes every setting.",
+            )
         return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -87,6 +88,35 @@ def test_a_service_that_is_not_ready_is_not_asked_and_does_not_tell_why(change: 
         registry(service("a", **change)).resolve(STT, None)
     assert caught.value.headers == {"Retry-After": "10"}
     assert "node-7" not in caught.value.message
+
+
+def test_what_one_may_not_use_is_as_if_it_were_not_there() -> None:
+    services = registry(service("secret", 9, default=True, aliases=("s",)), service("old", 5), service("young", 1))
+
+    def may_use(found: Service) -> bool:
+        return found.name != "secret"
+
+    assert services.resolve(STT, None, may_use)[0].name == "old", "of what is left the oldest is the default"
+    absent = [refused(services, name, may_use) for name in ("secret", "s", "team-a/secret", "never-was")]
+    assert len(set(absent)) == 1
+    assert absent[0] == "No service of that name does speech-to-text. There are: old, young."
+    nobody = refused(services, "secret", lambda _: False)
+    assert nobody == refused(services, None, lambda _: False)
+    assert nobody == refused(registry(), None, lambda _: True)
+    hidden = registry(service("young", 1, aliases=("s",)), service("secret", 9, aliases=("s",)))
+    assert hidden.resolve(STT, "s", may_use)[0].name == "young"
+
+
+def test_a_service_that_one_may_not_use_does_not_show_by_being_unready() -> None:
+    services = registry(service("secret", ready=False))
+    assert refused(services, "secret", lambda _: False) == refused(registry(), "secret", lambda _: True)
+
+
+def refused(services: Registry, name: str | None, may_use: Callable[[Service], bool]) -> str:
+    """The words with which a service is not found."""
+    with pytest.raises(NotFoundError) as caught:
+        services.resolve(STT, name, may_use)
+    return caught.value.message
 
 
 def test_changes_take_effect() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import orjson
 import pytest
 
 from aiservice_api.tasks import Task
@@ -31,7 +32,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("secret", "says"),
     [
-        ("", "JWT_SECRET is not set"),
+        ("", "JWT_SECRET is not set, and neither is GATEWAY_JWT_SECRETS or GATEWAY_JWKS_URL"),
         ("your_jwt_secret_here", "shorter than 32 bytes"),
         ("a" * 31, "shorter than 32 bytes"),
         ("a" * 64, "fewer than 8 different characters"),
@@ -45,6 +46,72 @@ def test_a_weak_secret_stops_the_start_and_is_not_shown(secret: str, says: str) 
     with pytest.raises(SettingsError, match=says) as caught:
         Settings.load({"JWT_SECRET": secret})
     assert not secret or secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("secrets", "says"),
+    [
+        ("[]", "GATEWAY_JWT_SECRETS: Input should be a valid dictionary"),
+        ("{", "GATEWAY_JWT_SECRETS: not JSON"),
+        ('{"new": "short-hunter2"}', "GATEWAY_JWT_SECRETS: new: it is shorter than 32 bytes"),
+        (f'{{"old": "{SECRET}", "new": "change-me-hunter2-change-me-0123456"}}', "new: it looks like the placeholder"),
+        (f'{{"": "{SECRET}"}}', "GATEWAY_JWT_SECRETS.*: String should have at least 1 character"),
+        ('{"new": 7}', "GATEWAY_JWT_SECRETS.new: Input should be a valid string"),
+        (orjson.dumps(dict.fromkeys(map(str, range(17)), SECRET)).decode(), "GATEWAY_JWT_SECRETS: .* at most 16 items"),
+    ],
+    ids=str,
+)
+def test_each_further_secret_must_be_strong_too(secrets: str, says: str) -> None:
+    for jwt_secret in (SECRET, ""):
+        with pytest.raises(SettingsError, match=says) as caught:
+            Settings.load({"JWT_SECRET": jwt_secret, "GATEWAY_JWT_SECRETS": secrets})
+        assert "hunter2" not in str(caught.value)
+        assert SECRET not in str(caught.value)
+        assert "is not set" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"GATEWAY_JWKS_URL": "https://issuer.example/keys"},
+        {"GATEWAY_JWKS_URL": "https://issuer.example/keys?tenant=a"},
+        {"GATEWAY_JWKS_URL": "http://127.0.0.1:8080/keys"},
+        {"GATEWAY_JWKS_URL": "http://127.1.2.3/keys"},
+        {"GATEWAY_JWKS_URL": "http://[::1]/keys"},
+        {"GATEWAY_JWKS_URL": "http://localhost/keys"},
+        {"GATEWAY_JWT_SECRETS": f'{{"a": "{SECRET}"}}'},
+    ],
+    ids=str,
+)
+def test_tokens_can_be_checked_without_the_secret(variables: dict[str, str]) -> None:
+    settings = Settings.load(variables)
+    assert settings.jwt_secret is None
+    assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://issuer.example/keys", "must be an https:// address"),
+        ("http://127.0.0.1.example.com/keys", "must be an https:// address"),
+        ("http://localhost.example.com/keys", "must be an https:// address"),
+        ("http://10.0.0.1/keys", "must be an https:// address"),
+        ("HTTP://issuer.example/keys", "must be an https:// address"),
+        ("file:///etc/passwd", "must be an https:// address"),
+        ("ftp://127.0.0.1/keys", "must be an https:// address"),
+        ("https:///keys", "must be an https:// address"),
+        ("issuer.example/keys", "must be an https:// address"),
+        ("https://[::1/keys", "Invalid IPv6 URL"),
+        ("https://me:hunter2@issuer.example/keys", "no user name, password"),
+        ("http://127.0.0.1@issuer.example/keys", "must be an https:// address"),
+        ("https://issuer.example/keys#a", "or #fragment"),
+    ],
+)
+def test_keys_come_from_nowhere_that_can_be_forged(url: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=f"GATEWAY_JWKS_URL: {says}|GATEWAY_JWKS_URL: must.*{says}") as caught:
+        Settings.load({"GATEWAY_JWKS_URL": url})
+    assert "hunter2" not in str(caught.value)
+    assert "JWT_SECRET is not set" not in str(caught.value)
 
 
 def test_a_strong_secret_passes() -> None:
@@ -64,6 +131,8 @@ def test_a_strong_secret_passes() -> None:
         ("GATEWAY_PRICES", '{"speech-to-text": -1}', "GATEWAY_PRICES: the price of speech-to-text must"),
         ("GATEWAY_PRICES", '{"speech-to-text": 2e9}', "GATEWAY_PRICES: the price of speech-to-text must"),
         ("GATEWAY_PRICES", '{"chess": 1}', r"GATEWAY_PRICES\.chess.*: Input should be"),
+        ("GATEWAY_JWT_LEEWAY_SECONDS", "301", "GATEWAY_JWT_LEEWAY_SECONDS: Input should be less"),
+        ("GATEWAY_REQUIRE_TENANT", "perhaps", "GATEWAY_REQUIRE_TENANT: Input should be a valid boolean"),
         ("GATEWAY_LOG_LEVEL", "loud", "GATEWAY_LOG_LEVEL: Input should be"),
         ("GATEWAY_UPSTREAM_TIMEOUT_SECONDS", "0", "GATEWAY_UPSTREAM_TIMEOUT_SECONDS: Input should be greater"),
     ],

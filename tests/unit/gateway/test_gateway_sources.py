@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aiservice_api.tasks import Task
-from aiservice_gateway.discovery.file import FileDiscovery, read_services
+from aiservice_api.v1alpha1 import AITenant
+from aiservice_gateway.discovery.file import FileDiscovery, read_file
 from aiservice_gateway.discovery.kubernetes import to_service
+from aiservice_gateway.discovery.tenants import to_tenant
 from aiservice_gateway.errors import SettingsError
-from aiservice_gateway.models import Service
+from aiservice_gateway.models import Limit, Measure, Policy, Service
+from aiservice_gateway.services.api_keys import ApiKey
 from aiservice_gateway.services.registry import Registry
+from aiservice_gateway.services.tenants import Tenant, Tenants
 
 
 def resource(**changes: Any) -> dict[str, Any]:
@@ -92,6 +97,13 @@ def test_a_service_that_cannot_answer_is_not_ready(changes: dict[str, Any]) -> N
     assert service.tasks == (Task.SPEECH_TO_TEXT,)
 
 
+@pytest.mark.parametrize(("stated", "read"), [(None, None), ([], frozenset()), (["acme"], frozenset({"acme"}))])
+def test_a_service_states_whom_it_admits(stated: list[str] | None, read: frozenset[str] | None) -> None:
+    service = to_service(resource(spec={"gateway": {} if stated is None else {"tenants": stated}}))
+    assert service is not None
+    assert service.tenants == read
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"spec": {"gateway": {"expose": False}}}, {"metadata": {"deletionTimestamp": "2026-11-23T08:00:00Z"}}],
@@ -112,13 +124,24 @@ services:
     endpoints: {image-to-image: "http://gpu:7863/base/"}
     names: [pictures]
     default: true
-"""
+    tenants: [acme]
+tenants:
+  - metadata: {name: acme}
+    spec:
+      services: [sdxl]
+      limits: [{measure: requests, maximum: 5, window: 1m, task: speech-to-text}, {measure: spend, maximum: 0.1}]
+      apiKeys: [{name: ci, sha256: "%s", expires: 2030-01-01T00:00:00}]
+  - apiVersion: aiservice.dev/v1alpha1
+    kind: AITenant
+    metadata: {name: other}
+    spec: {tenant: Käse & Co., suspend: true}
+""" % ("a" * 64)
 
 
 def test_services_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "services.yaml"
     path.write_text(FILE)
-    whisper, sdxl = read_services(path)
+    whisper, sdxl = read_file(path).services
     assert (whisper.name, whisper.key, whisper.model) == ("whisper", "whisper", "openai/whisper-tiny")
     assert whisper.endpoints == {Task.SPEECH_TO_TEXT: "http://127.0.0.1:7862"}
     assert sdxl.endpoints == {
@@ -126,6 +149,42 @@ def test_services_of_a_file(tmp_path: Path) -> None:
         Task.IMAGE_TO_IMAGE: "http://gpu:7863/base",
     }
     assert (sdxl.aliases, sdxl.default, sdxl.ready) == (("pictures",), True, True)
+    assert (whisper.tenants, sdxl.tenants) == (None, {"acme"})
+
+
+def test_tenants_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "services.yaml"
+    path.write_text(FILE)
+    acme, other = read_file(path).tenants
+    assert acme == Tenant(
+        key="acme",
+        name="acme",
+        stated=Policy(
+            limits=(
+                Limit(Measure.REQUESTS, Decimal(5), Task.SPEECH_TO_TEXT, 60),
+                Limit(Measure.SPEND, Decimal("0.1")),
+            ),
+            services=frozenset({"sdxl"}),
+        ),
+        keys=(ApiKey("ci", "a" * 64, expires=datetime(2030, 1, 1, tzinfo=UTC)),),
+    )
+    assert (other.name, other.stated) == ("Käse & Co.", Policy(suspended=True))
+
+
+@pytest.mark.parametrize(
+    ("window", "seconds"), [(None, 3600), ("90s", 90), ("30m", 1800), ("24h", 86400), ("7d", 604800)]
+)
+def test_windows_are_seconds(window: str | None, seconds: int) -> None:
+    stated = {"measure": "units", "maximum": 1.5, **({} if window is None else {"window": window})}
+    document = {"metadata": {"name": "a", "namespace": "ns"}, "spec": {"limits": [stated]}}
+    tenant = to_tenant(AITenant.model_validate(document))
+    assert tenant.key == "ns/a"
+    assert tenant.stated.limits == (Limit(Measure.UNITS, Decimal("1.5"), None, seconds),)
+
+
+def tenant(spec: str) -> str:
+    """A file of one tenant."""
+    return f"services: []\ntenants:\n- metadata: {{name: a}}\n  spec:\n    {spec}\n"
 
 
 @pytest.mark.parametrize(
@@ -139,6 +198,24 @@ def test_services_of_a_file(tmp_path: Path) -> None:
         ("services: [{name: a, tasks: [], url: http://a}]", r"services\.0\.tasks: List should have at least 1"),
         ("services: [{name: a, tasks: [speech-to-text], url: file:///etc}]", r"services\.0\.url: URL scheme"),
         ("services: [{name: a, tasks: [speech-to-text], url: http://a, prot: 1}]", r"services\.0\.prot: Extra"),
+        ("services: []\ntenants: {}", "tenants: Input should be a valid list"),
+        ("services: []\ntenants: [a]", r"tenants\.0: Input should be a valid dictionary"),
+        ("services: []\ntenants: [{spec: {}}]", r"tenants\.0\.metadata: Field required"),
+        ("services: []\ntenants: [{metadata: {name: a}}]", r"tenants\.0\.spec: Field required"),
+        (tenant("limts: []"), r"tenants\.0\.spec\.limts: Extra inputs are not permitted"),
+        (tenant("limits: [{measure: units, maximum: 1, tsk: a}]"), r"tenants\.0\.spec\.limits\.0\.tsk: Extra"),
+        (tenant("limits: [{measure: units, maximum: 0}]"), r"limits\.0\.maximum: Input should be greater than 0"),
+        (tenant("limits: [{measure: requests, maximum: 1.5}]"), r"tenants\.0: requests is counted whole: 1\.5 cannot"),
+        (tenant("limits: [{measure: concurrency, maximum: .5}]"), r"tenants\.0: concurrency is counted whole"),
+        (tenant("limits: [{measure: requests, maximum: 1000001}]"), r"tenants\.0: .* at most 1000000"),
+        (tenant("limits: [{measure: spend, maximum: 1, window: 1h}]"), r"tenants\.0: a limit of spend has no window"),
+        (tenant("limits: [{measure: units, maximum: 1, window: 0s}]"), r"tenants\.0: '0s' is no window"),
+        (tenant("apiKeys: [{name: ci, sha256: ais_key}]"), r"tenants\.0: sha256 of an API key is 64"),
+        (tenant("tenant: ''"), r"tenants\.0\.spec\.tenant: String should have at least 1"),
+        (
+            "services: []\ntenants: [{metadata: {name: a}, spec: {}}, {metadata: {name: b}, spec: {tenant: a}}]",
+            r"tenants\.1: another entry is about tenant a too",
+        ),
         (
             "services:\n" + "- {name: a, tasks: [speech-to-text], url: http://a}\n" * 2,
             "two services have the name a",
@@ -150,14 +227,16 @@ def test_a_wrong_file_is_told_with_the_place(tmp_path: Path, text: str | None, s
     if text is not None:
         path.write_text(text)
     with pytest.raises(SettingsError, match=says):
-        read_services(path)
+        read_file(path)
 
 
 def test_a_mistake_in_a_changed_file_keeps_the_last_good_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "services.yaml"
     path.write_text(FILE)
     registry = Registry()
-    discovery = FileDiscovery(path, registry)
+    tenants = Tenants(100)
+    discovery = FileDiscovery(path, registry, tenants)
+    assert tenants.policy("Käse & Co.").suspended
     path.write_text("services: [{}]")
     discovery._reload()
     states = [discovery.connected]
@@ -169,3 +248,4 @@ def test_a_mistake_in_a_changed_file_keeps_the_last_good_list(tmp_path: Path, ca
     discovery._reload()
     assert [*states, discovery.connected] == [False, True]
     assert registry.services() == []
+    assert not tenants.policy("Käse & Co.").suspended

@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _WHOLE = {TenantMeasure.REQUESTS, TenantMeasure.CONCURRENCY}
+_MOST_REQUESTS = 1_000_000
 _WINDOWED = {TenantMeasure.REQUESTS, TenantMeasure.UNITS}
 
 _ACCEPTED = "Accepted"
@@ -58,7 +59,9 @@ def to_tenant(resource: AITenant) -> Tenant:
 def _to_limit(limit: TenantLimit) -> Limit:
     maximum = Decimal(str(limit.maximum))
     if limit.measure in _WHOLE and maximum != maximum.to_integral_value():
-        raise ValueError(f"{limit.measure} are counted whole: {maximum} is no maximum for them")
+        raise ValueError(f"{limit.measure} is counted whole: {maximum} cannot be its maximum")
+    if limit.measure is TenantMeasure.REQUESTS and maximum > _MOST_REQUESTS:
+        raise ValueError(f"each request of a window is remembered, so at most {_MOST_REQUESTS} can be")
     if limit.measure not in _WINDOWED:
         if limit.window is not None:
             raise ValueError(f"a limit of {limit.measure} has no window: remove it")
