@@ -29,8 +29,10 @@
 {{- define "aiservice-gateway.validate" -}}
 {{- if and .Values.auth.existingSecret .Values.auth.jwtSecret -}}
 {{- fail "set auth.existingSecret or auth.jwtSecret, not both" -}}
-{{- else if not (or .Values.auth.existingSecret .Values.auth.jwtSecret) -}}
-{{- fail (printf "the gateway needs the key that signs JWTs: kubectl -n %s create secret generic aiservice-jwt --from-literal=JWT_SECRET=... and set auth.existingSecret=aiservice-jwt (for evaluation: set auth.jwtSecret)" .Release.Namespace) -}}
+{{- else if not (or .Values.auth.existingSecret .Values.auth.jwtSecret .Values.auth.jwksUrl) -}}
+{{- fail (printf "the gateway needs the key that signs JWTs: kubectl -n %s create secret generic aiservice-jwt --from-literal=JWT_SECRET=... and set auth.existingSecret=aiservice-jwt (for evaluation: set auth.jwtSecret), or set auth.jwksUrl to your issuer's keys" .Release.Namespace) -}}
+{{- else if and .Values.auth.moreSecretsKey (not .Values.auth.existingSecret) -}}
+{{- fail "auth.moreSecretsKey is a key of auth.existingSecret, which is not set" -}}
 {{- else if and .Values.auth.jwtSecret (lt (len .Values.auth.jwtSecret) 32) -}}
 {{- fail "auth.jwtSecret is too short to be safe: HS256 needs at least 32 characters (openssl rand -base64 48 makes one)" -}}
 {{- end -}}
@@ -54,6 +56,7 @@
 
 {{- /* Environment of the gateway's container. */ -}}
 {{- define "aiservice-gateway.env" -}}
+{{- if or .Values.auth.existingSecret .Values.auth.jwtSecret }}
 - name: JWT_SECRET
   valueFrom:
     secretKeyRef:
@@ -64,6 +67,22 @@
       name: {{ include "aiservice-gateway.fullname" . }}-auth
       key: JWT_SECRET
       {{- end }}
+{{- end }}
+{{- with .Values.auth.moreSecretsKey }}
+- name: GATEWAY_JWT_SECRETS
+  valueFrom:
+    secretKeyRef:
+      name: {{ $.Values.auth.existingSecret }}
+      key: {{ . }}
+{{- end }}
+- name: GATEWAY_JWKS_URL
+  value: {{ .Values.auth.jwksUrl | quote }}
+- name: GATEWAY_JWT_ISSUER
+  value: {{ join "," .Values.auth.issuers | quote }}
+- name: GATEWAY_JWT_AUDIENCE
+  value: {{ join "," .Values.auth.audiences | quote }}
+- name: GATEWAY_JWT_LEEWAY_SECONDS
+  value: {{ .Values.auth.leewaySeconds | quote }}
 {{- include "aiservice-gateway.storeEnv" (dict "root" . "store" "postgresql" "variable" "DATABASE_URL") }}
 {{- include "aiservice-gateway.storeEnv" (dict "root" . "store" "redis" "variable" "REDIS_URL") }}
 - name: GATEWAY_SQLITE_FILE
@@ -76,6 +95,16 @@
   value: {{ .Values.auth.tenantClaim | quote }}
 - name: GATEWAY_USER_CLAIM
   value: {{ .Values.auth.userClaim | quote }}
+- name: GATEWAY_ROLE_CLAIM
+  value: {{ .Values.auth.roleClaim | quote }}
+- name: GATEWAY_ADMIN_ROLE
+  value: {{ .Values.auth.adminRole | quote }}
+- name: GATEWAY_REQUIRE_TENANT
+  value: {{ .Values.auth.requireTenant | quote }}
+- name: GATEWAY_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
 - name: GATEWAY_RATE_LIMIT_PER_HOUR
   value: {{ int64 .Values.rateLimitPerHour | quote }}
 {{- with .Values.prices }}

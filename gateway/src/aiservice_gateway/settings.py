@@ -181,8 +181,8 @@ class TokenSettings(_Environment):
         elif not info.data.get("jwt_secrets", True) and info.data.get("jwks_url", True) is None:
             raise PydanticCustomError(
                 _UNSET,
-                "JWT_SECRET is not set, and neither is GATEWAY_JWT_SECRETS or GATEWAY_JWKS_URL: the gateway could check "
-                "no token, and API keys alone are not enough. docs/gateway.md describes every setting.",
+                "JWT_SECRET is not set, and neither is GATEWAY_JWT_SECRETS or GATEWAY_JWKS_URL: the gateway could "
+                "check no token, and API keys alone are not enough. docs/gateway.md describes every setting.",
             )
         return value
 

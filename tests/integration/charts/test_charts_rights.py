@@ -43,6 +43,12 @@ OPERATOR: Rights = {
 NODES: Rights = {("nodes", "get"), ("nodes", "list"), ("pods", "list")}
 """What is granted in the whole cluster, whatever the namespaces."""
 GATEWAY: Rights = {("aiservices.aiservice.dev", verb) for verb in ("list", "watch")}
+TENANTS: Rights = {
+    ("aitenants.aiservice.dev", "list"),
+    ("aitenants.aiservice.dev", "watch"),
+    ("aitenants.aiservice.dev/status", "patch"),
+}
+"""What is granted in the gateway's own namespace, wherever its services are."""
 
 
 @pytest.fixture
@@ -83,26 +89,30 @@ def test_an_operator_of_some_namespaces_may_do_nothing_in_others(
     assert rights(control_plane, account, elsewhere) == OPERATOR - {("secrets", "get"), ("configmaps", "get")}
 
 
-def test_the_gateway_may_only_read_aiservices(
+def test_the_gateway_may_only_read_services_and_its_own_tenants(
     control_plane: ControlPlane, restricted: str, elsewhere: str, helm: Helm
 ) -> None:
     values = {"auth": {"jwtSecret": "0123456789abcdefghijklmnopqrstuv"}, "embedded": {"enabled": True}, "replicas": 1}
     helm("install", restricted, "gateway", values)
     account = f"{restricted}:{restricted}-aiservice-gateway"
     eventually(lambda: rights(control_plane, account, elsewhere) == GATEWAY)
+    assert rights(control_plane, account, restricted) == GATEWAY | TENANTS
+    helm("upgrade", restricted, "gateway", values | {"namespaces": [elsewhere]})
+    eventually(lambda: rights(control_plane, account, restricted) == TENANTS)
+    assert rights(control_plane, account, elsewhere) == GATEWAY
     helm("upgrade", restricted, "gateway", values | {"namespaces": [restricted]})
     eventually(lambda: rights(control_plane, account, elsewhere) == set())
-    assert rights(control_plane, account, restricted) == GATEWAY
+    assert rights(control_plane, account, restricted) == GATEWAY | TENANTS
 
 
 USERS = {
     "view": (
-        ["get aiservices", "list modelcaches", "get aiservices/status"],
-        ["create aiservices", "patch aiservices/scale"],
+        ["get aiservices", "list modelcaches", "get aiservices/status", "list aitenants"],
+        ["create aiservices", "patch aiservices/scale", "create aitenants"],
     ),
     "edit": (
-        ["create aiservices", "delete modelcaches", "patch aiservices/scale"],
-        ["patch aiservices/status", "update modelcaches/finalizers"],
+        ["create aiservices", "delete modelcaches", "patch aiservices/scale", "patch aitenants"],
+        ["patch aiservices/status", "update modelcaches/finalizers", "patch aitenants/status"],
     ),
     "admin": (["create aiservices", "watch modelcaches"], ["update modelcaches/status"]),
 }

@@ -14,8 +14,10 @@ import pytest
 from kubernetes.aio import client, config
 
 from aiservice_api.tasks import Task
-from aiservice_gateway.discovery.kubernetes import Follower
+from aiservice_gateway.discovery.follow import Follower
+from aiservice_gateway.discovery.kubernetes import ServiceObjects
 from aiservice_gateway.models import Service
+from aiservice_gateway.services.api_keys import key_hash
 from aiservice_gateway.services.registry import Registry
 from support.cluster import REPOSITORY, ControlPlane
 from support.gateway import Engine, bearer, environment, eventually, gateway_here, gateway_process, running_engine
@@ -25,7 +27,7 @@ SPEECH = "/api/speech-to-text"
 
 @pytest.fixture(scope="session", autouse=True)
 def crds(control_plane: ControlPlane) -> None:
-    for name in ("aiservices", "modelcaches"):
+    for name in ("aiservices", "modelcaches", "aitenants"):
         path = REPOSITORY / f"crds/{name}.aiservice.dev.yaml"
         control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
         control_plane.kubectl("wait", "--for=condition=Established", f"crd/{name}.aiservice.dev", "--timeout=30s")
@@ -43,6 +45,21 @@ def resource(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
             **spec,
         },
     }
+
+
+def tenant(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "aiservice.dev/v1alpha1",
+        "kind": "AITenant",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+
+
+def accepted(plane: ControlPlane, name: str, namespace: str) -> tuple[str, str] | None:
+    """Status and reason of an AITenant's condition."""
+    conditions = plane.get("-n", namespace, "aitenant", name).get("status", {}).get("conditions", [])
+    return next(((found["status"], found["reason"]) for found in conditions), None)
 
 
 def set_ready(plane: ControlPlane, name: str, namespace: str, url: str, *, ready: bool = True) -> None:
@@ -86,6 +103,7 @@ async def test_the_life_of_a_service(
         tmp_path,
         GATEWAY_SERVICES_FILE="",
         GATEWAY_NAMESPACES=namespace,
+        GATEWAY_NAMESPACE=namespace,
         GATEWAY_RATE_LIMIT_PER_HOUR="100000",  # it is asked often until a change has come through
         KUBECONFIG=kubeconfig,
     )
@@ -132,18 +150,96 @@ async def test_the_life_of_a_service(
 async def test_a_gateway_with_only_its_own_rights(
     control_plane: ControlPlane, namespace: str, engine: Engine, tmp_path: Path
 ) -> None:
-    """A service account that may list and watch AIServices of one namespace, and nothing else."""
-    control_plane.apply(resource("whisper", namespace))
+    """A service account that may what the chart lets it, in one namespace, and nothing else."""
+    control_plane.apply(resource("whisper", namespace), tenant("acme", namespace))
     set_ready(control_plane, "whisper", namespace, engine.url)
     kubeconfig = _limited(control_plane, namespace, tmp_path)
     variables = environment(
-        tmp_path, GATEWAY_SERVICES_FILE="", GATEWAY_NAMESPACES=namespace, KUBECONFIG=str(kubeconfig)
+        tmp_path,
+        GATEWAY_SERVICES_FILE="",
+        GATEWAY_NAMESPACES=namespace,
+        GATEWAY_NAMESPACE=namespace,
+        GATEWAY_REQUIRE_TENANT="true",
+        KUBECONFIG=str(kubeconfig),
     )
     async with (
         gateway_process(tmp_path, variables) as gateway,
         aiohttp.ClientSession(gateway.url) as session,
     ):
         assert await status_of(session) == 200
+        await eventually(lambda: accepted(control_plane, "acme", namespace) == ("True", "Counts"))
+
+
+async def test_the_life_of_a_tenant(
+    control_plane: ControlPlane, namespace: str, engine: Engine, tmp_path: Path
+) -> None:
+    """Two gateways follow the AITenants of their namespace, and tell those that do not count."""
+    control_plane.apply(resource("whisper", namespace))
+    set_ready(control_plane, "whisper", namespace, engine.url)
+    variables = environment(
+        tmp_path,
+        GATEWAY_SERVICES_FILE="",
+        GATEWAY_NAMESPACES=namespace,
+        GATEWAY_NAMESPACE=namespace,
+        GATEWAY_RATE_LIMIT_PER_HOUR="100000",
+        KUBECONFIG=str(control_plane.kubeconfig),
+    )
+    elsewhere = f"{namespace}-b"
+    control_plane.kubectl("create", "namespace", elsewhere)
+    async with gateway_here(variables) as session, gateway_here(variables) as other:
+
+        async def change(status: int, spec: dict[str, Any], path: str = SPEECH) -> None:
+            control_plane.apply(tenant("acme", namespace, **spec))
+            for each in (session, other):
+                await until_status(each, status, path)
+
+        await until_status(session, 200)
+        await until_status(other, 200)
+        await change(403, {"suspend": True})
+        await change(404, {"services": ["sdxl"]})
+        await change(200, {"services": [f"{namespace}/whisper"]})
+        hide = json.dumps({"spec": {"gateway": {"tenants": ["globex"]}}})
+        control_plane.kubectl("patch", "aiservice/whisper", "-n", namespace, "--type=merge", "-p", hide)
+        await until_status(session, 404)
+        show = json.dumps({"spec": {"gateway": {"tenants": ["globex", "acme"]}}})
+        control_plane.kubectl("patch", "aiservice/whisper", "-n", namespace, "--type=merge", "-p", show)
+        await until_status(session, 200)
+
+        key = "ais_" + "k" * 43
+        entry = {"name": "ci", "sha256": key_hash(key)}
+        control_plane.apply(tenant("acme", namespace, apiKeys=[entry]))
+        await eventually(lambda: with_key(session, key, 200))
+        control_plane.apply(tenant("acme", namespace, apiKeys=[{**entry, "expires": "2020-01-01T00:00:00Z"}]))
+        await eventually(lambda: with_key(session, key, 401))
+
+        await eventually(lambda: accepted(control_plane, "acme", namespace) == ("True", "Counts"))
+        await asyncio.sleep(1.1)  # creation times are whole seconds
+        control_plane.apply(tenant("again", namespace, tenant="acme", suspend=True))
+        control_plane.apply(tenant("acme", elsewhere, suspend=True))
+        await eventually(lambda: accepted(control_plane, "again", namespace) == ("False", "TenantTaken"))
+        assert await status_of(session) == 200
+        assert accepted(control_plane, "acme", elsewhere) is None, "another namespace's say nothing here"
+        version = control_plane.get("-n", namespace, "aitenant", "again")["metadata"]["resourceVersion"]
+        managers = control_plane.get("-n", namespace, "aitenant", "again", "--show-managed-fields")
+        owners = {owner["manager"]: owner for owner in managers["metadata"]["managedFields"]}
+        assert owners["aiservice-gateway"]["subresource"] == "status"
+        assert owners["aiservice-gateway"]["operation"] == "Apply"
+
+        control_plane.kubectl("delete", "aitenant/acme", "-n", namespace)
+        await until_status(session, 403)
+        await eventually(lambda: accepted(control_plane, "again", namespace) == ("True", "Counts"))
+        settled = control_plane.get("-n", namespace, "aitenant", "again")["metadata"]["resourceVersion"]
+        assert settled != version
+        await asyncio.sleep(1)
+        assert control_plane.get("-n", namespace, "aitenant", "again")["metadata"]["resourceVersion"] == settled
+        control_plane.kubectl("delete", "aitenant/again", "-n", namespace)
+        await until_status(other, 200)
+    control_plane.kubectl("delete", "namespace", elsewhere, "--wait=false")
+
+
+async def with_key(session: aiohttp.ClientSession, key: str, status: int) -> bool:
+    async with session.post(SPEECH, json={}, headers={"Authorization": f"Bearer {key}"}) as answer:
+        return answer.status == status
 
 
 async def test_missing_rights_are_told_and_keep_it_unready(
@@ -163,10 +259,13 @@ async def test_missing_rights_are_told_and_keep_it_unready(
 def _limited(plane: ControlPlane, namespace: str, folder: Path) -> Path:
     """The kubeconfig of a service account with the rights that the chart gives the gateway in one namespace."""
     plane.kubectl("create", "serviceaccount", "gateway", "-n", namespace)
-    rule = ["--verb=list,watch", "--resource=aiservices.aiservice.dev"]
-    plane.kubectl("create", "role", "gateway", "-n", namespace, *rule)
     subject = f"--serviceaccount={namespace}:gateway"
-    plane.kubectl("create", "rolebinding", "gateway", "-n", namespace, "--role=gateway", subject)
+    for name, verbs, resources in (
+        ("read", "list,watch", "aiservices.aiservice.dev,aitenants.aiservice.dev"),
+        ("tell", "patch", "aitenants.aiservice.dev/status"),
+    ):
+        plane.kubectl("create", "role", name, "-n", namespace, f"--verb={verbs}", f"--resource={resources}")
+        plane.kubectl("create", "rolebinding", name, "-n", namespace, f"--role={name}", subject)
     secret = plane.kubectl("create", "token", "gateway", "-n", namespace).strip()
     document = json.loads(plane.kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
     for user in document["users"]:
@@ -183,7 +282,7 @@ async def following(plane: ControlPlane, namespace: str) -> AsyncIterator[tuple[
     await config.load_kube_config(str(plane.kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
     registry = Registry()
     async with client.ApiClient(configuration) as api:
-        follower = Follower(api, registry, namespace)
+        follower = Follower(api, "aiservices", ServiceObjects(registry, namespace), namespace)
         running = asyncio.create_task(follower.run())
         yield follower, registry.services
         running.cancel()
@@ -197,7 +296,7 @@ def make_resources(plane: ControlPlane, namespace: str, count: int) -> None:
 async def test_a_list_of_several_pages(
     control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiservice_gateway.discovery.kubernetes._PAGE", 3)
+    monkeypatch.setattr("aiservice_gateway.discovery.follow._PAGE", 3)
     make_resources(control_plane, namespace, 8)
     async with following(control_plane, namespace) as (follower, services):
         await eventually(lambda: follower.synced)
@@ -209,7 +308,7 @@ async def test_a_watch_goes_on_where_it_ended(
     control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The API server ends each watch after a second; nothing is listed again and nothing missed."""
-    monkeypatch.setattr("aiservice_gateway.discovery.kubernetes._WATCH_SECONDS", 1)
+    monkeypatch.setattr("aiservice_gateway.discovery.follow._WATCH_SECONDS", 1)
     lists = 0
     original = Follower._list
 
@@ -235,7 +334,7 @@ async def test_an_expired_watch_lists_again(
     make_resources(control_plane, namespace, 2)
     async with following(control_plane, namespace) as (follower, services):
         await eventually(lambda: len(services()) == 2)
-        monkeypatch.setattr("aiservice_gateway.discovery.kubernetes._SILENCE_SECONDS", 0.5)
+        monkeypatch.setattr("aiservice_gateway.discovery.follow._SILENCE_SECONDS", 0.5)
         follower._version = "1"
         control_plane.kubectl("delete", "aiservice/s0", "-n", namespace)
         control_plane.apply(resource("s2", namespace))
@@ -245,7 +344,7 @@ async def test_an_expired_watch_lists_again(
 async def test_a_silent_connection_is_given_up(
     control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiservice_gateway.discovery.kubernetes._SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr("aiservice_gateway.discovery.follow._SILENCE_SECONDS", 0.2)
     async with following(control_plane, namespace) as (follower, services):
         await eventually(lambda: follower.synced and not follower.connected)
         make_resources(control_plane, namespace, 1)

@@ -78,6 +78,19 @@ def test_every_variable_is_a_setting_of_the_gateway() -> None:
     assert given <= known
 
 
+def test_an_issuers_keys_are_enough() -> None:
+    case, url = EXTERNAL, "https://login.example.com/keys"
+    variables = environment(case, {"auth": {"existingSecret": "", "jwksUrl": url, "audiences": ["a", "b"]}})
+    assert "JWT_SECRET" not in variables
+    assert variables["GATEWAY_JWKS_URL"]["value"] == url
+    assert variables["GATEWAY_JWT_AUDIENCE"]["value"] == "a,b"
+
+
+def test_tenants_are_those_of_the_pods_namespace() -> None:
+    source = environment(EXTERNAL)["GATEWAY_NAMESPACE"]["valueFrom"]
+    assert source == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+
+
 def test_numbers_are_written_out() -> None:
     variables = environment(Case("aiservice-gateway", "full"))
     assert variables["GATEWAY_RATE_LIMIT_PER_HOUR"]["value"] == "1000000"
@@ -117,12 +130,19 @@ def test_a_stated_secret_that_changes_makes_new_pods() -> None:
 def test_roles_follow_the_namespaces() -> None:
     rules = [{"apiGroups": ["aiservice.dev"], "resources": ["aiservices"], "verbs": ["list", "watch"]}]
     assert only(template(EXTERNAL), "ClusterRole")["rules"] == rules
-    some = template(EXTERNAL, values={"namespaces": ["team-a", "team-b"]})
+    some = template(EXTERNAL, values={"namespaces": ["team-a", charts.NAMESPACE]})
     assert kinds(some, "ClusterRole", "ClusterRoleBinding") == []
-    assert [(one["metadata"]["namespace"], one["rules"]) for one in kinds(some, "Role")] == [
-        ("team-a", rules),
-        ("team-b", rules),
+    tenants = [
+        {"apiGroups": ["aiservice.dev"], "resources": ["aitenants"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["aiservice.dev"], "resources": ["aitenants/status"], "verbs": ["patch"]},
     ]
+    granted = {(one["metadata"]["namespace"], one["metadata"]["name"]): one["rules"] for one in kinds(some, "Role")}
+    assert granted == {
+        ("team-a", "aiservice-gateway"): rules,
+        (charts.NAMESPACE, "aiservice-gateway"): rules,
+        (charts.NAMESPACE, "aiservice-gateway-tenants"): tenants,
+    }
+    assert [one["rules"] for one in kinds(template(EXTERNAL), "Role")] == [tenants]
     for binding in kinds(some, "RoleBinding"):
         assert binding["subjects"] == [
             {"kind": "ServiceAccount", "name": "aiservice-gateway", "namespace": charts.NAMESPACE}
@@ -144,6 +164,10 @@ def test_roles_follow_the_namespaces() -> None:
             "the gateway needs Redis for tenant limits: set redis.existingSecret",
         ),
         (EXTERNAL, {"auth": {"jwtSecret": KEY}}, "set auth.existingSecret or auth.jwtSecret, not both"),
+        (EMBEDDED, {"auth": {"moreSecretsKey": "OLD"}}, "auth.moreSecretsKey is a key of auth.existingSecret"),
+        (EXTERNAL, {"auth": {"jwksUrl": "login.example.com"}}, "at '/auth/jwksUrl'"),
+        (EXTERNAL, {"auth": {"audiences": ["a,b"]}}, "at '/auth/audiences/0'"),
+        (EXTERNAL, {"auth": {"leewaySeconds": 301}}, "at '/auth/leewaySeconds'"),
         (EMBEDDED, {"auth": {"jwtSecret": "short"}}, "HS256 needs at least 32 characters"),
         (EXTERNAL, {"redis": {"url": "redis://x"}}, "set only one of redis.existingSecret, redis.url and"),
         (EMBEDDED, {"replicas": 2}, "replicas is 2 but postgresql is embedded"),
