@@ -25,6 +25,7 @@ class SigningKey:
         self.algorithm = algorithm
         self.kid = kid
         self.key: Any
+        converter: Any
         if algorithm.startswith("ES"):
             self.key, converter = ec.generate_private_key(ec.SECP256R1()), ECAlgorithm
         elif algorithm == "EdDSA":

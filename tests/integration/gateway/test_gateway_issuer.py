@@ -149,7 +149,7 @@ async def test_keys_that_a_token_brings_or_points_to_are_ignored() -> None:
 async def test_audience_issuer_and_times_are_checked_of_these_tokens_too() -> None:
     settings = {"GATEWAY_JWT_AUDIENCE": "gateway", "GATEWAY_JWT_ISSUER": "https://issuer.example"}
     async with running_issuer(EC) as issuer, following(issuer.url, **settings) as (auth, _):
-        good = {"aud": "gateway", "iss": "https://issuer.example"}
+        good: dict[str, Any] = {"aud": "gateway", "iss": "https://issuer.example"}
         assert await tenant_of(auth, EC.token(**good)) == "acme"
         assert "audience" in await refusal(auth, EC.token(**{**good, "aud": "other"}))
         assert "'iss' claim" in await refusal(auth, EC.token(aud="gateway"))

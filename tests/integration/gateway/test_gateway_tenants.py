@@ -113,7 +113,7 @@ async def test_tenants_that_must_be_known(tmp_path: Path, engine: Engine) -> Non
 
 
 async def test_what_a_tenant_may_not_use_is_not_there_for_it(tmp_path: Path, engine: Engine) -> None:
-    services = [
+    services: list[dict[str, Any]] = [
         {**whisper(engine.url, default=True, tenants=["globex"], names=["fast"]), "name": "theirs"},
         {**whisper(engine.url), "name": "for-all", "model": "m/all"},
         {**whisper(engine.url), "name": "other", "model": "m/other"},

@@ -368,9 +368,9 @@ async def test_clocks_may_differ_by_what_is_set(leeway: str, passes: bool) -> No
 )
 async def test_administrators_are_those_with_the_role(role: object, admin: bool) -> None:
     token = forge(HEADER, {**GOOD, "realm_access": {"roles": role}, "role": "admin"})
-    settings = {"GATEWAY_ROLE_CLAIM": "realm_access.roles"}
-    assert (await ask(made(GATEWAY_ADMIN_ROLE="admin", **settings), token)).admin is admin
-    assert not (await ask(made(**settings), token)).admin, "nobody is, where no role is named"
+    path = "realm_access.roles"
+    assert (await ask(made(GATEWAY_ADMIN_ROLE="admin", GATEWAY_ROLE_CLAIM=path), token)).admin is admin
+    assert not (await ask(made(GATEWAY_ROLE_CLAIM=path), token)).admin, "nobody is, where no role is named"
 
 
 async def test_secrets_overlap_while_they_are_changed() -> None:

@@ -149,7 +149,7 @@ def test_services_of_a_file(tmp_path: Path) -> None:
         Task.IMAGE_TO_IMAGE: "http://gpu:7863/base",
     }
     assert (sdxl.aliases, sdxl.default, sdxl.ready) == (("pictures",), True, True)
-    assert (whisper.tenants, sdxl.tenants) == (None, {"acme"})
+    assert (whisper.tenants, sdxl.tenants) == (None, frozenset({"acme"}))
 
 
 def test_tenants_of_a_file(tmp_path: Path) -> None:
