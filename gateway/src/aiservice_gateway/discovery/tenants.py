@@ -148,10 +148,12 @@ class Verdicts:
         while True:
             await self._objects.changed.wait()
             self._objects.changed.clear()
-            written = [await self._write(key, status) for key, status in list(self._outstanding())]
-            if not all(written):
-                await asyncio.sleep(_RETRY_SECONDS)
-                self._objects.changed.set()
+            for key, status in list(self._outstanding()):
+                if not await self._write(key, status):
+                    # What keeps one from being written most likely keeps all.
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    self._objects.changed.set()
+                    break
 
     def _outstanding(self) -> Iterable[tuple[str, dict[str, Any]]]:
         for key, resource in self._objects.objects.items():

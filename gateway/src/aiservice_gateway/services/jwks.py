@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import jwt
 import orjson
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import AllowedPublicKeys, ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from aiservice_gateway.errors import UnavailableError
@@ -100,9 +101,9 @@ def _is_for_signatures(jwk: dict[str, Any]) -> bool:
     return jwk.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations and "d" not in jwk
 
 
-def _is_strong(key: Any) -> bool:
+def _is_strong(key: object) -> bool:
     """RSA keys have a size; that of the others is their curve's."""
-    if not hasattr(key, "key_size") or not hasattr(key.public_numbers(), "e"):
+    if not isinstance(key, RSAPublicKey):
         return True
     return key.key_size in _RSA_BITS and key.public_numbers().e < _LARGEST_EXPONENT
 
