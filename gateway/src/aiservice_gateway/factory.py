@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 import uuid
@@ -18,9 +19,11 @@ from aiservice_gateway.errors import SettingsError, StoreUnavailableError, Unava
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.models import Service
 from aiservice_gateway.services.auth import Authenticator
+from aiservice_gateway.services.backlog import Backlog
 from aiservice_gateway.services.health import HealthCheck
+from aiservice_gateway.services.leases import Leases
 from aiservice_gateway.services.ledger import Ledger
-from aiservice_gateway.services.limits import WINDOW_SECONDS, Limits
+from aiservice_gateway.services.limits import Limits, default_policy
 from aiservice_gateway.services.proxy import Proxy
 from aiservice_gateway.services.registry import Registry
 from aiservice_gateway.services.upstream import Upstream
@@ -50,6 +53,7 @@ class Gateway:
     usage: Usage
     ledger: Ledger
     health: HealthCheck
+    limits: Limits
     metrics: Metrics
     redis: RedisStore | None
 
@@ -143,12 +147,27 @@ async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator
         stack.push_async_callback(store.close)
         redis = None
         if settings.redis_url is not None:
-            redis = RedisStore(settings.redis_url.get_secret_value(), instance=uuid.uuid4().hex)
+            redis = RedisStore(settings.redis_url.get_secret_value(), uuid.uuid4().hex, settings.lease_seconds)
             stack.push_async_callback(redis.close)
-            await redis.ping()
-        local = MemoryLimiter(settings.rate_limit_per_hour, WINDOW_SECONDS)
-        limits = Limits(settings.rate_limit_per_hour, local, redis)
-        ledger = Ledger(store, redis, Spool(settings.spool_dir).open(), MemoryCounters(), metrics)
+            await redis.connect()
+            renewing = asyncio.create_task(Leases(redis, settings.lease_seconds).run(), name="leases")
+            stack.push_async_callback(_cancel, renewing)
+        local, backlog = MemoryLimiter(), Backlog(redis)
+        if redis is not None:
+            redis.on_return = backlog.tell
+        spool = Spool(settings.spool_dir).open()
+        ledger = Ledger(store, redis, spool, MemoryCounters(), metrics, local=local, backlog=backlog)
+        policy = default_policy(settings.rate_limit_per_hour)
+        limits = Limits(
+            lambda _: policy,
+            local,
+            redis,
+            backlog,
+            spent_of=ledger.spent,
+            reserved_units=settings.reserved_units,
+            prices=settings.prices,
+            secret=_partition_secret(settings),
+        )
         ledger.start()
         stack.push_async_callback(ledger.close, _CLOSE_SECONDS)
         upstream = Upstream()
@@ -168,9 +187,15 @@ async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator
             usage=Usage(store, ledger, limits),
             ledger=ledger,
             health=HealthCheck(registry, upstream, lambda: dependencies(discovery, ledger, redis)),
+            limits=limits,
             metrics=metrics,
             redis=redis,
         )
+
+
+def _partition_secret(settings: Settings) -> bytes:
+    """The same in every gateway of an installation, and no way back to the secret that it is made from."""
+    return hashlib.sha256(b"ratelimit:" + settings.jwt_secret.get_secret_value().encode()).digest()
 
 
 async def _discovery(settings: Settings, registry: Registry, stack: AsyncExitStack) -> Discovery:
