@@ -1,4 +1,4 @@
-"""What tests of the limiters share: plans with windows of milliseconds, reservations, and an exact model of a limiter."""
+"""What tests of the limiters share: plans with windows of milliseconds, reservations, and an exact model."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ def reserve(plan: Plan, request_id: str = "") -> Reservation:
 
 
 def record_of(
-    reservation: Reservation, units: Decimal = Decimal(0), cost: Decimal = Decimal(0), status: Outcome = Outcome.SUCCEEDED
+    reservation: Reservation,
+    units: Decimal = Decimal(0),
+    cost: Decimal = Decimal(0),
+    status: Outcome = Outcome.SUCCEEDED,
 ) -> UsageRecord:
     """What a request used."""
     return UsageRecord(
@@ -117,14 +120,6 @@ class Model:
         for index, hold in enumerate(self.plan.holds):
             one.amounts[index] = 0 if refund else used[hold.measure]
         one.open = False
-
-    def drop_what_is_not_counted(self, reservation: Reservation) -> None:
-        """Of a request that was told late: a month's count holds nothing from before it began."""
-        one = self.counted[reservation.request_id]
-        first = min(other.at for other in self.counted.values())
-        for index, hold in enumerate(self.plan.holds):
-            if hold.measure == Measure.SPEND and one.at == first:
-                one.amounts[index] = 0
 
     def _inside(self, index: int, now: int) -> list[Counted]:
         window = self.plan.holds[index].window

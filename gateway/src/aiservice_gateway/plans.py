@@ -23,6 +23,9 @@ SCALES: Final = {Measure.REQUESTS: 1, Measure.UNITS: 1000, Measure.CONCURRENCY: 
 SLOT_WAIT: Final = MICROSECONDS
 """What is told when all slots are taken: nobody knows when one will be free, so asking again soon is all there is."""
 
+ASSUMED: Final = "?"
+"""Stands for the version of a month's spend that is only assumed, because the database does not say."""
+
 _PREFIX: Final = "aiservice:limit"
 
 

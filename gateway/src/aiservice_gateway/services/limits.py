@@ -19,6 +19,7 @@ from aiservice_api.tasks import Task
 from aiservice_gateway.errors import StoreUnavailableError
 from aiservice_gateway.models import Identity, Limit, Measure, Policy, Quota, Standing
 from aiservice_gateway.plans import (
+    ASSUMED,
     MICROSECONDS,
     SCALES,
     Code,
@@ -237,7 +238,7 @@ class Limits:
         limit = plan.limits[verdict.index]
         spent = await self._spent(plan.tenant, limit, plan.month, verdict.wait)
         if spent is None:
-            return f"? {self._local.spent(plan.holds[verdict.index].key)}"
+            return f"{ASSUMED} {self._local.spent(plan.holds[verdict.index].key)}"
         return f"{verdict.version} {spent}"
 
     async def _spent(self, tenant: str, limit: Limit, month: Month, until: int) -> int | None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.models import Measure, Totals, UsageRecord
-from aiservice_gateway.plans import MICROSECONDS, SLOT_WAIT, Code, Hold, Plan, Reservation, Verdict
+from aiservice_gateway.plans import ASSUMED, MICROSECONDS, SLOT_WAIT, Code, Hold, Plan, Reservation, Verdict
 
 Key = tuple[str, Task]
 """A tenant and a service."""
@@ -112,7 +112,6 @@ class MemoryLimiter:
         self._sweep(now, wall)
         waits = []
         for index, (hold, maximum, base) in enumerate(zip(plan.holds, plan.maxima, bases, strict=True)):
-            assumed = 0
             if hold.measure == Measure.SPEND:
                 if not plan.month.start <= wall < plan.month.end:
                     return Verdict(Code.OTHER_MONTH, wall)
@@ -121,12 +120,10 @@ class MemoryLimiter:
                     if not base:
                         return Verdict(Code.UNKNOWN_SPEND, wall, index, spend.since)
                     version, amount = base.split()
-                    if version == "?":
-                        assumed = int(amount)
-                    else:
+                    if version != ASSUMED:  # else what this process knows itself is all that is known
                         spend.total += int(amount)
                         spend.known = True
-            waits.append(self._wait(hold, maximum, assumed, now, plan.month.end - wall))
+            waits.append(self._wait(hold, maximum, now, plan.month.end - wall))
         longest = max(range(len(waits)), key=waits.__getitem__, default=0)
         if waits and waits[longest]:
             return Verdict(Code.REFUSED, wall, longest, waits[longest], states=self._states(plan.holds, now, wall))
@@ -174,12 +171,12 @@ class MemoryLimiter:
     def _now(self) -> int:
         return int(self._clock() * MICROSECONDS)
 
-    def _wait(self, hold: Hold, maximum: int, assumed: int, now: int, month_left: int) -> int:
+    def _wait(self, hold: Hold, maximum: int, now: int, month_left: int) -> int:
         """Time until a request would pass; 0 when it does."""
         if hold.measure == Measure.CONCURRENCY:
             return SLOT_WAIT if self._slots.get(hold.key, 0) + hold.amount > maximum else 0
         if hold.measure == Measure.SPEND:
-            return month_left if assumed + self._spends[hold.key].total + hold.amount > maximum else 0
+            return month_left if self._spends[hold.key].total + hold.amount > maximum else 0
         window = self._window(hold)
         window.trim(now)
         over = window.total + hold.amount - maximum
