@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from aiservice_gateway.models import Measure
-from aiservice_gateway.plans import MICROSECONDS, Code, Reservation, Verdict, used_amounts
+from aiservice_gateway.plans import MICROSECONDS, NOTHING_USED, Code, Reservation, Verdict, used_amounts
 from aiservice_gateway.stores.memory import MemoryLimiter
 from aiservice_gateway.stores.redis import RedisStore
 from support.gateway import eventually
@@ -175,7 +175,7 @@ def test_the_limiter_of_one_process_answers_as_the_model_does(terms: list[Terms]
             reservation = opened.pop(step.which % len(opened))
             units, cost = used(step.amount, step.amount)
             refund = step.what == "refund"
-            amounts = dict.fromkeys(Measure, 0) if refund else used_amounts(units, cost)
+            amounts = NOTHING_USED if refund else used_amounts(units, cost)
             for _ in range(2):  # the second time changes nothing
                 limiter.end(reservation, amounts)
             model.end(reservation, used_amounts(units, cost), refund=refund)
