@@ -145,10 +145,17 @@ class RedisServer(Server):
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
+        self._folder = folder
         command = [*_DIE_WITH_TESTS, _program("redis-server"), "--bind", _HOST, "--port", str(self.port)]
         command += ["--dir", str(folder), "--save", "", "--appendonly", "yes", "--appendfsync", "no"]
         super().__init__("Redis", folder, command, lambda: self.command("PING") == "+PONG")
         self.url = f"redis://{_HOST}:{self.port}/0"
+
+    def restart_empty(self) -> None:
+        """A crash that loses all data."""
+        self.stop(signal.SIGKILL)
+        shutil.rmtree(self._folder / "appendonlydir")
+        self.start()
 
     def command(self, *words: str) -> str:
         """Sends one command; returns the answer's first line in Redis' own notation; nothing when it is down."""

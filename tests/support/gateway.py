@@ -102,6 +102,8 @@ class Engine:
             document = {"error": orders.get("error", "told to"), "code": "told", "request_id": headers["x-request-id"]}
             extra = {"retry-after": str(orders["retry_after"])} if "retry_after" in orders else {}
             await _answer(send, status, json.dumps(document).encode(), extra)
+        elif segments := orders.get("segments"):
+            await _transcribe(send, segments, orders.get("pause", 0.0))
         elif chunks := orders.get("chunks"):
             await _stream(send, chunks, orders.get("pause", 0.0), cut=orders.get("cut", False))
         else:
@@ -128,6 +130,26 @@ async def _stream(send: Send, chunks: int, pause: float, *, cut: bool) -> None:
         await asyncio.sleep(pause)
     if not cut:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _transcribe(send: Send, segments: int, pause: float) -> None:
+    """Segments of 2.5 s each, as a runtime streams them: headers tell the units of all, the last event the tokens."""
+    units = 2.5 * segments
+    headers = {
+        "content-type": "text/event-stream; charset=utf-8",
+        "x-aiservice-units": str(units),
+        "x-aiservice-unit": "audio-second",
+    }
+    await send({"type": "http.response.start", "status": 200, "headers": _raw(headers)})
+    events: list[dict[str, object]] = [
+        {"type": "segment", "start": 2.5 * n, "end": 2.5 * n + 2.5} for n in range(segments)
+    ]
+    usage = {"units": units, "unit": "audio-second", "tokens": 7 * segments}
+    for event in [*events, {"type": "done", "text": "hello", "usage": usage}]:
+        body = b"data: " + json.dumps(event).encode() + b"\n\n"
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await asyncio.sleep(pause)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -21,6 +21,8 @@ class Relay:
         self.server_port = server_port
         self.bytes_per_second: int | None = None
         """Speed of each connection towards the client."""
+        self.mute = False
+        """Whether what servers send is thrown away: commands are carried out, and nobody hears of it."""
         self.sent = 0
         """Bytes that the server sent to clients, heads of answers included."""
         self._lock = threading.Lock()
@@ -58,6 +60,8 @@ class Relay:
     def _pass(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
         try:
             while chunk := source.recv(_CHUNK):
+                if counted and self.mute:
+                    continue
                 target.sendall(chunk)
                 if not counted:
                     continue

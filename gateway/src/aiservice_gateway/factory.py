@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 import uuid
@@ -18,11 +19,13 @@ from aiservice_gateway.errors import SettingsError, StoreUnavailableError, Unava
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.models import Identity, Service
 from aiservice_gateway.services.auth import Authenticator
+from aiservice_gateway.services.backlog import Backlog
 from aiservice_gateway.services.claims import Claims
 from aiservice_gateway.services.health import HealthCheck
 from aiservice_gateway.services.jwks import KeySource
+from aiservice_gateway.services.leases import Leases
 from aiservice_gateway.services.ledger import Ledger
-from aiservice_gateway.services.limits import WINDOW_SECONDS, Limits
+from aiservice_gateway.services.limits import Limits
 from aiservice_gateway.services.proxy import Proxy
 from aiservice_gateway.services.registry import Registry
 from aiservice_gateway.services.tenants import Tenants, may_use
@@ -56,6 +59,7 @@ class Gateway:
     usage: Usage
     ledger: Ledger
     health: HealthCheck
+    limits: Limits
     metrics: Metrics
     redis: RedisStore | None
 
@@ -163,12 +167,26 @@ async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator
         stack.push_async_callback(store.close)
         redis = None
         if settings.redis_url is not None:
-            redis = RedisStore(settings.redis_url.get_secret_value(), instance=uuid.uuid4().hex)
+            redis = RedisStore(settings.redis_url.get_secret_value(), uuid.uuid4().hex, settings.lease_seconds)
             stack.push_async_callback(redis.close)
-            await redis.ping()
-        local = MemoryLimiter(settings.rate_limit_per_hour, WINDOW_SECONDS)
-        limits = Limits(settings.rate_limit_per_hour, local, redis)
-        ledger = Ledger(store, redis, Spool(settings.spool_dir).open(), MemoryCounters(), metrics)
+            await redis.connect()
+            renewing = asyncio.create_task(Leases(redis, settings.lease_seconds).run(), name="leases")
+            stack.push_async_callback(_cancel, renewing)
+        local, backlog = MemoryLimiter(), Backlog(redis)
+        if redis is not None:
+            redis.on_return = backlog.tell
+        spool = Spool(settings.spool_dir).open()
+        ledger = Ledger(store, redis, spool, MemoryCounters(), metrics, local=local, backlog=backlog)
+        limits = Limits(
+            tenants.policy,
+            local,
+            redis,
+            backlog,
+            spent_of=ledger.spent,
+            reserved_units=settings.reserved_units,
+            prices=settings.prices,
+            secret=_partition_secret(settings),
+        )
         ledger.start()
         stack.push_async_callback(ledger.close, _CLOSE_SECONDS)
         upstream = Upstream()
@@ -185,6 +203,7 @@ async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator
             usage=Usage(store, ledger, limits),
             ledger=ledger,
             health=HealthCheck(registry, upstream, lambda: dependencies(discovery, keys, ledger, redis)),
+            limits=limits,
             metrics=metrics,
             redis=redis,
         )
@@ -218,6 +237,13 @@ def _keys(settings: Settings, stack: AsyncExitStack) -> KeySource | None:
     keys = KeySource(settings.jwks_url)
     stack.push_async_callback(_cancel, asyncio.create_task(keys.run(), name="keys"))
     return keys
+
+
+def _partition_secret(settings: Settings) -> bytes:
+    """The same in every gateway of an installation, and no way back to the secret that it is made from."""
+    shared = (settings.jwt_secret, *settings.jwt_secrets.values(), settings.redis_url)
+    secret = next((secret.get_secret_value() for secret in shared if secret is not None), uuid.uuid4().hex)
+    return hashlib.sha256(b"ratelimit:" + secret.encode()).digest()
 
 
 async def _discovery(settings: Settings, registry: Registry, tenants: Tenants, stack: AsyncExitStack) -> Discovery:

@@ -36,7 +36,10 @@ class Metrics:
             "aiservice_gateway_requests_in_flight", "Requests being answered now.", registry=self.registry
         )
         self.limited = Counter(
-            "aiservice_gateway_rate_limited", "Requests refused by a limit.", ["task"], registry=self.registry
+            "aiservice_gateway_rate_limited",
+            "Requests refused by a limit.",
+            ["task", "measure"],
+            registry=self.registry,
         )
         self.usage_written = Counter(
             "aiservice_gateway_usage_records_written",

@@ -89,20 +89,23 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Where a tenant stands with one service."""
+    """Where a tenant stands with the requests to one service."""
 
     limit: int
     remaining: int
-    reset_seconds: float
+    reset_seconds: int
     """Until the oldest counted request leaves the window, and `remaining` grows. 0 when none is counted."""
+    window_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
-    """The limiter's answer to one request."""
+class Standing:
+    """Where a tenant stands with one limit."""
 
-    allowed: bool
-    quota: Quota
+    limit: Limit
+    remaining: Decimal
+    reset_seconds: int
+    """Until `remaining` grows by itself; 0 when nothing is counted, and for concurrency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,8 @@ class Outcome(StrEnum):
     """The engine refused it (4xx), failed (5xx) or did not answer in time."""
     CANCELLED = "cancelled"
     """The client went away before the answer's end."""
+    INTERRUPTED = "interrupted"
+    """The gateway died before the answer's end; what the engine had done is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,16 @@ DEFAULT_PRICES: dict[Task, Decimal] = {
 _UNSET = "unset"
 """Type of the error that nothing checks tokens."""
 
+DEFAULT_RESERVED_UNITS: dict[Task, Decimal] = {
+    Task.TEXT_TO_IMAGE: Decimal(1),  # an image
+    Task.IMAGE_TO_IMAGE: Decimal(1),  # an image
+    Task.IMAGE_TO_TEXT: Decimal(1),  # an image
+    Task.TEXT_TO_SPEECH: Decimal(500),  # characters
+    Task.SPEECH_TO_TEXT: Decimal(60),  # seconds of audio
+}
+"""Units that a request holds of its tenant's limits until they are measured: rather more than a usual request."""
+
+_MOST_RESERVED_UNITS = 10**6
 _HIGHEST_PRICE = 10**9
 """The services refuse a higher one (docs/inference.md)."""
 
@@ -238,6 +248,13 @@ class Settings(TokenSettings, DatabaseSettings):
     """Folder for usage records that neither Redis nor the database could take yet."""
     prices: Annotated[dict[Task, Decimal], Field(alias="GATEWAY_PRICES"), BeforeValidator(_from_json)] = DEFAULT_PRICES
     """JSON object: dollars for one unit, by task. Tasks that it leaves out keep their default."""
+    reserved_units: Annotated[
+        dict[Task, Decimal], Field(alias="GATEWAY_RESERVED_UNITS"), BeforeValidator(_from_json)
+    ] = DEFAULT_RESERVED_UNITS
+    """JSON object: units that a request holds of limits of units and of spend until they are measured, by task. Tasks
+    that it leaves out keep their default."""
+    lease_seconds: Annotated[float, Field(alias="GATEWAY_LEASE_SECONDS", ge=1, le=3600)] = 15.0
+    """Time after which a gateway that does not say anything is taken for dead, and its requests for interrupted."""
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(alias="GATEWAY_LOG_LEVEL"), BeforeValidator(str.upper)
     ] = "INFO"
@@ -257,6 +274,14 @@ class Settings(TokenSettings, DatabaseSettings):
             if not price.is_finite() or not 0 <= price <= _HIGHEST_PRICE:
                 raise ValueError(f"the price of {task} must be a number from 0 to {_HIGHEST_PRICE}")
         return DEFAULT_PRICES | value
+
+    @field_validator("reserved_units")
+    @classmethod
+    def _complete_units(cls, value: dict[Task, Decimal]) -> dict[Task, Decimal]:
+        for task, units in value.items():
+            if not units.is_finite() or not 0 <= units <= _MOST_RESERVED_UNITS:
+                raise ValueError(f"the units of {task} must be a number from 0 to {_MOST_RESERVED_UNITS}")
+        return DEFAULT_RESERVED_UNITS | value
 
 
 def unknown_variables(names: Iterable[str]) -> list[str]:

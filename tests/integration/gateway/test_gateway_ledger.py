@@ -18,12 +18,17 @@ import pytest
 from aiservice_api.tasks import Task
 from aiservice_gateway.errors import RecordRefusedError, StoreUnavailableError
 from aiservice_gateway.metrics import Metrics
+from aiservice_gateway.migrations import migrate_sqlite
 from aiservice_gateway.models import Outcome, UsageRecord
+from aiservice_gateway.plans import Reservation
+from aiservice_gateway.services.backlog import Backlog
 from aiservice_gateway.services.ledger import Ledger
-from aiservice_gateway.stores.memory import MemoryCounters
+from aiservice_gateway.stores.base import UsageStore
+from aiservice_gateway.stores.memory import MemoryCounters, MemoryLimiter
 from aiservice_gateway.stores.postgres import PostgresUsage
 from aiservice_gateway.stores.redis import RedisStore
 from aiservice_gateway.stores.spool import Spool
+from aiservice_gateway.stores.sqlite import SqliteUsage
 from support.databases import PostgresServer, RedisServer
 from support.gateway import (
     GatewayProcess,
@@ -49,10 +54,19 @@ def records(count: int) -> list[UsageRecord]:
     return [replace(RECORD, id=str(uuid.uuid4())) for _ in range(count)]
 
 
+def unlimited(record: UsageRecord) -> Reservation:
+    """The reservation of a request that no limit applies to."""
+    at = int(record.created_at.timestamp() * 1_000_000)
+    return Reservation(record.id, record.tenant, record.user, record.service, record.model, (), at)
+
+
 @asynccontextmanager
 async def running_ledger(url: str, redis: RedisStore | None, folder: Path) -> AsyncIterator[tuple[Ledger, Metrics]]:
-    store, metrics = PostgresUsage(url), Metrics()
-    ledger = Ledger(store, redis, Spool(folder / "spool").open(), MemoryCounters(), metrics)
+    store, metrics, backlog = PostgresUsage(url), Metrics(), Backlog(redis)
+    if redis is not None:
+        redis.on_return = backlog.tell
+    spool = Spool(folder / "spool").open()
+    ledger = Ledger(store, redis, spool, MemoryCounters(), metrics, local=MemoryLimiter(), backlog=backlog)
     ledger.start()
     try:
         yield ledger, metrics
@@ -64,6 +78,7 @@ async def running_ledger(url: str, redis: RedisStore | None, folder: Path) -> As
 @asynccontextmanager
 async def open_redis(url: str, instance: str) -> AsyncIterator[RedisStore]:
     redis = RedisStore(url, instance)
+    await eventually(redis.connect)
     try:
         yield redis
     finally:
@@ -76,7 +91,7 @@ async def all_written(ledger: Ledger) -> None:
 
 async def settle_all(ledger: Ledger, some: Sequence[UsageRecord]) -> None:
     for start in range(0, len(some), 50):
-        await asyncio.gather(*map(ledger.settle, some[start : start + 50]))
+        await asyncio.gather(*(ledger.settle(unlimited(one), one) for one in some[start : start + 50]))
 
 
 async def test_a_record_is_written_once_however_often(migrated_database: str, postgres_server: PostgresServer) -> None:
@@ -87,6 +102,40 @@ async def test_a_record_is_written_once_however_often(migrated_database: str, po
     await store.insert([some[0], some[0]])
     await store.close()
     assert postgres_server.psql(migrated_database, COUNT) == "3|3"
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite", "adopted"])
+async def test_the_true_record_replaces_an_interrupted_one_and_no_other(
+    tmp_path: Path, migrated_database: str, postgres_server: PostgresServer, kind: str
+) -> None:
+    true, failed, late = records(3)
+    failed = replace(failed, status=Outcome.FAILED)
+    swept = [
+        replace(one, status=Outcome.INTERRUPTED, units=Decimal(0), cost=Decimal(0), tokens=0)
+        for one in (true, failed, late)
+    ]
+    if kind == "sqlite":
+        migrate_sqlite(tmp_path / "usage.sqlite3")
+        store: UsageStore = SqliteUsage(tmp_path / "usage.sqlite3")
+    else:
+        store = PostgresUsage(migrated_database)
+    if kind == "adopted":
+        # An application may have given the column a type of its own, here one that is no text.
+        postgres_server.psql(
+            migrated_database,
+            "CREATE TYPE outcome AS ENUM ('succeeded', 'failed', 'cancelled', 'interrupted');"
+            'ALTER TABLE "AIUsage" ALTER COLUMN status DROP DEFAULT;'
+            'ALTER TABLE "AIUsage" ALTER COLUMN status TYPE outcome USING status::outcome',
+        )
+    await store.insert(swept[:1])
+    await store.insert([true, replace(true, tokens=99)])  # in this order, and only once
+    await store.insert([failed])
+    await store.insert([swept[1], swept[0]])  # later than what is known better
+    await store.insert([swept[2], late])  # in one batch
+    totals = await store.totals("acme", RECORD.created_at, RECORD.created_at + timedelta(days=1))
+    await store.close()
+    one = totals[Task.SPEECH_TO_TEXT]
+    assert (one.count, one.tokens, one.units) == (3, 21, 7.5)
 
 
 async def test_totals_are_of_one_tenant_and_period(migrated_database: str) -> None:
@@ -161,7 +210,8 @@ async def test_records_go_to_disk_while_redis_is_away_too(
             await settle_all(ledger, records(100))
         # The ledger was closed with PostgreSQL away: what was on disk is in Redis now, for any other gateway.
         assert list((tmp_path / "spool").iterdir()) == []
-        assert await redis.waiting() == 300
+        # Redis was also told of those hundred itself when it was back, for its counters: they wait there twice.
+        assert await redis.waiting() == 400
     postgres_server.start()
     async with (
         open_redis(redis_url, "two") as heir,
@@ -176,7 +226,7 @@ async def test_what_one_gateway_took_and_did_not_finish_another_does(
 ) -> None:
     async with open_redis(redis_url, "dead") as dead, open_redis(redis_url, "alive") as alive:
         for record in records(10):
-            await dead.settle(record)
+            await dead.settle(unlimited(record), record)
         assert len((await dead.take(500)).records) == 10  # and dies here, with the lease
         assert (await alive.take(500)).records == []
         async with running_ledger(migrated_database, alive, tmp_path) as (ledger, _):
@@ -187,7 +237,7 @@ async def test_what_one_gateway_took_and_did_not_finish_another_does(
 async def test_counters_and_waiting_records_change_together(redis_url: str) -> None:
     async with open_redis(redis_url, "one") as redis:
         for record in records(3):
-            await redis.settle(record)
+            await redis.settle(unlimited(record), record)
         counters = await redis.counters("acme", "2026-11-23")
         assert await redis.waiting() == 3
     totals = counters[Task.SPEECH_TO_TEXT]
@@ -207,11 +257,11 @@ async def test_when_nothing_takes_a_record_the_log_does(
 
     monkeypatch.setattr(Spool, "add", broken)
     async with running_ledger(migrated_database, None, tmp_path) as (ledger, metrics):
-        await ledger.settle(records(1)[0])
+        await settle_all(ledger, records(1))
         assert postgres_server.psql(migrated_database, COUNT) == "1|1"  # straight to the database
         postgres_server.stop(signal.SIGQUIT)
         lost = records(1)[0]
-        await ledger.settle(lost)
+        await settle_all(ledger, [lost])
         assert metrics.registry.get_sample_value("aiservice_gateway_usage_records_lost_total") == 1
     assert lost.id in str([record.__dict__ for record in caplog.records])
 

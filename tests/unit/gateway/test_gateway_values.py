@@ -23,9 +23,8 @@ from aiservice_gateway.__main__ import duration
 from aiservice_gateway.errors import RateLimitedError, UnsupportedMediaError
 from aiservice_gateway.ids import new_request_id
 from aiservice_gateway.logs import FIELDS, JsonFormatter
-from aiservice_gateway.models import Measured, Outcome, Quota, UsageRecord, timestamp
+from aiservice_gateway.models import Measured, Outcome, UsageRecord, timestamp
 from aiservice_gateway.services.health import ServiceHealth, Status, overall
-from aiservice_gateway.services.limits import quota_headers
 from aiservice_gateway.services.pricing import cost, price_header, read_measured
 from aiservice_gateway.services.upstream import request_headers, response_headers
 from aiservice_gateway.stores.postgres import SCHEMA_REVISION, connection_arguments
@@ -99,14 +98,6 @@ def test_request_ids_are_sortable_uuids() -> None:
 
 def test_timestamps_have_milliseconds_and_z() -> None:
     assert timestamp(datetime(2025, 12, 12, 10, tzinfo=UTC)) == "2025-12-12T10:00:00.000Z"
-
-
-def test_quota_headers_round_the_wait_up() -> None:
-    assert quota_headers(Quota(100, 3, 12.01)) == {
-        "x-ratelimit-limit": "100",
-        "x-ratelimit-remaining": "3",
-        "x-ratelimit-reset": "13",
-    }
 
 
 def test_the_429_body_is_the_guides_word_for_word() -> None:

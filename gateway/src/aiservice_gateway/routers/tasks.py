@@ -1,30 +1,41 @@
-"""`POST /api/<task>`: the five services."""
+"""`POST /api/<task>`: the five services.
+
+Most requests go through here, so the route asks for what it needs itself: FastAPI's way of finding out what a route
+asks for, and in which order, takes a quarter of a request's processor time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Final
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.context import context_of
-from aiservice_gateway.routers.dependencies import Caller, Running, bearer
+from aiservice_gateway.routers.dependencies import bearer, gateway_of, identify
 from aiservice_gateway.routers.documents import ERRORS, TASKS
 from aiservice_gateway.services.proxy import Call, Exchange
 
 router = APIRouter(prefix="/api", tags=["services"])
 
-ServiceName = Annotated[
-    str | None,
-    Query(alias="service", description="Name of the service to use; the task's default when left out."),
+_SERVICE: Final = "service"
+_PARAMETERS: Final = [
+    {
+        "name": _SERVICE,
+        "in": "query",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": "Name of the service to use; the task's default when left out.",
+    }
 ]
 
 
-def _route(task: Task) -> Callable[..., Awaitable[Response]]:
-    async def serve(request: Request, gateway: Running, caller: Caller, service: ServiceName = None) -> Response:
+def _route(task: Task) -> Callable[[Request], Awaitable[Response]]:
+    async def serve(request: Request) -> Response:
         """Streams the request to the service and its answer back."""
-        chosen, url = gateway.resolve(task, service, caller)
+        gateway, caller = await gateway_of(request), await identify(request)
+        chosen, url = gateway.resolve(task, request.query_params.get(_SERVICE), caller)
         context = context_of(request.scope)
         context.service = chosen.key
         return Exchange(gateway.proxy, Call(context, request.headers, caller, task, chosen, url))
@@ -43,6 +54,9 @@ for _task in Task:
         description=TASKS[_task].description,
         response_class=Response,
         responses={**ERRORS, 200: TASKS[_task].answer()},
-        openapi_extra={"requestBody": TASKS[_task].request_body()},
-        dependencies=[Depends(bearer)],
+        openapi_extra={
+            "requestBody": TASKS[_task].request_body(),
+            "parameters": _PARAMETERS,
+            "security": [{bearer.scheme_name: []}],
+        },
     )

@@ -12,7 +12,6 @@ from aiservice_api.tasks import Task
 from aiservice_gateway.models import Identity, timestamp
 from aiservice_gateway.respond import json_response
 from aiservice_gateway.routers.dependencies import Caller, Running, bearer
-from aiservice_gateway.services.limits import WINDOW_SECONDS, whole_seconds
 from aiservice_gateway.services.usage import Report
 
 router = APIRouter(tags=["usage"])
@@ -128,8 +127,8 @@ def _render(caller: Identity, report: Report) -> dict[str, object]:
             task: {
                 "limit": quota.limit,
                 "remaining": quota.remaining,
-                "reset": whole_seconds(quota.reset_seconds),
-                "window": int(WINDOW_SECONDS),
+                "reset": quota.reset_seconds,
+                "window": quota.window_seconds,
             }
             for task, quota in sorted(report.quotas.items())
         },

@@ -1,9 +1,9 @@
 """The ledger: every request that an engine worked on becomes one row of `"AIUsage"`.
 
-A record is safe before its answer ends: in a Redis stream together with the day's counters, or, without Redis, in a
-synced file on local disk. From there one task per place moves the records to the database in batches, off the path of
-requests. The database takes a record only once however often it is written, so nothing needs to be exactly once
-before it.
+A record is safe before its answer ends: in a Redis stream, in one step with the day's counters and the tenant's limits,
+or, without Redis, in a synced file on local disk. From there one task per place moves the records to the database in
+batches, off the path of requests. The database takes a record only once however often it is written, so nothing needs
+to be exactly once before it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.errors import RecordRefusedError, StoreUnavailableError
 from aiservice_gateway.logs import FIELDS
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.models import Totals, UsageRecord
+from aiservice_gateway.plans import NOTHING_USED, Reservation, moment, used_amounts
+from aiservice_gateway.services.backlog import Backlog
 from aiservice_gateway.stores.base import UsageStore, WaitingRoom
-from aiservice_gateway.stores.memory import MemoryCounters
+from aiservice_gateway.stores.memory import MemoryCounters, MemoryLimiter
 from aiservice_gateway.stores.redis import RedisStore
 from aiservice_gateway.stores.spool import Spool
 
@@ -32,19 +36,30 @@ _IDLE_SECONDS = 0.2
 _FIRST_BACKOFF_SECONDS = 0.25
 _LONGEST_BACKOFF_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+_FLUSH_SECONDS = 1.0
 
 
 class Ledger:
     """Keeps records safe, and moves them to the database."""
 
     def __init__(
-        self, store: UsageStore, shared: RedisStore | None, spool: Spool, counters: MemoryCounters, metrics: Metrics
+        self,
+        store: UsageStore,
+        shared: RedisStore | None,
+        spool: Spool,
+        counters: MemoryCounters,
+        metrics: Metrics,
+        *,
+        local: MemoryLimiter,
+        backlog: Backlog,
     ) -> None:
         self._store = store
         self._shared = shared
         self._spool = spool
         self._counters = counters
         self._metrics = metrics
+        self._local = local
+        self._backlog = backlog
         self._database_up = True
         self._closing = False
         self._wake = asyncio.Event()
@@ -63,12 +78,35 @@ class Ledger:
         """Whether the database took the last batch."""
         return self._database_up
 
-    async def settle(self, record: UsageRecord) -> None:
-        """Returns when the record is safe. It is written even if the caller is cancelled meanwhile."""
-        task = asyncio.create_task(self._settle(record))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
-        await asyncio.shield(task)
+    async def settle(self, reservation: Reservation, record: UsageRecord) -> None:
+        """Ends a request that an engine worked on; returns when its record is safe, cancelled or not."""
+        self._counters.add(record)
+        self._local.end(reservation, used_amounts(record.units, record.cost))
+        await self._surely(self._settle(reservation, record))
+
+    async def refund(self, reservation: Reservation) -> None:
+        """Ends a request that no engine worked on: it takes nothing, and leaves no record."""
+        self._local.end(reservation, NOTHING_USED)
+        await self._surely(self._refund(reservation))
+
+    async def spent(self, tenant: str, task: Task | None, start: int, end: int) -> Decimal:
+        """Dollars that a tenant spent on a task (None: on all), by the database.
+
+        Args:
+            tenant: Whose.
+            task: On what.
+            start: From when (inclusive), in microseconds since the epoch.
+            end: Until when (exclusive).
+
+        Raises:
+            StoreUnavailableError: the database does not answer, or not all records have reached it.
+        """
+        complete = await self.flushed(_FLUSH_SECONDS)
+        if not complete and (self._shared is None or self._shared.available):
+            raise StoreUnavailableError("records still wait for the database")
+        totals = await self._store.totals(tenant, moment(start), moment(end))
+        chosen = [one.cost for service, one in totals.items() if task in {None, service}]
+        return round(Decimal(sum(chosen)), 6)
 
     async def flushed(self, within_seconds: float) -> bool:
         """Waits until the database has what was settled before; False when it takes longer than that."""
@@ -120,17 +158,31 @@ class Ledger:
             return False
         return self._shared is None or newest is None or not await self._shared.waits_until(newest)
 
-    async def _settle(self, record: UsageRecord) -> None:
-        self._counters.add(record)
-        if self._shared is not None:
+    async def _surely(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Runs it to its end, even if the caller is cancelled meanwhile."""
+        task = asyncio.create_task(ending)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        await asyncio.shield(task)
+
+    async def _settle(self, reservation: Reservation, record: UsageRecord) -> None:
+        if self._shared is not None and self._shared.available:
             with contextlib.suppress(StoreUnavailableError):
-                await self._shared.settle(record)
+                await self._shared.settle(reservation, record)
                 return
+        self._backlog.ended(reservation, record)
         try:
             await self._spool.add(record)
             self._wake.set()
         except StoreUnavailableError as error:
             await self._last_resort(record, error)
+
+    async def _refund(self, reservation: Reservation) -> None:
+        if self._shared is not None and self._shared.available:
+            with contextlib.suppress(StoreUnavailableError):
+                await self._shared.refund(reservation)
+                return
+        self._backlog.ended(reservation, None)
 
     async def _last_resort(self, record: UsageRecord, why: StoreUnavailableError) -> None:
         """Neither Redis nor the disk takes the record: the database itself may, and else the log keeps it."""

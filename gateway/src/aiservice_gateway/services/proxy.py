@@ -1,7 +1,8 @@
 """The proxy: streams a request to a service and its answer back, and settles what it used.
 
-One call goes: admit (the limit), forward, relay, settle (the ledger) and only then the answer's last bytes. A call
-that no engine worked on is refunded instead of settled: it costs nothing and does not count.
+One call goes: admit (limits, and an open entry in the ledger), forward, relay, settle (what it used, its record) and
+only then the answer's last bytes. A call that no engine worked on is refunded instead of settled: it costs nothing and
+does not count.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 import aiohttp
@@ -30,10 +30,12 @@ from aiservice_gateway.errors import (
 )
 from aiservice_gateway.logs import FIELDS
 from aiservice_gateway.metrics import Metrics
-from aiservice_gateway.models import MODEL_CHARACTERS, Identity, Measured, Outcome, Quota, Service, UsageRecord
+from aiservice_gateway.models import MODEL_CHARACTERS, Identity, Measured, Outcome, Service, UsageRecord
+from aiservice_gateway.plans import Reservation
 from aiservice_gateway.services.ledger import Ledger
-from aiservice_gateway.services.limits import Limits, quota_headers, whole_seconds
+from aiservice_gateway.services.limits import Admission, Limits
 from aiservice_gateway.services.pricing import cost, price_header, read_measured
+from aiservice_gateway.services.streams import Follower
 from aiservice_gateway.services.upload import ClientGoneError, Upload
 from aiservice_gateway.services.upstream import Upstream, failure, request_headers, response_headers
 
@@ -94,7 +96,7 @@ class Exchange(Response):
         self.background = None  # what Response has for FastAPI; its other fields describe answers that are known
         self._proxy = proxy
         self._call = call
-        self._relayed: Measured | None = None
+        self._follower: Follower | None = None
         """Set once the answer has begun."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,8 +108,8 @@ class Exchange(Response):
         call = self._call
         price = price_header(self._proxy.prices, call.task)
         headers = request_headers(call.headers, call.context.request_id, price)
-        quota = await self._admit()
-        started, created = time.perf_counter(), datetime.now(UTC)
+        admission = await self._admit()
+        started = time.perf_counter()
         ending = Ending(Outcome.FAILED)  # if it is cancelled: the server stops what did not finish while it drained
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._proxy.active.add(settled)
@@ -116,9 +118,11 @@ class Exchange(Response):
         finally:
             try:
                 if ending.outcome is None:
-                    await self._refund(quota)
+                    await self._refund(admission)
                 else:
-                    await self._proxy.ledger.settle(self._record(ending.outcome, ending.measured, started, created))
+                    reservation = admission.reservation
+                    record = self._record(reservation, ending.outcome, ending.measured, started)
+                    await self._proxy.ledger.settle(reservation, record)
             finally:
                 self._proxy.active.discard(settled)
                 settled.set_result(None)
@@ -128,19 +132,19 @@ class Exchange(Response):
             await send(ending.last)
         # Else the answer was cut in the middle: the server closes the connection when this returns.
 
-    async def _admit(self) -> Quota:
+    async def _admit(self) -> Admission:
         call = self._call
-        admission = await self._proxy.limits.admit(call.identity.tenant, call.task, call.context.request_id)
-        call.context.headers |= quota_headers(admission.quota)
+        model = call.service.model and call.service.model[:MODEL_CHARACTERS]
+        admission = await self._proxy.limits.admit(call.identity, call.task, model, call.context.request_id)
+        call.context.headers |= admission.response_headers()
         if not admission.allowed:
-            self._proxy.metrics.limited.labels(call.task).inc()
-            raise RateLimitedError(max(1, whole_seconds(admission.quota.reset_seconds)))
-        return admission.quota
+            self._proxy.metrics.limited.labels(call.task, admission.refused_by.measure).inc()
+            raise RateLimitedError(admission.retry_after)
+        return admission
 
-    async def _refund(self, quota: Quota) -> None:
-        call = self._call
-        await self._proxy.limits.refund(call.identity.tenant, call.task, call.context.request_id)
-        call.context.headers |= quota_headers(replace(quota, remaining=quota.remaining + 1))
+    async def _refund(self, admission: Admission) -> None:
+        await self._proxy.ledger.refund(admission.reservation)
+        self._call.context.headers |= admission.refunded_headers()
 
     async def _run(self, headers: Mapping[str, str], receive: Receive, send: Send) -> Ending:
         """Forwards and relays within the time limit. A client that goes away ends the time at once."""
@@ -182,7 +186,7 @@ class Exchange(Response):
         outcome = Outcome.SUCCEEDED if response.status < 300 else Outcome.FAILED
         measured = self._measured(response.headers) if outcome is Outcome.SUCCEEDED else _NOTHING
         headers = response_headers(response.headers)
-        self._relayed = measured
+        self._follower = follower = Follower(measured, response.content_type)
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         left, last = response.content_length, b""
         try:
@@ -192,15 +196,16 @@ class Exchange(Response):
                     last = chunk
                 else:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    follower.follow(chunk)
         except aiohttp.ClientError as error:
             _log.warning("The service %s broke off in its answer: %s", call.service.key, error)
             return Ending(Outcome.FAILED)
-        return Ending(outcome, measured, last={"type": "http.response.body", "body": last, "more_body": False})
+        return Ending(outcome, follower.whole, last={"type": "http.response.body", "body": last, "more_body": False})
 
     def _out_of_time(self, upload: Upload) -> Ending:
         if upload.gone:
-            return Ending(Outcome.CANCELLED, self._relayed or _NOTHING)
-        if self._relayed is not None:
+            return Ending(Outcome.CANCELLED, self._follower.delivered if self._follower is not None else _NOTHING)
+        if self._follower is not None:
             _log.warning("The service %s did not end its answer in time", self._call.service.key)
             return Ending(Outcome.FAILED)
         seconds = f"{self._proxy.timeout_seconds:g}"
@@ -219,19 +224,18 @@ class Exchange(Response):
             _log.error("A service measures nonsense; nothing is charged: %s", error, extra={FIELDS: fields})
             return _NOTHING
 
-    def _record(self, outcome: Outcome, measured: Measured, started: float, created: datetime) -> UsageRecord:
-        call = self._call
+    def _record(self, reservation: Reservation, outcome: Outcome, measured: Measured, started: float) -> UsageRecord:
         return UsageRecord(
-            id=call.context.request_id,
-            tenant=call.identity.tenant,
-            user=call.identity.user,
-            service=call.task,
-            model=call.service.model and call.service.model[:MODEL_CHARACTERS],
+            id=reservation.request_id,
+            tenant=reservation.tenant,
+            user=reservation.user,
+            service=reservation.task,
+            model=reservation.model,
             tokens=measured.tokens,
             units=measured.units,
             unit=measured.unit,
-            cost=cost(measured.units, self._proxy.prices[call.task]),
+            cost=cost(measured.units, self._proxy.prices[reservation.task]),
             duration_ms=round((time.perf_counter() - started) * 1000),
             status=outcome,
-            created_at=created,
+            created_at=reservation.created_at,
         )

@@ -23,6 +23,12 @@ from aiservice_gateway.services.api_keys import ApiKey, key_hash
 DEFAULT_WINDOW_SECONDS = 3600
 
 
+def default_policy(requests_per_hour: int) -> Policy:
+    """What a tenant may do for whom nothing else is said: a number of requests an hour to each service."""
+    limits = (Limit(Measure.REQUESTS, Decimal(requests_per_hour), task, DEFAULT_WINDOW_SECONDS) for task in Task)
+    return Policy(tuple(limits))
+
+
 @dataclass(frozen=True, slots=True)
 class Tenant:
     """What one AITenant says."""
@@ -46,10 +52,7 @@ class Tenants:
             requests_per_hour: What a tenant may ask of each task, where nothing else is stated.
             required: Whether a tenant that no AITenant is about is refused.
         """
-        self._defaults = tuple(
-            Limit(Measure.REQUESTS, Decimal(requests_per_hour), task, DEFAULT_WINDOW_SECONDS) for task in Task
-        )
-        self._default = Policy(self._defaults)
+        self._default = default_policy(requests_per_hour)
         self._required = required
         self._stated: dict[str, Tenant] = {}
         self._chosen: Mapping[str, Tenant] = {}
@@ -134,7 +137,7 @@ class Tenants:
                 keys.setdefault(key.sha256, (key, tenant.name))
         self._chosen, self._keys = chosen, keys
         self._policies = {
-            name: replace(tenant.stated, limits=_with_defaults(tenant.stated.limits, self._defaults))
+            name: replace(tenant.stated, limits=_with_defaults(tenant.stated.limits, self._default.limits))
             for name, tenant in chosen.items()
         }
 

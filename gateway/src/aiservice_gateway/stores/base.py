@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from aiservice_api.tasks import Task
-from aiservice_gateway.models import Totals, UsageRecord
+from aiservice_gateway.models import Outcome, Totals, UsageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,10 @@ class UsageStore(Protocol):
     """The table `"AIUsage"`."""
 
     async def insert(self, records: Sequence[UsageRecord]) -> None:
-        """Writes records in one transaction. One whose id is there already is left as it is.
+        """Writes records in one transaction, each only once.
+
+        A row whose id is there already is left as it is, unless its status is INTERRUPTED and the record's is not: then
+        it becomes the record.
 
         Raises:
             StoreUnavailableError: the database does not answer, or its table is not as expected; none was written.
@@ -58,3 +61,13 @@ class UsageStore(Protocol):
 
     async def close(self) -> None:
         """Closes its connections."""
+
+
+def distinct(records: Sequence[UsageRecord]) -> list[UsageRecord]:
+    """One record an id: the first that knows how its request ended."""
+    chosen: dict[str, UsageRecord] = {}
+    for record in records:
+        known = chosen.get(record.id)
+        if known is None or known.status is Outcome.INTERRUPTED:
+            chosen[record.id] = record
+    return list(chosen.values())

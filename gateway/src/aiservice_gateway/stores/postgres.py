@@ -14,6 +14,7 @@ import asyncpg
 from aiservice_api.tasks import Task
 from aiservice_gateway.errors import RecordRefusedError, StoreUnavailableError
 from aiservice_gateway.models import Totals, UsageRecord
+from aiservice_gateway.stores.base import distinct
 
 SCHEMA_REVISION = "0001"
 """The newest migration that this code needs. Revisions sort as text."""
@@ -35,9 +36,12 @@ INSERT INTO "AIUsage" (id, "tenantId", "userId", service, model, "requestId",
 SELECT id, "tenantId", "userId", service, model, "requestId",
        tokens, units, unit, cost, "durationMs", status, "createdAt"
 FROM json_populate_recordset(NULL::"AIUsage", $1::json)
-ON CONFLICT (id) DO NOTHING
+ON CONFLICT (id) DO UPDATE
+SET model = EXCLUDED.model, tokens = EXCLUDED.tokens, units = EXCLUDED.units, unit = EXCLUDED.unit,
+    cost = EXCLUDED.cost, "durationMs" = EXCLUDED."durationMs", status = EXCLUDED.status
+WHERE "AIUsage".status::text = 'interrupted' AND EXCLUDED.status::text <> 'interrupted'
 """
-"""Writes a JSON list of records as `UsageRecord.to_wire` makes them."""
+"""Writes a JSON list of records as `UsageRecord.to_wire` makes them, each id once; see `UsageStore.insert`."""
 
 _TOTALS = """
 SELECT service, count(*) AS count, coalesce(sum(tokens), 0)::bigint AS tokens,
@@ -97,7 +101,7 @@ class PostgresUsage:
 
     async def insert(self, records: Sequence[UsageRecord]) -> None:
         """Writes records in one statement; see `UsageStore`."""
-        document = b"[" + b",".join(record.to_wire() for record in records) + b"]"
+        document = b"[" + b",".join(record.to_wire() for record in distinct(records)) + b"]"
         async with self._connection() as connection:
             await connection.execute(INSERT, document.decode())
 

@@ -20,7 +20,10 @@ _INSERT = """
 INSERT INTO "AIUsage" (id, "tenantId", "userId", service, model, "requestId",
                        tokens, units, unit, cost, "durationMs", status, "createdAt")
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO NOTHING
+ON CONFLICT (id) DO UPDATE
+SET model = excluded.model, tokens = excluded.tokens, units = excluded.units, unit = excluded.unit,
+    cost = excluded.cost, "durationMs" = excluded."durationMs", status = excluded.status
+WHERE "AIUsage".status = 'interrupted' AND excluded.status <> 'interrupted'
 """
 
 _TOTALS = """
