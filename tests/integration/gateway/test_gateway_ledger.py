@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -87,19 +87,6 @@ async def test_a_record_is_written_once_however_often(migrated_database: str, po
     await store.insert([some[0], some[0]])
     await store.close()
     assert postgres_server.psql(migrated_database, COUNT) == "3|3"
-
-
-async def test_totals_are_of_one_tenant_and_period(migrated_database: str) -> None:
-    store = PostgresUsage(migrated_database)
-    day = RECORD.created_at
-    moments = [day - timedelta(milliseconds=1), day, day + timedelta(days=1)]
-    made = [replace(one, created_at=moment) for one, moment in zip(records(3), moments, strict=True)]
-    await store.insert([*made, replace(records(1)[0], tenant="other")])
-    totals = await store.totals("acme", day, day + timedelta(days=1))
-    await store.close()
-    assert {task: (one.count, one.tokens, one.units, one.unit, one.cost) for task, one in totals.items()} == {
-        Task.SPEECH_TO_TEXT: (1, 7, 2.5, "s", 0.1)
-    }
 
 
 async def test_a_value_that_the_database_refuses_holds_nothing_up(
