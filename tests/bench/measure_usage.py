@@ -25,13 +25,17 @@ import asyncpg
 from aiservice_api.tasks import Task
 from aiservice_gateway.ids import new_request_id
 from aiservice_gateway.models import Outcome, UsageRecord
-from aiservice_gateway.selection import Dimension, Filter, Period
+from aiservice_gateway.selection import Dimension, Filter, Period, Want
 from aiservice_gateway.stores.postgres import PostgresUsage, connection_arguments
 from bench.report import machine, publish, table
 from support.databases import PostgresServer
 from support.gateway import command
 
+Ask = Callable[[], Awaitable[object]]
+
 ROUNDS = 5
+PAGE = 101
+"""What the gateway asks for, to give 100."""
 BATCH = 500
 ROLLED_UP = 5000
 LARGEST, MIDDLE = "tenant-0", "tenant-50"
@@ -42,8 +46,9 @@ METHOD = (
     "{rows:,} rows over the twelve months that end with this one, in the order of time, 200 tenants of very different "
     "sizes ({largest} has {largest_share:.0%} of the rows, {middle} {middle_share:.2%}), 50 users each, five services. "
     "PostgreSQL {version} with its own settings (shared_buffers 128 MB; fsync off) on the same machine; the table "
-    "fits into the system's cache. A figure is the median of {rounds} runs after one that is not counted, in ms, as the gateway's "
-    "store sees it. Each column adds to the one before: nothing but the primary key; the index of the first migration; "
+    "fits into the system's cache. A figure is the median of {rounds} runs after one that is not counted, in ms, as "
+    "the gateway's store sees it. Each column adds to the one before: nothing but the primary key; the index of the "
+    "first migration; "
     "that of the second."
 )
 
@@ -90,34 +95,36 @@ class Scene:
     year: Period
     month: Period
 
-    def questions(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
+    def questions(self) -> Mapping[str, Ask]:
         """What is measured."""
-        store, month, year = self.store, self.month, self.year
-        middle = (month.start + timedelta(days=10)).isoformat(), "0"
+        middle = (self.month.start + timedelta(days=10)).isoformat(), "0"
+        day = Period(self.month.start, self.month.start + timedelta(days=1))
+        small, large, everybody = Filter(MIDDLE), Filter(LARGEST), Filter(None)
         return {
-            "the guide's SQL, a tenant in the middle": lambda: self.connection.fetch(_GUIDE.format(tenant=MIDDLE)),
-            "the guide's SQL, the largest tenant": lambda: self.connection.fetch(_GUIDE.format(tenant=LARGEST)),
-            "report of a month, a tenant in the middle": lambda: store.groups(
-                Filter(MIDDLE), month, [Dimension.SERVICE], None, 100
+            "the guide's SQL, a tenant in the middle": self._guide(MIDDLE),
+            "the guide's SQL, the largest tenant": self._guide(LARGEST),
+            "report of a month, a tenant in the middle": self._groups(small, self.month, Dimension.SERVICE),
+            "report of a month, the largest tenant": self._groups(large, self.month, Dimension.SERVICE),
+            "service and day, a year, a tenant in the middle": self._groups(
+                small, self.year, Dimension.SERVICE, Dimension.DAY
             ),
-            "report of a month, the largest tenant": lambda: store.groups(
-                Filter(LARGEST), month, [Dimension.SERVICE], None, 100
-            ),
-            "service and day, a year, a tenant in the middle": lambda: store.groups(
-                Filter(MIDDLE), year, [Dimension.SERVICE, Dimension.DAY], None, 101
-            ),
-            "records of a user, first page": lambda: store.records(Filter(MIDDLE, user="user-7"), year, None, 101),
-            "records, a page in the middle of the month": lambda: store.records(Filter(LARGEST), month, middle, 101),
-            "all tenants, a day, by tenant": lambda: store.groups(
-                Filter(None), Period(month.start, month.start + timedelta(days=1)), [Dimension.TENANT], None, 1000
-            ),
-            "all tenants, a month, by tenant": lambda: store.groups(
-                Filter(None), month, [Dimension.TENANT], None, 1000
-            ),
-            "all tenants, records, first page": lambda: store.records(Filter(None), month, None, 101),
-            f"write {BATCH} records": lambda: store.insert(_records()),
-            f"retention: roll {ROLLED_UP} rows up": lambda: store.roll_up(month.start, ROLLED_UP),
+            "records of a user, first page": self._records(Filter(MIDDLE, user="user-7"), self.year),
+            "records, a page in the middle of the month": self._records(large, self.month, middle),
+            "all tenants, a day, by tenant": self._groups(everybody, day, Dimension.TENANT),
+            "all tenants, a month, by tenant": self._groups(everybody, self.month, Dimension.TENANT),
+            "all tenants, records, first page": self._records(everybody, self.month),
+            f"write {BATCH} records": lambda: self.store.insert(_records()),
+            f"retention: roll {ROLLED_UP} rows up": lambda: self.store.roll_up(self.month.start, ROLLED_UP),
         }
+
+    def _guide(self, tenant: str) -> Ask:
+        return lambda: self.connection.fetch(_GUIDE.format(tenant=tenant))
+
+    def _groups(self, which: Filter, period: Period, *dimensions: Dimension) -> Ask:
+        return lambda: self.store.groups(Want(which, period, PAGE, dimensions=dimensions))
+
+    def _records(self, which: Filter, period: Period, after: tuple[str, ...] | None = None) -> Ask:
+        return lambda: self.store.records(Want(which, period, PAGE, after))
 
 
 def _records() -> list[UsageRecord]:

@@ -45,6 +45,19 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
+class Want:
+    """What is asked of a store: records, or sums over them where there are dimensions."""
+
+    which: Filter
+    period: Period
+    limit: int
+    """Most items of the answer."""
+    after: tuple[str, ...] | None = None
+    """The `place` of the item to go on after; None to begin."""
+    dimensions: tuple[Dimension, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """What was used under one key."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.models import Outcome, UsageRecord
-from aiservice_gateway.selection import Dimension, Filter, Period
+from aiservice_gateway.selection import Dimension, Filter, Period, Want
 from aiservice_gateway.stores.postgres import PostgresUsage
 from support.databases import PostgresServer, free_port
 from support.gateway import SECRET, command, environment, write_services
@@ -97,7 +97,7 @@ async def test_the_applications_table_is_adopted(postgres_server: PostgresServer
     store = PostgresUsage(database_url)
     await store.insert([RECORD])
     ever = Period(datetime(2020, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC))
-    groups = await store.groups(Filter("acme"), ever, [Dimension.SERVICE], None, 10)
+    groups = await store.groups(Want(Filter("acme"), ever, 10, dimensions=(Dimension.SERVICE,)))
     await store.close()
     assert [(group.key, group.totals.count, group.totals.tokens) for group in groups] == [
         (("speech-to-text",), 1, 7),

@@ -26,7 +26,7 @@ from aiservice_gateway.ids import new_request_id
 from aiservice_gateway.migrations import migrate_sqlite
 from aiservice_gateway.models import Identity, Outcome, UsageRecord
 from aiservice_gateway.routers.dependencies import identify
-from aiservice_gateway.selection import Dimension, Filter, Group, Period
+from aiservice_gateway.selection import Dimension, Filter, Group, Period, StoredRecord, Want
 from aiservice_gateway.settings import Settings
 from aiservice_gateway.stores.base import UsageStore
 from aiservice_gateway.stores.postgres import PostgresUsage
@@ -88,6 +88,24 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await found.close()
 
 
+async def sums(
+    store: UsageStore,
+    which: Filter,
+    period: Period,
+    dimensions: Sequence[Dimension],
+    *,
+    after: tuple[str, ...] | None = None,
+    limit: int = 1000,
+) -> Sequence[Group]:
+    return await store.groups(Want(which, period, limit, after, tuple(dimensions)))
+
+
+async def rows_of(
+    store: UsageStore, which: Filter, period: Period, after: tuple[str, ...] | None = None, limit: int = 1000
+) -> Sequence[StoredRecord]:
+    return await store.records(Want(which, period, limit, after))
+
+
 _KEYS: dict[Dimension, Callable[[UsageRecord], str | None]] = {
     Dimension.TENANT: lambda one: one.tenant,
     Dimension.SERVICE: lambda one: one.service.value,
@@ -131,7 +149,7 @@ async def all_pages(
     store: UsageStore, which: Filter, period: Period, dimensions: Sequence[Dimension], size: int
 ) -> list[Group]:
     found: list[Group] = []
-    while page := await store.groups(which, period, dimensions, found[-1].place if found else None, size):
+    while page := await sums(store, which, period, dimensions, after=found[-1].place if found else None, limit=size):
         assert len(page) <= size
         found += page
     return found
@@ -175,9 +193,9 @@ async def test_filters_hold_for_sums_and_records(
     some = made(600)
     await store.insert(some)
     wanted = [one for one in some if fits(one)]
-    groups = await store.groups(which, PERIOD, [Dimension.DAY], None, 1000)
+    groups = await sums(store, which, PERIOD, [Dimension.DAY])
     assert flat(groups) == expected(wanted, [Dimension.DAY])
-    records = await store.records(which, PERIOD, None, 1000)
+    records = await rows_of(store, which, PERIOD)
     assert {one.id for one in records} == {one.id for one in wanted}
 
 
@@ -185,8 +203,8 @@ async def test_a_period_begins_with_its_start_and_ends_before_its_end(store: Usa
     [one] = made(1)
     moments = [START - timedelta(milliseconds=1), START, END - timedelta(milliseconds=1), END]
     await store.insert([replace(one, id=new_request_id(), created_at=moment) for moment in moments])
-    assert [row.created_at for row in await store.records(ALL, PERIOD, None, 9)] == moments[2:0:-1]
-    [group] = await store.groups(ALL, PERIOD, [Dimension.SERVICE], None, 9)
+    assert [row.created_at for row in await rows_of(store, ALL, PERIOD)] == moments[2:0:-1]
+    [group] = await sums(store, ALL, PERIOD, [Dimension.SERVICE])
     assert group.totals.count == 2
 
 
@@ -195,8 +213,8 @@ async def test_records_come_the_newest_first_and_as_they_were_written(store: Usa
     same = some[0].created_at  # many of the same moment: their ids decide
     some += [replace(one, id=new_request_id(), created_at=same) for one in some[:50]]
     await store.insert(some)
-    found = await store.records(ALL, PERIOD, None, 8)
-    while page := await store.records(ALL, PERIOD, found[-1].place, 8):
+    found = await rows_of(store, ALL, PERIOD, None, 8)
+    while page := await rows_of(store, ALL, PERIOD, found[-1].place, 8):
         found = [*found, *page]
     order = sorted(some, key=lambda one: (one.created_at, one.id), reverse=True)
     assert [one.id for one in found] == [one.id for one in order]
@@ -211,9 +229,9 @@ async def test_records_come_the_newest_first_and_as_they_were_written(store: Usa
 async def test_new_rows_shift_no_page(store: UsageStore) -> None:
     some = made(100)
     await store.insert(some)
-    found = list(await store.records(ALL, PERIOD, None, 30))
+    found = list(await rows_of(store, ALL, PERIOD, None, 30))
     newest = max(one.created_at for one in some)
-    while page := await store.records(ALL, PERIOD, found[-1].place, 30):
+    while page := await rows_of(store, ALL, PERIOD, found[-1].place, 30):
         await store.insert([replace(one, id=new_request_id(), created_at=newest) for one in made(40)])
         found += page
     assert sorted(one.id for one in found) == sorted(one.id for one in some)
@@ -241,8 +259,8 @@ async def test_rolling_up_changes_no_sum_at_any_moment(store: UsageStore, batch:
     while moved := await store.roll_up(before, batch):  # after each batch it could have been killed
         assert moved <= batch
         for dimensions in BY_DAY if batch > 1 else BY_DAY[-1:]:
-            assert flat(await store.groups(ALL, PERIOD, dimensions, None, 1000)) == expected(some, dimensions)
-    left = {one.id for one in await store.records(ALL, PERIOD, None, 1000)}
+            assert flat(await sums(store, ALL, PERIOD, dimensions)) == expected(some, dimensions)
+    left = {one.id for one in await rows_of(store, ALL, PERIOD)}
     assert left == {one.id for one in some} - old
     assert await store.roll_up(before, batch) == 0
     for which in (Filter("acme"), Filter(None, user="ann"), Filter(None, Task.TEXT_TO_IMAGE, "sdxl")):
@@ -254,9 +272,7 @@ async def test_rolling_up_changes_no_sum_at_any_moment(store: UsageStore, batch:
             and which.model in (None, one.model)
             and which.user in (None, one.user)
         ]
-        assert flat(await store.groups(which, PERIOD, [Dimension.MONTH], None, 99)) == expected(
-            wanted, [Dimension.MONTH]
-        )
+        assert flat(await sums(store, which, PERIOD, [Dimension.MONTH])) == expected(wanted, [Dimension.MONTH])
 
 
 async def test_a_record_that_comes_late_counts_once(store: UsageStore) -> None:
@@ -268,12 +284,12 @@ async def test_a_record_that_comes_late_counts_once(store: UsageStore) -> None:
     await rolled(store, before)
     for _ in range(2):
         await store.insert(some)
-        assert flat(await store.groups(ALL, PERIOD, [Dimension.DAY], None, 1000)) == expected(some, [Dimension.DAY])
+        assert flat(await sums(store, ALL, PERIOD, [Dimension.DAY])) == expected(some, [Dimension.DAY])
     old_and_late = [one for one in late if one.created_at < before]
     assert old_and_late
     assert await rolled(store, before) == len(old_and_late)
     await store.insert(some)
-    assert flat(await store.groups(ALL, PERIOD, [Dimension.DAY], None, 1000)) == expected(some, [Dimension.DAY])
+    assert flat(await sums(store, ALL, PERIOD, [Dimension.DAY])) == expected(some, [Dimension.DAY])
 
 
 async def test_what_only_days_are_left_of_is_not_told_by_the_hour(store: UsageStore) -> None:
@@ -281,19 +297,19 @@ async def test_what_only_days_are_left_of_is_not_told_by_the_hour(store: UsageSt
     noon = START + timedelta(days=10, hours=12)
     early, late = Period(START, noon), Period(noon, END)
     for period in (early, late):
-        assert await store.groups(ALL, period, [Dimension.SERVICE], None, 99)
+        assert await sums(store, ALL, period, [Dimension.SERVICE])
     await rolled(store, START + timedelta(days=30))
     for period in (early, late):
         with pytest.raises(TooFineError):
-            await store.groups(ALL, period, [Dimension.SERVICE], None, 99)
+            await sums(store, ALL, period, [Dimension.SERVICE])
     for hours in (PERIOD, Period(START + timedelta(days=29), END)):
         with pytest.raises(TooFineError):
-            await store.groups(ALL, hours, [Dimension.HOUR], None, 99)
+            await sums(store, ALL, hours, [Dimension.HOUR])
     rest = Period(START + timedelta(days=30), END)
-    assert await store.groups(ALL, rest, [Dimension.HOUR], None, 99)
-    assert await store.groups(ALL, Period(rest.start + timedelta(hours=1), rest.end), [Dimension.DAY], None, 99)
+    assert await sums(store, ALL, rest, [Dimension.HOUR])
+    assert await sums(store, ALL, Period(rest.start + timedelta(hours=1), rest.end), [Dimension.DAY])
     # Nothing of this tenant was rolled up: nothing of it has to be cut.
-    assert await store.groups(Filter("nobody"), early, [Dimension.HOUR], None, 99) == []
+    assert await sums(store, Filter("nobody"), early, [Dimension.HOUR]) == []
 
 
 async def test_several_gateways_roll_up_at_once(migrated_database: str, postgres_server: PostgresServer) -> None:
@@ -318,7 +334,7 @@ async def test_several_gateways_roll_up_at_once(migrated_database: str, postgres
     again = await work(stores[0])
     assert sum(moved) + again >= 500  # more where a replay got in between; those are not counted again
     assert len([one for one in moved if one]) > 1
-    assert flat(await stores[0].groups(ALL, PERIOD, [Dimension.TENANT], None, 9)) == expected(some, [Dimension.TENANT])
+    assert flat(await sums(stores[0], ALL, PERIOD, [Dimension.TENANT])) == expected(some, [Dimension.TENANT])
     for store in stores:
         await store.close()
     assert postgres_server.psql(migrated_database, 'SELECT count(*) FROM "AIUsage"') == "0"
@@ -336,9 +352,7 @@ async def test_rows_of_the_applications_own_are_not_let_go(
     await store.insert(made(10))
     assert await rolled(store, END) == 10
     assert postgres_server.psql(migrated_database, 'SELECT id FROM "AIUsage" ORDER BY id') == "clx1\nclx2"
-    [group] = await store.groups(
-        Filter("acme", user=None), Period(START, START + timedelta(days=2)), [Dimension.SERVICE], None, 9
-    )
+    [group] = await sums(store, Filter("acme"), Period(START, START + timedelta(days=2)), [Dimension.SERVICE])
     await store.close()
     assert group.key == ("text-to-image",)
 

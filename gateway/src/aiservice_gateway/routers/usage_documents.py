@@ -178,15 +178,7 @@ def render_report(report: Report) -> dict[str, object]:
     return {
         **_head(report.which.tenant, report.period),
         "services": {task: _totals(totals) for task, totals in sorted(report.services.items())},
-        "today": {
-            task: {
-                "count": totals.count,
-                "total_tokens": totals.tokens,
-                "units": totals.units,
-                "cost": totals.cost,
-            }
-            for task, totals in sorted(report.today.items())
-        },
+        "today": {task: _without_unit(totals) for task, totals in sorted(report.today.items())},
         "limits": {
             task: {
                 "limit": quota.limit,
@@ -241,6 +233,11 @@ def render_record(record: StoredRecord) -> dict[str, Any]:
 
 def _head(tenant: str | None, period: Period) -> dict[str, object]:
     return {"tenantId": tenant, "period": {"from": timestamp(period.start), "to": timestamp(period.end)}}
+
+
+def _without_unit(totals: Totals) -> dict[str, Any]:
+    """The counters keep none."""
+    return {name: value for name, value in _totals(totals).items() if name != "unit"}
 
 
 def _totals(totals: Totals) -> dict[str, Any]:

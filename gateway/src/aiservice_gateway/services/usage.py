@@ -19,7 +19,7 @@ from aiservice_gateway.errors import (
     UnavailableError,
 )
 from aiservice_gateway.models import Identity, Quota, Totals
-from aiservice_gateway.selection import Dimension, Filter, Group, Page, Period, StoredRecord
+from aiservice_gateway.selection import Dimension, Filter, Group, Page, Period, StoredRecord, Want
 from aiservice_gateway.services.ledger import Ledger
 from aiservice_gateway.services.limits import Limits
 from aiservice_gateway.stores.base import UsageStore
@@ -133,7 +133,7 @@ class Usage:
             BadRequestError, UnavailableError: as `report`; or the cursor is of another question.
         """
         period, after = await self._begin(question, (question.which, *dimensions), len(dimensions), cursor, now)
-        found = await _ask(self.store.groups(question.which, period, dimensions, after, limit + 1))
+        found = await _ask(self.store.groups(Want(question.which, period, limit + 1, after, tuple(dimensions))))
         return _page(period, found, limit, (question.which, *dimensions))
 
     async def records(self, question: Question, cursor: str | None, limit: int, now: datetime) -> Page[StoredRecord]:
@@ -143,7 +143,7 @@ class Usage:
             BadRequestError, UnavailableError: as `groups`.
         """
         period, after = await self._begin(question, question.which, _RECORD_PLACES, cursor, now)
-        found = await _ask(self.store.records(question.which, period, after, limit + 1))
+        found = await _ask(self.store.records(Want(question.which, period, limit + 1, after)))
         return _page(period, found, limit, question.which)
 
     async def _begin(
@@ -162,7 +162,7 @@ class Usage:
         return cursor.period, cursor.after
 
     async def _by_service(self, which: Filter, period: Period) -> Mapping[Task, Totals]:
-        found = await _ask(self.store.groups(which, period, [Dimension.SERVICE], None, len(Task)))
+        found = await _ask(self.store.groups(Want(which, period, len(Task), dimensions=(Dimension.SERVICE,))))
         return {Task(service): group.totals for group in found if (service := group.key[0]) is not None}
 
     async def _today(self, which: Filter, now: datetime) -> Mapping[Task, Totals]:

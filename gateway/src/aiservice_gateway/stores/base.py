@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from aiservice_gateway.models import UsageRecord
-from aiservice_gateway.selection import Dimension, Filter, Group, Period, StoredRecord
+from aiservice_gateway.selection import Group, StoredRecord, Want
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +49,8 @@ class UsageStore(Protocol):
             RecordRefusedError: it answers and will not take a value of one of the records; none was written.
         """
 
-    async def groups(
-        self,
-        which: Filter,
-        period: Period,
-        dimensions: Sequence[Dimension],
-        after: Sequence[str] | None,
-        limit: int,
-    ) -> Sequence[Group]:
+    async def groups(self, want: Want) -> Sequence[Group]:
         """What was used, summed up by one or several dimensions, in the order of their values.
-
-        Args:
-            which: The records.
-            period: Of when they are.
-            dimensions: By what to sum up.
-            after: The `place` of the group to go on after; None to begin.
-            limit: Most groups.
 
         Raises:
             StoreUnavailableError: the database does not answer.
@@ -72,9 +58,7 @@ class UsageStore(Protocol):
             TooFineError: an hour, or a part of a day, of which only the day's sums are left.
         """
 
-    async def records(
-        self, which: Filter, period: Period, after: Sequence[str] | None, limit: int
-    ) -> Sequence[StoredRecord]:
+    async def records(self, want: Want) -> Sequence[StoredRecord]:
         """The rows themselves, the newest first. Those that were rolled up are gone.
 
         Raises:

@@ -13,7 +13,7 @@ import asyncpg
 
 from aiservice_gateway.errors import RecordRefusedError, StoreUnavailableError, TooFineError
 from aiservice_gateway.models import UsageRecord
-from aiservice_gateway.selection import Dimension, Filter, Group, Period, StoredRecord
+from aiservice_gateway.selection import Dimension, Group, StoredRecord, Want
 from aiservice_gateway.stores import usage_sql
 
 SCHEMA_REVISION = "0002"
@@ -129,28 +129,18 @@ class PostgresUsage:
         async with self._connection() as connection:
             await connection.execute(INSERT, document.decode())
 
-    async def groups(
-        self,
-        which: Filter,
-        period: Period,
-        dimensions: Sequence[Dimension],
-        after: Sequence[str] | None,
-        limit: int,
-    ) -> Sequence[Group]:
+    async def groups(self, want: Want) -> Sequence[Group]:
         """Sums; see `UsageStore`. Rows of services that are no task (the application's own) are left out."""
-        wanted = usage_sql.groups(_DIALECT, which, period, dimensions, after=after, limit=limit)
-        check = usage_sql.too_fine(_DIALECT, which, period, dimensions)
+        wanted, check = usage_sql.groups(_DIALECT, want), usage_sql.too_fine(_DIALECT, want)
         async with self._snapshot() as connection:
             if check is not None and await connection.fetchval(check.sql, *check.values):
                 raise TooFineError
             rows = await connection.fetch(wanted.sql, *wanted.values)
-        return [usage_sql.group(dimensions, tuple(row)) for row in rows]
+        return [usage_sql.group(want.dimensions, tuple(row)) for row in rows]
 
-    async def records(
-        self, which: Filter, period: Period, after: Sequence[str] | None, limit: int
-    ) -> Sequence[StoredRecord]:
+    async def records(self, want: Want) -> Sequence[StoredRecord]:
         """Rows; see `UsageStore`."""
-        wanted = usage_sql.records(_DIALECT, which, period, after, limit)
+        wanted = usage_sql.records(_DIALECT, want)
         async with self._snapshot() as connection:
             rows = [tuple(row) for row in await connection.fetch(wanted.sql, *wanted.values)]
         return [usage_sql.record(row, row[-1].replace(tzinfo=UTC)) for row in rows]

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiservice_gateway.errors import StoreUnavailableError, TooFineError
 from aiservice_gateway.models import UsageRecord, timestamp
-from aiservice_gateway.selection import Dimension, Filter, Group, Period, StoredRecord
+from aiservice_gateway.selection import Dimension, Group, StoredRecord, Want
 from aiservice_gateway.stores import usage_sql
 
 _BUSY_SECONDS = 5.0
@@ -54,17 +54,9 @@ class SqliteUsage:
         """Writes records in one transaction; see `UsageStore`."""
         await self._run(lambda database: database.executemany(_INSERT, map(_row, records)).rowcount)
 
-    async def groups(
-        self,
-        which: Filter,
-        period: Period,
-        dimensions: Sequence[Dimension],
-        after: Sequence[str] | None,
-        limit: int,
-    ) -> Sequence[Group]:
+    async def groups(self, want: Want) -> Sequence[Group]:
         """Sums; see `UsageStore`."""
-        wanted = usage_sql.groups(_DIALECT, which, period, dimensions, after=after, limit=limit)
-        check = usage_sql.too_fine(_DIALECT, which, period, dimensions)
+        wanted, check = usage_sql.groups(_DIALECT, want), usage_sql.too_fine(_DIALECT, want)
 
         def read(database: sqlite3.Connection) -> list[Any]:
             database.execute("BEGIN")  # both see the same state
@@ -72,13 +64,11 @@ class SqliteUsage:
                 raise TooFineError
             return database.execute(wanted.sql, wanted.values).fetchall()
 
-        return [usage_sql.group(dimensions, row) for row in await self._run(read)]
+        return [usage_sql.group(want.dimensions, row) for row in await self._run(read)]
 
-    async def records(
-        self, which: Filter, period: Period, after: Sequence[str] | None, limit: int
-    ) -> Sequence[StoredRecord]:
+    async def records(self, want: Want) -> Sequence[StoredRecord]:
         """Rows; see `UsageStore`."""
-        wanted = usage_sql.records(_DIALECT, which, period, after, limit)
+        wanted = usage_sql.records(_DIALECT, want)
         rows: list[Any] = await self._run(lambda database: database.execute(wanted.sql, wanted.values).fetchall())
         return [usage_sql.record(row, datetime.fromisoformat(row[-1]).replace(tzinfo=UTC)) for row in rows]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.models import Totals
-from aiservice_gateway.selection import Dimension, Filter, Group, Period, StoredRecord
+from aiservice_gateway.selection import Dimension, Filter, Group, Period, StoredRecord, Want
 
 _UNITS_DIGITS = 6
 _COST_DIGITS = 8
@@ -76,24 +76,16 @@ class Statement:
         return self.dialect.moment_parameter.format(self.value(self.dialect.encode(moment)))
 
 
-def groups(
-    dialect: Dialect,
-    which: Filter,
-    period: Period,
-    dimensions: Sequence[Dimension],
-    *,
-    after: Sequence[str] | None,
-    limit: int,
-) -> Statement:
+def groups(dialect: Dialect, want: Want) -> Statement:
     """Sums by the dimensions, in the order of their values."""
-    statement = Statement(dialect)
+    statement, dimensions = Statement(dialect), want.dimensions
     columns = [f"{_cut(dialect, one)} AS g{number}" for number, one in enumerate(dimensions)]
     keys = [f"{_shown(dialect, one, f'g{number}')} AS k{number}" for number, one in enumerate(dimensions)]
     order = ", ".join(f"k{number}" for number in range(len(dimensions)))
-    sources = f"{_rows(statement, which, period)} UNION ALL {_rolled_up(statement, which, period)}"
+    sources = f"{_rows(statement, want)} UNION ALL {_rolled_up(statement, want)}"
     past = ""
-    if after is not None:
-        past = f"WHERE ({order}) > ({', '.join(map(statement.value, after))})"
+    if want.after is not None:
+        past = f"WHERE ({order}) > ({', '.join(map(statement.value, want.after))})"
     # The keys are made of the sums' few rows, not of every record. Each text is a constant of this module, or of Task.
     statement.sql = f"""
         SELECT * FROM (
@@ -105,7 +97,7 @@ def groups(
                        CAST(sum(cost) AS double precision) AS cost
                 FROM ({sources}) AS used GROUP BY {", ".join(f"g{number}" for number in range(len(dimensions)))}
             ) AS summed
-        ) AS keyed {past} ORDER BY {order} LIMIT {statement.value(limit)}
+        ) AS keyed {past} ORDER BY {order} LIMIT {statement.value(want.limit)}
     """  # noqa: S608 - see above
     return statement
 
@@ -119,13 +111,13 @@ def group(dimensions: Sequence[Dimension], row: Sequence[Any]) -> Group:
     return Group(tuple(key), totals, place)
 
 
-def records(dialect: Dialect, which: Filter, period: Period, after: Sequence[str] | None, limit: int) -> Statement:
+def records(dialect: Dialect, want: Want) -> Statement:
     """Rows, the newest first."""
     statement = Statement(dialect)
-    conditions = _conditions(statement, _ROWS, '"createdAt"', which, period)
+    conditions = _conditions(statement, _ROWS, '"createdAt"', want.which, want.period)
     by_id = f"CAST(id AS text){dialect.by_bytes}"
-    if after is not None:
-        moment, last = statement.moment(datetime.fromisoformat(after[0])), statement.value(after[1])
+    if want.after is not None:
+        moment, last = statement.moment(datetime.fromisoformat(want.after[0])), statement.value(want.after[1])
         conditions += f' AND "createdAt" <= {moment} AND ("createdAt" < {moment} OR {by_id} < {last})'
     statement.sql = f"""
         SELECT CAST(id AS text), CAST("tenantId" AS text), CAST("userId" AS text), CAST(service AS text),
@@ -133,7 +125,7 @@ def records(dialect: Dialect, which: Filter, period: Period, after: Sequence[str
                CAST(unit AS text), CAST(coalesce(cost, 0) AS double precision), coalesce("durationMs", 0),
                CAST(status AS text), {dialect.moment_column.format('"createdAt"')}
         FROM "AIUsage" WHERE {conditions}
-        ORDER BY "createdAt" DESC, {by_id} DESC LIMIT {statement.value(limit)}
+        ORDER BY "createdAt" DESC, {by_id} DESC LIMIT {statement.value(want.limit)}
     """  # noqa: S608 - made of constants of this module
     return statement
 
@@ -146,20 +138,21 @@ def record(row: Sequence[Any], created_at: datetime) -> StoredRecord:
     )
 
 
-def too_fine(dialect: Dialect, which: Filter, period: Period, dimensions: Sequence[Dimension]) -> Statement | None:
+def too_fine(dialect: Dialect, want: Want) -> Statement | None:
     """Asks whether roll-ups, which know days only, would have to be cut; None where nothing can be.
 
     Its one row is true where they would: then the sums would leave something out, or hold what was not asked for.
     """
-    statement = Statement(dialect)
-    if Dimension.HOUR in dimensions:
-        days = _conditions(statement, _ROLLED_UP, "day", which, _whole_days(period))
+    statement, period = Statement(dialect), want.period
+    if Dimension.HOUR in want.dimensions:
+        days = _conditions(statement, _ROLLED_UP, "day", want.which, _whole_days(period))
     else:
         cut = [edge for edge in (period.start, period.end) if edge != _midnight(edge)]
         if not cut:
             return None
         either = " OR ".join(
-            f"({_conditions(statement, _ROLLED_UP, 'day', which, _whole_days(Period(edge, edge)))})" for edge in cut
+            f"({_conditions(statement, _ROLLED_UP, 'day', want.which, _whole_days(Period(edge, edge)))})"
+            for edge in cut
         )
         days = f"({either})"
     statement.sql = f"SELECT EXISTS (SELECT 1 FROM {dialect.daily} WHERE {days})"  # noqa: S608 - constants
@@ -183,9 +176,9 @@ def _day_after(day: datetime) -> datetime:
         return datetime.max.replace(tzinfo=day.tzinfo)
 
 
-def _rows(statement: Statement, which: Filter, period: Period) -> str:
+def _rows(statement: Statement, want: Want) -> str:
     moment = statement.dialect.moment_column.format('"createdAt"')
-    conditions = _conditions(statement, _ROWS, '"createdAt"', which, period)
+    conditions = _conditions(statement, _ROWS, '"createdAt"', want.which, want.period)
     # An application's own table may have other types: identifiers as uuid, the service as an enumeration.
     return f"""
         SELECT CAST("tenantId" AS text) AS tenant, CAST(service AS text) AS service,
@@ -196,9 +189,9 @@ def _rows(statement: Statement, which: Filter, period: Period) -> str:
     """  # noqa: S608 - made of constants of this module
 
 
-def _rolled_up(statement: Statement, which: Filter, period: Period) -> str:
+def _rolled_up(statement: Statement, want: Want) -> str:
     moment = statement.dialect.moment_column.format("day")
-    conditions = _conditions(statement, _ROLLED_UP, "day", which, period)
+    conditions = _conditions(statement, _ROLLED_UP, "day", want.which, want.period)
     return f"""
         SELECT tenant_id, service, nullif(model, ''), nullif(user_id, ''), {moment}, count, tokens, units,
                nullif(unit, ''), cost
