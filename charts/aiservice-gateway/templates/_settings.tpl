@@ -111,6 +111,10 @@
 - name: GATEWAY_PRICES
   value: {{ toJson . | quote }}
 {{- end }}
+{{- with .Values.usageRetentionDays }}
+- name: GATEWAY_USAGE_RETENTION_DAYS
+  value: {{ int64 . | quote }}
+{{- end }}
 - name: GATEWAY_MAX_BODY_BYTES
   value: {{ int64 .Values.maxBodyBytes | quote }}
 - name: GATEWAY_UPSTREAM_TIMEOUT_SECONDS

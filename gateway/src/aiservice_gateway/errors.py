@@ -5,6 +5,7 @@ GatewayError
     NoTenantError                   403  a valid token that names no tenant
     TenantSuspendedError            403
     UnknownTenantError              403  tenants must be known, and this one is not
+    ForbiddenError                  403  a valid token that does not allow it
     NotFoundError                   404  no such path, or no service for the task
     BadRequestError                 400
     RequestTimeoutError             408  the client's body did not arrive
@@ -17,6 +18,7 @@ GatewayError
 SettingsError                  stops the start with a sentence
 StoreUnavailableError               Redis, PostgreSQL or the disk does not answer now; the caller has another way
 RecordRefusedError                  the database will never take this one record
+TooFineError                        of what was asked only sums by the day are left
 """
 
 from __future__ import annotations
@@ -80,6 +82,13 @@ class UnknownTenantError(GatewayError):
 
     status = 403
     code = "unknown_tenant"
+
+
+class ForbiddenError(GatewayError):
+    """The token is genuine and does not allow this."""
+
+    status = 403
+    code = "forbidden"
 
 
 class NotFoundError(GatewayError):
@@ -190,3 +199,7 @@ class StoreUnavailableError(Exception):
 
 class RecordRefusedError(Exception):
     """The database refuses the values of a record; trying again cannot help."""
+
+
+class TooFineError(Exception):
+    """Hours, or a part of a day, were asked for, and only the sums of whole days are left of them."""

@@ -28,6 +28,7 @@ from aiservice_gateway.services.ledger import Ledger
 from aiservice_gateway.services.limits import Limits
 from aiservice_gateway.services.proxy import Proxy
 from aiservice_gateway.services.registry import Registry
+from aiservice_gateway.services.retention import Retention
 from aiservice_gateway.services.tenants import Tenants, may_use
 from aiservice_gateway.services.tokens import Expected, Secrets, TokenVerifier
 from aiservice_gateway.services.upstream import Upstream
@@ -165,6 +166,10 @@ async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator
             else SqliteUsage(settings.sqlite_file)
         )
         stack.push_async_callback(store.close)
+        if settings.usage_retention_days is not None:
+            retention = Retention(store, settings.usage_retention_days, metrics)
+            retention.start()
+            stack.push_async_callback(retention.close)
         redis = None
         if settings.redis_url is not None:
             redis = RedisStore(settings.redis_url.get_secret_value(), uuid.uuid4().hex, settings.lease_seconds)

@@ -51,6 +51,11 @@ class Metrics:
             "Usage records that no store would take; each is in the log.",
             registry=self.registry,
         )
+        self.usage_rolled_up = Counter(
+            "aiservice_gateway_usage_records_rolled_up",
+            "Usage records that retention moved from rows into sums.",
+            registry=self.registry,
+        )
         self.usage_waiting = Gauge(
             "aiservice_gateway_usage_records_waiting",
             "Usage records that wait for the database, by where.",

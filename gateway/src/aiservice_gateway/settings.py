@@ -246,6 +246,9 @@ class Settings(TokenSettings, DatabaseSettings):
         Path(tempfile.gettempdir()) / "aiservice-gateway-spool"
     )
     """Folder for usage records that neither Redis nor the database could take yet."""
+    usage_retention_days: Annotated[int | None, Field(alias="GATEWAY_USAGE_RETENTION_DAYS", ge=31, le=36500)] = None
+    """Days for which single usage records are kept; a whole month at least, which the application's own queries read.
+    Then their sums by day stay. Unset: for ever."""
     prices: Annotated[dict[Task, Decimal], Field(alias="GATEWAY_PRICES"), BeforeValidator(_from_json)] = DEFAULT_PRICES
     """JSON object: dollars for one unit, by task. Tasks that it leaves out keep their default."""
     reserved_units: Annotated[

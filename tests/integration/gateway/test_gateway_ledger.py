@@ -21,6 +21,7 @@ from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.migrations import migrate_sqlite
 from aiservice_gateway.models import Outcome, UsageRecord
 from aiservice_gateway.plans import Reservation
+from aiservice_gateway.selection import Dimension, Filter, Period, Want
 from aiservice_gateway.services.backlog import Backlog
 from aiservice_gateway.services.ledger import Ledger
 from aiservice_gateway.stores.base import UsageStore
@@ -132,23 +133,11 @@ async def test_the_true_record_replaces_an_interrupted_one_and_no_other(
     await store.insert([failed])
     await store.insert([swept[1], swept[0]])  # later than what is known better
     await store.insert([swept[2], late])  # in one batch
-    totals = await store.totals("acme", RECORD.created_at, RECORD.created_at + timedelta(days=1))
+    day = Period(RECORD.created_at, RECORD.created_at + timedelta(days=1))
+    [group] = await store.groups(Want(Filter("acme"), day, 2, dimensions=(Dimension.SERVICE,)))
     await store.close()
-    one = totals[Task.SPEECH_TO_TEXT]
+    one = group.totals
     assert (one.count, one.tokens, one.units) == (3, 21, 7.5)
-
-
-async def test_totals_are_of_one_tenant_and_period(migrated_database: str) -> None:
-    store = PostgresUsage(migrated_database)
-    day = RECORD.created_at
-    moments = [day - timedelta(milliseconds=1), day, day + timedelta(days=1)]
-    made = [replace(one, created_at=moment) for one, moment in zip(records(3), moments, strict=True)]
-    await store.insert([*made, replace(records(1)[0], tenant="other")])
-    totals = await store.totals("acme", day, day + timedelta(days=1))
-    await store.close()
-    assert {task: (one.count, one.tokens, one.units, one.unit, one.cost) for task, one in totals.items()} == {
-        Task.SPEECH_TO_TEXT: (1, 7, 2.5, "s", 0.1)
-    }
 
 
 async def test_a_value_that_the_database_refuses_holds_nothing_up(

@@ -13,6 +13,7 @@ import pytest
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.models import Outcome, UsageRecord
+from aiservice_gateway.selection import Dimension, Filter, Period, Want
 from aiservice_gateway.stores.postgres import PostgresUsage
 from support.databases import PostgresServer, free_port
 from support.gateway import SECRET, command, environment, write_services
@@ -65,6 +66,8 @@ def test_a_new_table(postgres_server: PostgresServer, database_url: str) -> None
     tables = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
     assert sorted(postgres_server.psql(database_url, tables).splitlines()) == [
         "aiservice|alembic_version",
+        "aiservice|usage_daily",
+        "aiservice|usage_rolled_up",
         "public|AIUsage",
     ]
     plan = postgres_server.psql(
@@ -93,12 +96,13 @@ async def test_the_applications_table_is_adopted(postgres_server: PostgresServer
     )
     store = PostgresUsage(database_url)
     await store.insert([RECORD])
-    totals = await store.totals("acme", datetime(2020, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC))
+    ever = Period(datetime(2020, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC))
+    groups = await store.groups(Want(Filter("acme"), ever, 10, dimensions=(Dimension.SERVICE,)))
     await store.close()
-    assert {task: (one.count, one.tokens) for task, one in totals.items()} == {
-        Task.TEXT_TO_IMAGE: (1, 5),
-        Task.SPEECH_TO_TEXT: (1, 7),
-    }
+    assert [(group.key, group.totals.count, group.totals.tokens) for group in groups] == [
+        (("speech-to-text",), 1, 7),
+        (("text-to-image",), 1, 5),
+    ]
     row = 'SELECT tokens, units::float8, cost, "durationMs", note IS NULL FROM "AIUsage" WHERE id <> \'clx1\''
     assert postgres_server.psql(database_url, row) == "7|2.5|0.0001|12|t"
 
@@ -162,7 +166,7 @@ def test_sqlite_is_made_and_kept(tmp_path: Path) -> None:
     with sqlite3.connect(path) as database:
         tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     database.close()
-    assert tables == {"AIUsage", "alembic_version"}
+    assert tables == {"AIUsage", "aiservice_usage_daily", "aiservice_usage_rolled_up", "alembic_version"}
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from aiservice_gateway.errors import SettingsError
+from aiservice_gateway.migrations.trial import try_it
 from aiservice_gateway.stores.postgres import OWN_SCHEMA, connection_arguments
 
 _ONE_AT_A_TIME = 0x6169_7365_7276_6963  # any number: the advisory lock's name, "aiservic" in ASCII
@@ -50,6 +51,8 @@ async def _migrate_postgres(url: str) -> None:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:name)"), {"name": _ONE_AT_A_TIME})
             await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {OWN_SCHEMA}"))
             await connection.run_sync(_upgrade, OWN_SCHEMA)
+            # Each time: the application's own migrations may have changed the table since.
+            await connection.run_sync(try_it)
     finally:
         await engine.dispose()
 

@@ -1,135 +1,100 @@
-"""`GET /api/usage`: what a tenant used, and may still use."""
+"""`GET /api/usage` and `GET /api/usage/records`: what was used, and may still be used."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
-from aiservice_api.tasks import Task
-from aiservice_gateway.models import Identity, timestamp
+from aiservice_gateway import csv_text
 from aiservice_gateway.respond import json_response
+from aiservice_gateway.routers import usage_documents as documents
 from aiservice_gateway.routers.dependencies import Caller, Running, bearer
-from aiservice_gateway.services.usage import Report
+from aiservice_gateway.routers.usage_parameters import (
+    PAGE_ITEMS,
+    RecordsParameters,
+    UsageParameters,
+    check_names,
+)
+from aiservice_gateway.selection import Dimension, Page
+from aiservice_gateway.services.usage import whole
 
-router = APIRouter(tags=["usage"])
+router = APIRouter(tags=["usage"], dependencies=[Depends(bearer)])
 
-_EXAMPLE = {
-    "tenantId": "acme",
-    "period": {"from": "2025-12-01T00:00:00.000Z", "to": "2025-12-12T10:00:00.000Z"},
-    "services": {
-        "speech-to-text": {
-            "count": 3,
-            "total_tokens": 57,
-            "units": 21.4,
-            "unit": "audio-second",
-            "cost": 0.000856,
-        }
-    },
-    "today": {"speech-to-text": {"count": 1, "total_tokens": 19, "units": 7.1, "cost": 0.000284}},
-    "limits": {"speech-to-text": {"limit": 100, "remaining": 99, "reset": 3412, "window": 3600}},
-}
+_VARY = {"Vary": "Accept"}
 
-
-class Period(BaseModel):
-    """From (inclusive) to (exclusive), in UTC."""
-
-    from_: Annotated[str, Field(alias="from")]
-    to: str
-
-
-class Used(BaseModel):
-    """What was used of one service."""
-
-    count: int
-    """Requests that reached it."""
-    total_tokens: int
-    units: float
-    cost: float
-    """US dollars."""
-
-
-class UsedOfUnit(Used):
-    """What was used of one service, and in which unit."""
-
-    unit: str | None
-
-
-class Limit(BaseModel):
-    """Where the tenant stands with one service."""
-
-    limit: int
-    """Requests within any `window` seconds."""
-    remaining: int
-    reset: int
-    """Seconds until `remaining` grows."""
-    window: int
-
-
-class UsageAnswer(BaseModel):
-    """A tenant's own usage."""
-
-    tenantId: str  # noqa: N815 - the application's own spelling
-    period: Period
-    services: dict[Task, UsedOfUnit]
-    """Within the period, from the database."""
-    today: dict[Task, Used]
-    """Since midnight UTC, from the real-time counters."""
-    limits: dict[Task, Limit]
+T = TypeVar("T")
 
 
 @router.get(
     "/api/usage",
-    summary="The tenant's own usage",
-    response_model=UsageAnswer,
-    responses={200: {"content": {"application/json": {"example": _EXAMPLE}}}},
-    dependencies=[Depends(bearer)],
+    summary="Usage, by service or as asked",
+    response_model=documents.UsageAnswer | documents.GroupsAnswer,
+    responses=documents.USAGE,
 )
 async def usage(
-    gateway: Running,
-    caller: Caller,
-    start: Annotated[
-        datetime | None, Query(alias="from", description="ISO 8601; the first of the month when left out.")
-    ] = None,
-    end: Annotated[datetime | None, Query(alias="to", description="ISO 8601; now when left out.")] = None,
+    gateway: Running, caller: Caller, request: Request, parameters: Annotated[UsageParameters, Query()]
 ) -> Response:
-    """By service: requests, tokens, units and cost within a period; today's counters; the limits."""
-    report = await gateway.usage.report(caller.tenant, start, end, datetime.now(UTC))
-    return json_response(_render(caller, report))
+    """By service, with today's counters and the limits; with `group_by` the sums that it names, in pages; or in CSV."""
+    check_names(request, UsageParameters)
+    question, now = parameters.question(caller), datetime.now(UTC)
+    dimensions = tuple(parameters.group_by)
+    if parameters.as_csv(request):
+        dimensions = dimensions or (Dimension.SERVICE,)
+        return await _csv(
+            documents.group_columns(dimensions),
+            lambda cursor, limit: gateway.usage.groups(question, dimensions, cursor, limit, now),
+            lambda group: documents.render_group(dimensions, group),
+        )
+    if dimensions:
+        limit = parameters.limit or PAGE_ITEMS
+        page = await gateway.usage.groups(question, dimensions, parameters.cursor, limit, now)
+        return json_response(documents.render_groups(question.which.tenant, dimensions, page), headers=_VARY)
+    parameters.without_pages("Pages are of sums: state 'group_by', or")
+    return json_response(documents.render_report(await gateway.usage.report(question, now)), headers=_VARY)
 
 
-def _render(caller: Identity, report: Report) -> dict[str, object]:
-    return {
-        "tenantId": caller.tenant,
-        "period": {"from": timestamp(report.start), "to": timestamp(report.end)},
-        "services": {
-            task: {
-                "count": totals.count,
-                "total_tokens": totals.tokens,
-                "units": totals.units,
-                "unit": totals.unit,
-                "cost": totals.cost,
-            }
-            for task, totals in sorted(report.services.items())
-        },
-        "today": {
-            task: {
-                "count": totals.count,
-                "total_tokens": totals.tokens,
-                "units": totals.units,
-                "cost": totals.cost,
-            }
-            for task, totals in sorted(report.today.items())
-        },
-        "limits": {
-            task: {
-                "limit": quota.limit,
-                "remaining": quota.remaining,
-                "reset": quota.reset_seconds,
-                "window": quota.window_seconds,
-            }
-            for task, quota in sorted(report.quotas.items())
-        },
-    }
+@router.get(
+    "/api/usage/records",
+    summary="The usage records themselves",
+    response_model=documents.RecordsAnswer,
+    responses=documents.RECORDS,
+)
+async def records(
+    gateway: Running, caller: Caller, request: Request, parameters: Annotated[RecordsParameters, Query()]
+) -> Response:
+    """One by one, the newest first, in pages or in CSV. Those older than the retention are part of sums only."""
+    check_names(request, RecordsParameters)
+    question, now = parameters.question(caller), datetime.now(UTC)
+    if parameters.as_csv(request):
+        return await _csv(
+            documents.RECORD_COLUMNS,
+            lambda cursor, limit: gateway.usage.records(question, cursor, limit, now),
+            documents.render_record,
+        )
+    page = await gateway.usage.records(question, parameters.cursor, parameters.limit or PAGE_ITEMS, now)
+    return json_response(documents.render_records(question.which.tenant, page), headers=_VARY)
+
+
+async def _csv(
+    columns: Sequence[str],
+    ask: Callable[[str | None, int], Awaitable[Page[T]]],
+    render: Callable[[T], dict[str, Any]],
+) -> Response:
+    """All of it as CSV, sent while it is read. What fails before the first line is answered as an error."""
+    pages = whole(ask)
+    first = await anext(pages)
+
+    def lines(items: Sequence[T]) -> str:
+        return "".join(csv_text.line(render(item).values()) for item in items)
+
+    async def text() -> AsyncIterator[str]:
+        yield csv_text.line(columns) + lines(first)
+        async for items in pages:
+            yield lines(items)
+
+    headers = {**_VARY, "Content-Disposition": 'attachment; filename="usage.csv"'}
+    return StreamingResponse(text(), headers=headers, media_type=csv_text.MEDIA_TYPE)

@@ -23,6 +23,7 @@ from aiservice_gateway.logs import FIELDS
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.models import Totals, UsageRecord
 from aiservice_gateway.plans import NOTHING_USED, Reservation, moment, used_amounts
+from aiservice_gateway.selection import Dimension, Filter, Period, Want
 from aiservice_gateway.services.backlog import Backlog
 from aiservice_gateway.stores.base import UsageStore, WaitingRoom
 from aiservice_gateway.stores.memory import MemoryCounters, MemoryLimiter
@@ -104,9 +105,9 @@ class Ledger:
         complete = await self.flushed(_FLUSH_SECONDS)
         if not complete and (self._shared is None or self._shared.available):
             raise StoreUnavailableError("records still wait for the database")
-        totals = await self._store.totals(tenant, moment(start), moment(end))
-        chosen = [one.cost for service, one in totals.items() if task in {None, service}]
-        return round(Decimal(sum(chosen)), 6)
+        period = Period(moment(start), moment(end))
+        found = await self._store.groups(Want(Filter(tenant, task), period, 1, dimensions=(Dimension.TENANT,)))
+        return round(Decimal(sum(group.totals.cost for group in found)), 6)
 
     async def flushed(self, within_seconds: float) -> bool:
         """Waits until the database has what was settled before; False when it takes longer than that."""

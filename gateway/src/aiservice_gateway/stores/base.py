@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from aiservice_api.tasks import Task
-from aiservice_gateway.models import Outcome, Totals, UsageRecord
+from aiservice_gateway.models import Outcome, UsageRecord
+from aiservice_gateway.selection import Group, StoredRecord, Want
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +39,48 @@ class WaitingRoom(Protocol):
 
 
 class UsageStore(Protocol):
-    """The table `"AIUsage"`."""
+    """The table `"AIUsage"`, and the sums of what it no longer holds."""
 
     async def insert(self, records: Sequence[UsageRecord]) -> None:
         """Writes records in one transaction, each only once.
 
-        A row whose id is there already is left as it is, unless its status is INTERRUPTED and the record's is not: then
-        it becomes the record.
+        One that is there already, or was rolled up, is left as it is, unless its row's status is INTERRUPTED and the
+        record's is not: then the row becomes the record.
 
         Raises:
             StoreUnavailableError: the database does not answer, or its table is not as expected; none was written.
             RecordRefusedError: it answers and will not take a value of one of the records; none was written.
         """
 
-    async def totals(self, tenant: str, start: datetime, end: datetime) -> Mapping[Task, Totals]:
-        """What a tenant used from `start` (inclusive) to `end` (exclusive), by service.
+    async def groups(self, want: Want) -> Sequence[Group]:
+        """What was used, summed up by one or several dimensions, in the order of their values.
 
         Raises:
             StoreUnavailableError: the database does not answer.
+            RecordRefusedError: it cannot compare with a value of the filter.
+            TooFineError: an hour, or a part of a day, of which only the day's sums are left.
+        """
+
+    async def records(self, want: Want) -> Sequence[StoredRecord]:
+        """The rows themselves, the newest first. Those that were rolled up are gone.
+
+        Raises:
+            StoreUnavailableError, RecordRefusedError: as `groups`.
+        """
+
+    async def roll_up(self, before: datetime, limit: int) -> int | None:
+        """Moves the oldest of the gateway's own rows into the days' sums, in one transaction.
+
+        Args:
+            before: Only rows that are older than this.
+            limit: Most rows.
+
+        Returns:
+            How many rows were moved; None while another gateway does it.
+
+        Raises:
+            StoreUnavailableError: the database does not answer; nothing was moved.
+            RecordRefusedError: something in the database holds on to a row; nothing was moved.
         """
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -11,12 +11,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
-from aiservice_api.tasks import Task
-from aiservice_gateway.errors import RecordRefusedError, StoreUnavailableError
-from aiservice_gateway.models import Totals, UsageRecord
+from aiservice_gateway.errors import RecordRefusedError, StoreUnavailableError, TooFineError
+from aiservice_gateway.models import UsageRecord
+from aiservice_gateway.selection import Dimension, Group, StoredRecord, Want
+from aiservice_gateway.stores import usage_sql
 from aiservice_gateway.stores.base import distinct
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The newest migration that this code needs. Revisions sort as text."""
 
 OWN_SCHEMA = "aiservice"
@@ -25,31 +26,57 @@ OWN_SCHEMA = "aiservice"
 _CONNECT_SECONDS = 5.0
 _COMMAND_SECONDS = 15.0
 _CONNECTIONS = 4
+_READERS = 2
+"""Connections that reports may hold; the others are for records."""
+_ROLLING_UP = 0x6169_726F_6C6C_7570  # any number: the advisory lock's name, "airollup" in ASCII
+_UUID = "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"
+"""What the gateway's own ids look like."""
 
 _PRISMA_ONLY = {"schema", "connection_limit", "pool_timeout", "socket_timeout", "pgbouncer", "statement_cache_size"}
 
 # The columns' own types decide how each value is read, so a table that the application made with other number types
-# is written all the same.
-INSERT = """
+# is written all the same. A record that comes again after its row was rolled up counts as one that is there.
+INSERT = f"""
 INSERT INTO "AIUsage" (id, "tenantId", "userId", service, model, "requestId",
                        tokens, units, unit, cost, "durationMs", status, "createdAt")
 SELECT id, "tenantId", "userId", service, model, "requestId",
        tokens, units, unit, cost, "durationMs", status, "createdAt"
-FROM json_populate_recordset(NULL::"AIUsage", $1::json)
+FROM json_populate_recordset(NULL::"AIUsage", $1::json) AS given
+WHERE CASE WHEN given.id::text ~ {_UUID}
+           THEN NOT EXISTS (SELECT FROM {OWN_SCHEMA}.usage_rolled_up WHERE id = given.id::text::uuid)
+           ELSE true END
 ON CONFLICT (id) DO UPDATE
 SET model = EXCLUDED.model, tokens = EXCLUDED.tokens, units = EXCLUDED.units, unit = EXCLUDED.unit,
     cost = EXCLUDED.cost, "durationMs" = EXCLUDED."durationMs", status = EXCLUDED.status
 WHERE "AIUsage".status::text = 'interrupted' AND EXCLUDED.status::text <> 'interrupted'
-"""
+"""  # noqa: S608 - constants
 """Writes a JSON list of records as `UsageRecord.to_wire` makes them, each id once; see `UsageStore.insert`."""
 
-_TOTALS = """
-SELECT service, count(*) AS count, coalesce(sum(tokens), 0)::bigint AS tokens,
-       coalesce(sum(units), 0)::float8 AS units, max(unit) AS unit, coalesce(sum(cost), 0)::float8 AS cost
-FROM "AIUsage"
-WHERE "tenantId" = $1 AND "createdAt" >= $2 AND "createdAt" < $3
-GROUP BY service
-"""
+# One statement: a row is gone, its id kept and its day's sums grown, or nothing of it. What was inserted again between
+# its first roll-up and the moment when INSERT could see that is deleted and not counted.
+_ROLL_UP = f"""
+WITH oldest AS (
+  SELECT id FROM "AIUsage"
+  WHERE "createdAt" < $1::timestamp AND "requestId"::text = id::text AND id::text ~ {_UUID}
+  ORDER BY "createdAt" LIMIT $2
+), moved AS (
+  DELETE FROM "AIUsage" USING oldest WHERE "AIUsage".id = oldest.id RETURNING "AIUsage".*
+), fresh AS (
+  INSERT INTO {OWN_SCHEMA}.usage_rolled_up (id) SELECT id::text::uuid FROM moved ON CONFLICT DO NOTHING RETURNING id
+), summed AS (
+  INSERT INTO {OWN_SCHEMA}.usage_daily AS daily
+         (day, tenant_id, service, model, user_id, unit, count, tokens, units, cost)
+  SELECT "createdAt"::date, "tenantId"::text, service::text, coalesce(model::text, ''),
+         coalesce("userId"::text, ''), coalesce(unit::text, ''),
+         count(*), sum(tokens), sum(units::numeric), sum(cost::numeric)
+  FROM moved JOIN fresh ON fresh.id = moved.id::text::uuid
+  GROUP BY 1, 2, 3, 4, 5, 6
+  ON CONFLICT (tenant_id, day, service, model, user_id, unit) DO UPDATE
+  SET count = daily.count + excluded.count, tokens = daily.tokens + excluded.tokens,
+      units = daily.units + excluded.units, cost = daily.cost + excluded.cost
+)
+SELECT count(*) FROM moved
+"""  # noqa: S608 - constants
 
 _REVISION = f"SELECT version_num FROM {OWN_SCHEMA}.alembic_version"  # noqa: S608 - a constant
 
@@ -85,6 +112,7 @@ class PostgresUsage:
         self._arguments = connection_arguments(url)
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
+        self._reading = asyncio.Semaphore(_READERS)
 
     async def schema_revision(self) -> str | None:
         """The newest migration that was applied, or None when none was.
@@ -105,21 +133,44 @@ class PostgresUsage:
         async with self._connection() as connection:
             await connection.execute(INSERT, document.decode())
 
-    async def totals(self, tenant: str, start: datetime, end: datetime) -> Mapping[Task, Totals]:
-        """Sums by service; see `UsageStore`. Rows of services that are no task (the application's own) are left out."""
-        async with self._connection() as connection:
-            rows = await connection.fetch(_TOTALS, tenant, _naive(start), _naive(end))
-        known = {task.value for task in Task}
-        return {
-            Task(row["service"]): Totals(row["count"], row["tokens"], row["units"], row["unit"], row["cost"])
-            for row in rows
-            if row["service"] in known
-        }
+    async def groups(self, want: Want) -> Sequence[Group]:
+        """Sums; see `UsageStore`. Rows of services that are no task (the application's own) are left out."""
+        wanted, check = usage_sql.groups(_DIALECT, want), usage_sql.too_fine(_DIALECT, want)
+        async with self._snapshot() as connection:
+            if check is not None and await connection.fetchval(check.sql, *check.values):
+                raise TooFineError
+            rows = await connection.fetch(wanted.sql, *wanted.values)
+        return [usage_sql.group(want.dimensions, tuple(row)) for row in rows]
+
+    async def records(self, want: Want) -> Sequence[StoredRecord]:
+        """Rows; see `UsageStore`."""
+        wanted = usage_sql.records(_DIALECT, want)
+        async with self._snapshot() as connection:
+            rows = [tuple(row) for row in await connection.fetch(wanted.sql, *wanted.values)]
+        return [usage_sql.record(row, row[-1].replace(tzinfo=UTC)) for row in rows]
+
+    async def roll_up(self, before: datetime, limit: int) -> int | None:
+        """Moves rows into the days' sums; see `UsageStore`."""
+        async with self._connection() as connection, connection.transaction():
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ROLLING_UP):
+                return None
+            moved: int = await connection.fetchval(_ROLL_UP, _naive(before), limit)
+            return moved
 
     async def close(self) -> None:
         """Closes the connections."""
         if self._pool is not None:
             self._pool.terminate()
+
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
+        """A connection on which several queries see the same state."""
+        async with (
+            self._reading,
+            self._connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
@@ -143,3 +194,19 @@ class PostgresUsage:
 def _naive(moment: datetime) -> datetime:
     """UTC without saying so, as the column keeps it."""
     return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+_DIALECT = usage_sql.Dialect(
+    mark="$",
+    daily=f"{OWN_SCHEMA}.usage_daily",
+    by_bytes=' COLLATE "C"',
+    moment_parameter="{}::timestamp",
+    moment_column="CAST({} AS timestamp)",
+    encode=_naive,
+    cut={one: f"date_trunc('{one}', moment)" for one in (Dimension.MONTH, Dimension.DAY, Dimension.HOUR)},
+    shown={
+        Dimension.MONTH: "to_char({}, 'YYYY-MM')",
+        Dimension.DAY: "to_char({}, 'YYYY-MM-DD')",
+        Dimension.HOUR: """to_char({}, 'YYYY-MM-DD"T"HH24:00:00.000"Z"')""",
+    },
+)

@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aiservice_api.tasks import Task
-from aiservice_gateway.errors import StoreUnavailableError
-from aiservice_gateway.models import Totals, UsageRecord, timestamp
+from aiservice_gateway.errors import StoreUnavailableError, TooFineError
+from aiservice_gateway.models import UsageRecord, timestamp
+from aiservice_gateway.selection import Dimension, Group, StoredRecord, Want
+from aiservice_gateway.stores import usage_sql
 
 _BUSY_SECONDS = 5.0
 
 _INSERT = """
 INSERT INTO "AIUsage" (id, "tenantId", "userId", service, model, "requestId",
                        tokens, units, unit, cost, "durationMs", status, "createdAt")
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
+WHERE NOT EXISTS (SELECT 1 FROM aiservice_usage_rolled_up WHERE id = ?1)
 ON CONFLICT (id) DO UPDATE
 SET model = excluded.model, tokens = excluded.tokens, units = excluded.units, unit = excluded.unit,
     cost = excluded.cost, "durationMs" = excluded."durationMs", status = excluded.status
 WHERE "AIUsage".status = 'interrupted' AND excluded.status <> 'interrupted'
 """
 
-_TOTALS = """
-SELECT service, count(*), sum(tokens), sum(units), max(unit), sum(cost)
-FROM "AIUsage"
-WHERE "tenantId" = ? AND "createdAt" >= ? AND "createdAt" < ?
-GROUP BY service
+_OLDEST = """
+CREATE TEMP TABLE oldest AS
+SELECT id FROM "AIUsage" WHERE "createdAt" < ? AND "requestId" = id ORDER BY "createdAt" LIMIT ?
 """
+_ADD = """
+INSERT INTO aiservice_usage_daily (day, tenant_id, service, model, user_id, unit, count, tokens, units, cost)
+SELECT substr("createdAt", 1, 10) || 'T00:00:00.000', "tenantId", service, coalesce(model, ''),
+       coalesce("userId", ''), coalesce(unit, ''), count(*), sum(tokens), sum(units), sum(cost)
+FROM "AIUsage"
+WHERE id IN (SELECT id FROM oldest) AND id NOT IN (SELECT id FROM aiservice_usage_rolled_up)
+GROUP BY 1, 2, 3, 4, 5, 6
+ON CONFLICT (tenant_id, day, service, model, user_id, unit) DO UPDATE
+SET count = count + excluded.count, tokens = tokens + excluded.tokens,
+    units = units + excluded.units, cost = cost + excluded.cost
+"""
+_REMEMBER = "INSERT OR IGNORE INTO aiservice_usage_rolled_up SELECT id FROM oldest"
+_DELETE = 'DELETE FROM "AIUsage" WHERE id IN (SELECT id FROM oldest)'
 
 
 class SqliteUsage:
@@ -44,11 +57,36 @@ class SqliteUsage:
         """Writes records in one transaction; see `UsageStore`."""
         await self._run(lambda database: database.executemany(_INSERT, map(_row, records)).rowcount)
 
-    async def totals(self, tenant: str, start: datetime, end: datetime) -> Mapping[Task, Totals]:
-        """Sums by service; see `UsageStore`."""
-        values = (tenant, _column(start), _column(end))
-        rows: list[Any] = await self._run(lambda database: database.execute(_TOTALS, values).fetchall())
-        return {Task(service): Totals(*sums) for service, *sums in rows}
+    async def groups(self, want: Want) -> Sequence[Group]:
+        """Sums; see `UsageStore`."""
+        wanted, check = usage_sql.groups(_DIALECT, want), usage_sql.too_fine(_DIALECT, want)
+
+        def read(database: sqlite3.Connection) -> list[Any]:
+            database.execute("BEGIN")  # both see the same state
+            if check is not None and database.execute(check.sql, check.values).fetchone()[0]:
+                raise TooFineError
+            return database.execute(wanted.sql, wanted.values).fetchall()
+
+        return [usage_sql.group(want.dimensions, row) for row in await self._run(read)]
+
+    async def records(self, want: Want) -> Sequence[StoredRecord]:
+        """Rows; see `UsageStore`."""
+        wanted = usage_sql.records(_DIALECT, want)
+        rows: list[Any] = await self._run(lambda database: database.execute(wanted.sql, wanted.values).fetchall())
+        return [usage_sql.record(row, datetime.fromisoformat(row[-1]).replace(tzinfo=UTC)) for row in rows]
+
+    async def roll_up(self, before: datetime, limit: int) -> int | None:
+        """Moves rows into the days' sums; see `UsageStore`. A second gateway waits for the first."""
+
+        def move(database: sqlite3.Connection) -> int:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute(_OLDEST, (_column(before), limit))
+            database.execute(_ADD)
+            database.execute(_REMEMBER)
+            return database.execute(_DELETE).rowcount
+
+        moved: int = await self._run(move)
+        return moved
 
     async def close(self) -> None:
         """Nothing is open between calls."""
@@ -85,3 +123,19 @@ def _row(record: UsageRecord) -> tuple[object, ...]:
 def _column(moment: datetime) -> str:
     """UTC as text that sorts by time."""
     return timestamp(moment)[:-1]
+
+
+_DIALECT = usage_sql.Dialect(
+    mark="?",
+    daily="aiservice_usage_daily",
+    by_bytes="",  # as SQLite does by itself
+    moment_parameter="{}",
+    moment_column="{}",
+    encode=_column,
+    cut={
+        Dimension.MONTH: "substr(moment, 1, 7)",
+        Dimension.DAY: "substr(moment, 1, 10)",
+        Dimension.HOUR: "substr(moment, 1, 13) || ':00:00.000Z'",
+    },
+    shown={},
+)
