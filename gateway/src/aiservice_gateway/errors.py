@@ -4,7 +4,9 @@ GatewayError
     UnauthenticatedError            401  no valid token
     NoTenantError                   403  a valid token that names no tenant
     NotFoundError                   404  no such path, or no service for the task
+        ModelNotFoundError               no service that the OpenAI-compatible routes could take for a model
     BadRequestError                 400
+        ParameterError                   one parameter of an OpenAI-compatible route
     RequestTimeoutError             408  the client's body did not arrive
     PayloadTooLargeError            413
     UnsupportedMediaError           415
@@ -73,6 +75,12 @@ class NotFoundError(GatewayError):
     code = "not_found"
 
 
+class ModelNotFoundError(NotFoundError):
+    """What a client of the OpenAI-compatible routes calls a model is no service here, or none for this task."""
+
+    code = "model_not_found"
+
+
 class MethodNotAllowedError(GatewayError):
     """The path exists; the method does not."""
 
@@ -85,6 +93,22 @@ class BadRequestError(GatewayError):
 
     status = 400
     code = "invalid_request"
+
+
+class ParameterError(BadRequestError):
+    """A parameter of an OpenAI-compatible route is missing, unknown, wrong, or asks for what cannot be done."""
+
+    def __init__(self, message: str, param: str, reason: str = "invalid_value") -> None:
+        """Says which.
+
+        Args:
+            message: A sentence.
+            param: The parameter's name, as the client gave it.
+            reason: OpenAI's word for what is wrong.
+        """
+        super().__init__(message)
+        self.param = param
+        self.reason = reason
 
 
 class RequestTimeoutError(GatewayError):

@@ -21,6 +21,7 @@ from aiservice_gateway.services.auth import Authenticator
 from aiservice_gateway.services.health import HealthCheck
 from aiservice_gateway.services.ledger import Ledger
 from aiservice_gateway.services.limits import WINDOW_SECONDS, Limits
+from aiservice_gateway.services.openai.held import Room
 from aiservice_gateway.services.proxy import Proxy
 from aiservice_gateway.services.registry import Registry
 from aiservice_gateway.services.upstream import Upstream
@@ -52,6 +53,8 @@ class Gateway:
     health: HealthCheck
     metrics: Metrics
     redis: RedisStore | None
+    room: Room
+    """For what requests of the OpenAI-compatible API must hold."""
 
     def resolve(self, task: Task, name: str | None) -> tuple[Service, str]:
         """The service for a request and its base URL.
@@ -60,9 +63,21 @@ class Gateway:
             UnavailableError: the services are not known yet, or this one is not ready.
             NotFoundError: as `Registry.resolve`.
         """
+        self._check_synced()
+        return self.registry.resolve(task, name)
+
+    def known_services(self) -> list[Service]:
+        """All services, in the order in which they take requests.
+
+        Raises:
+            UnavailableError: they are not known yet.
+        """
+        self._check_synced()
+        return self.registry.by_precedence()
+
+    def _check_synced(self) -> None:
         if not self.discovery.synced:
             raise UnavailableError("The gateway has just started and does not know the services yet: try again.")
-        return self.registry.resolve(task, name)
 
     def dependencies(self) -> Mapping[str, bool]:
         """Which of the things that the gateway depends on answer. None of them stops requests."""
@@ -170,6 +185,7 @@ async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator
             health=HealthCheck(registry, upstream, lambda: dependencies(discovery, ledger, redis)),
             metrics=metrics,
             redis=redis,
+            room=Room(settings.held_upload_bytes),
         )
 
 
