@@ -153,13 +153,14 @@ def _asked(messages: list[dict[str, Any]]) -> tuple[Taken, str | None]:
         )
     content = messages[0].get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    images, texts = [], []
+    images: list[Taken] = []
+    texts: list[str] = []
     for part in parts:
-        kind = part.get("type") if isinstance(part, dict) else None
+        kind, text = (part.get("type"), part.get("text")) if isinstance(part, dict) else (None, None)
         if kind == "image_url":
             images.append(_image(part.get("image_url")))
-        elif kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
+        elif kind == "text" and isinstance(text, str):
+            texts.append(text)
         else:
             raise ParameterError("messages: parts must be of the type text or image_url.", _MESSAGES)
     if len(images) != 1:

@@ -166,6 +166,8 @@ class ImagesAnswer:
 
     def _facts(self, document: dict[str, Any]) -> dict[str, Any]:
         images, tokens = document["images"], document["usage"]["tokens"]
+        if not images:
+            raise broken()
         kept = [image for image in images if image["b64"] is not None]
         if not kept:
             raise ParameterError("The service's safety filter refused every image.", "prompt", "moderation_blocked")
