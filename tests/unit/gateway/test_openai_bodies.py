@@ -242,8 +242,8 @@ def test_bodies_that_are_not_read(kind: type[Parameters], headers: dict[str, str
         opened(kind, [], headers)
 
 
-def chat(url: str, **more: Any) -> bytes:
-    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What?"}]
+def chat(url: str, text: str = "What?", **more: Any) -> bytes:
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
     return json.dumps({"messages": [{"role": "user", "content": content}], "model": "m", **more}).encode()
 
 
@@ -255,6 +255,13 @@ async def test_an_image_in_json_is_held_and_not_read(size: int) -> None:
     assert body.model == "m"
     document = json.loads(b"".join([chunk async for chunk in passed_on(body)]))
     assert document == {"caption": True, "ocr": False, "prompt": "Question: What? Answer:", "image": "QUJD" * 50_000}
+    await body.close()
+
+
+async def test_an_image_alone() -> None:
+    body, _ = opened(Chat, [chat("data:image/png;base64,QUJD", "")], JSON)
+    await body.begin()
+    assert json.loads(b"".join([chunk async for chunk in passed_on(body)])) == {"image": "QUJD"}
     await body.close()
 
 

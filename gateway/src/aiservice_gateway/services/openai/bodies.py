@@ -162,10 +162,11 @@ class JsonBody(Body):
         if not files:
             yield document
             return
-        # A service's request has one field at least beside its file.
         yield document[:-1]
+        between = b"" if document == b"{}" else b","
         for name, value in files.items():
-            yield b',%s:"' % orjson.dumps(name)
+            yield b'%s%s:"' % (between, orjson.dumps(name))
+            between = b","
             async for chunk in self._held[value.number].chunks():
                 yield chunk
             yield b'"'
