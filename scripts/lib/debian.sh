@@ -35,6 +35,11 @@ need_packages() {
   install_packages "${missing[@]}"
 }
 
+# need_node: Node and npm, from whatever source the machine has them; Debian's own where they are missing.
+need_node() {
+  if ! command -v node >/dev/null || ! command -v npm >/dev/null; then need_packages nodejs npm; fi
+}
+
 # install_packages PACKAGE...: apt-get, with its output shown only when it fails.
 # One caller at a time: the second would take the policy file of the first for the machine's own.
 install_packages() (
