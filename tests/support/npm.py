@@ -41,7 +41,7 @@ def installed(folder: Path) -> Path:
             unfinished.mkdir()
             for name in _MANIFESTS:
                 shutil.copy(folder / name, unfinished)
-            _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--engine-strict", folder=unfinished)
+            _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", folder=unfinished)
             unfinished.rename(home)
     return home
 
