@@ -39,6 +39,7 @@ TEXT = "The quick brown fox. It jumps."
 SRT = "1\n00:00:00,000 --> 00:00:01,400\nThe quick brown fox.\n"
 VTT = "WEBVTT\n\n00:00:00.000 --> 00:00:01.400\nThe quick brown fox.\n"
 SOUND = bytes(range(256)) * 40
+_MOST_IMAGES = 64
 
 
 _DISPOSITION = re.compile(rb'Content-Disposition: form-data; name="([^"]+)"(; filename="[^"]*")?')
@@ -104,8 +105,15 @@ class Contract:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        request = _parsed(scope["path"].removeprefix("/api/"), headers, bytes(body), self.largest)
-        self.sent.append(request)
+        try:
+            request = _parsed(scope["path"].removeprefix("/api/"), headers, bytes(body), self.largest)
+            self.sent.append(request)
+            await self._answer(request, receive, send)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            await _respond(send, 400, json.dumps({"error": "No such request.", "code": "invalid_request"}).encode(), {})
+
+    async def _answer(self, request: Sent, receive: Receive, send: Send) -> None:
+        headers = request.headers
         if self.orders.status != 200:
             document = {"error": self.orders.error, "code": self.orders.code, "request_id": headers["x-request-id"]}
             extra = {"retry-after": str(self.orders.retry_after)} if self.orders.status == 503 else {}
@@ -173,6 +181,8 @@ def picture(number: int, size: int) -> bytes:
 
 def _images(request: Sent, orders: Orders) -> Answer:
     count = int(request.fields.get("n", 1))
+    if not 1 <= count <= _MOST_IMAGES:
+        raise ValueError("n is out of range")
     images = [
         {
             "b64": None
@@ -243,14 +253,17 @@ def _parsed(task: str, headers: Mapping[str, str], body: bytes, largest: int) ->
         return Sent(task, dict(headers), json.loads(body))
     boundary = b"\r\n--" + kind.partition("boundary=")[2].encode()
     *parts, end = (b"\r\n" + body).split(boundary)[1:]
-    assert end == b"--\r\n", end[:100]
+    if end != b"--\r\n":
+        raise ValueError("the form has no end")
     sent = Sent(task, dict(headers), {})
     for part in parts:
         head, _, content = part.partition(b"\r\n\r\n")
         found = _DISPOSITION.search(head)
-        assert found is not None, head
+        if found is None:
+            raise ValueError("a part has no name")
         name = found[1].decode()
-        assert name not in sent.fields | sent.files
+        if name in sent.fields | sent.files:
+            raise ValueError("a name occurs twice")
         if found[2] is None:
             sent.fields[name] = content.decode()
         else:
