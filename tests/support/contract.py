@@ -221,6 +221,7 @@ def _transcript(request: Sent, orders: Orders) -> Answer:
 
 def _seen(request: Sent, orders: Orders) -> Answer:
     del orders
+    document: dict[str, Any]
     captions = request.fields.get("caption") in (None, True)
     reads = request.fields.get("ocr") in (None, True)
     document = {

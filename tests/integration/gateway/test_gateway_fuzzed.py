@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
@@ -13,12 +14,15 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 
 from support.contract import running_contract, services
 from support.gateway import bearer, environment, gateway_process, write_services
 
 # A description is loaded with jsonschema's older interface, and generators are left as they are.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::hypothesis.errors.NonInteractiveExampleWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::hypothesis.errors.NonInteractiveExampleWarning"
+)
 
 EXAMPLES = 20
 """Of each operation, and as many that do not fit it."""
@@ -44,6 +48,7 @@ def _ask_everything(url: str) -> dict[str, int]:
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     asked: dict[str, int] = {}
     for result in schema.get_all_operations():
+        assert isinstance(result, Ok), result
         operation = result.ok()
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             # An operation without parameters has one request that fits, and none that does not.
@@ -52,7 +57,7 @@ def _ask_everything(url: str) -> dict[str, int]:
     return asked
 
 
-def _ask(operation: schemathesis.APIOperation, mode: GenerationMode, asked: dict[str, int]) -> None:
+def _ask(operation: schemathesis.APIOperation[Any, Any, Any, Any], mode: GenerationMode, asked: dict[str, int]) -> None:
     @seed(7)
     @settings(
         max_examples=EXAMPLES,
@@ -63,7 +68,7 @@ def _ask(operation: schemathesis.APIOperation, mode: GenerationMode, asked: dict
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=mode))
-    def send(case: schemathesis.Case) -> None:
+    def send(case: schemathesis.Case[Any]) -> None:
         asked[operation.label] = asked.get(operation.label, 0) + 1
         case.call_and_validate(headers=bearer(), checks=[not_a_server_error], timeout=30)
 

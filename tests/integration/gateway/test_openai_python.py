@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx2
 import openai
 import pytest
 
@@ -346,7 +347,7 @@ async def test_a_bad_request_of_ours_and_of_the_service(world: World) -> None:
     assert (caught.value.param, caught.value.code) == ("response_format", "invalid_value")
     assert world.engine.sent == []
     world.engine.orders.status, world.engine.orders.error = 400, "size is more than 1.1 megapixels."
-    with pytest.raises(openai.BadRequestError, match="1.1 megapixels") as refused:
+    with pytest.raises(openai.BadRequestError, match=r"1\.1 megapixels") as refused:
         await world.client.images.generate(model="sdxl", prompt="a")
     assert (refused.value.param, refused.value.code) == ("size", "invalid_request")
     assert refused.value.response.headers["content-type"] == "application/json"
@@ -417,14 +418,14 @@ async def test_an_answer_that_is_not_as_promised(world: World, body: bytes) -> N
 
 async def test_an_answer_that_breaks_off(world: World) -> None:
     world.engine.orders.cut = True
-    with pytest.raises((openai.APIConnectionError, Exception), match="peer closed|incomplete|Connection"):
+    with pytest.raises(httpx2.RemoteProtocolError):
         await world.client.audio.speech.create(model="xtts", voice="default", input="Hello")
     await world.billed("text-to-speech", 1, 0.0)
 
 
 async def test_a_service_that_takes_too_long(world: World) -> None:
     world.engine.orders.pause, world.engine.orders.pieces = 4.0, 100
-    with pytest.raises(Exception, match="peer closed|incomplete|Connection"):
+    with pytest.raises(httpx2.RemoteProtocolError):
         await world.client.audio.speech.create(model="xtts", voice="default", input="Hello")
     await world.billed("text-to-speech", 1, 0.0)
 

@@ -1,4 +1,4 @@
-"""What no client library sends: hostile forms and JSON, wrong methods and types. Each answer has OpenAI's error shape."""
+"""What no client library sends: hostile forms and JSON, wrong methods and types. Each is answered in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -95,7 +95,12 @@ async def test_hostile_forms(world: World, body: bytes, status: int, param: str 
 
     try:
         error = await refused(
-            world, "POST", HEARING, status, data=pieces() if chunked else io.BytesIO(body), headers={"Content-Type": FORM}
+            world,
+            "POST",
+            HEARING,
+            status,
+            data=pieces() if chunked else io.BytesIO(body),
+            headers={"Content-Type": FORM},
         )
     except aiohttp.ClientConnectionError:
         assert status == 413  # the connection was closed while the client was still sending

@@ -21,6 +21,7 @@ from aiservice_gateway.services.openai.answers import (
     Verbatim,
     refusal,
 )
+from aiservice_gateway.services.openai.calls import NAMES
 from aiservice_gateway.services.openai.chat import Chat
 from aiservice_gateway.services.openai.images import ImageGeneration
 from aiservice_gateway.services.openai.parameters import Parameters
@@ -64,7 +65,12 @@ def test_a_transcription_in_json() -> None:
 
 @pytest.mark.parametrize(
     ("granularities", "keys"),
-    [(None, {"segments"}), (["segment"], {"segments"}), (["word"], {"words"}), (["word", "segment"], {"words", "segments"})],
+    [
+        (None, {"segments"}),
+        (["segment"], {"segments"}),
+        (["word"], {"words"}),
+        (["word", "segment"], {"words", "segments"}),
+    ],
 )
 def test_a_verbose_transcription(granularities: list[str] | None, keys: set[str]) -> None:
     given = {"response_format": "verbose_json", "timestamp_granularities": granularities}
@@ -210,8 +216,6 @@ def test_a_completion_in_events(usage: bool) -> None:
     ],
 )
 def test_a_refusal_of_a_service(sentence: str, param: str | None) -> None:
-    from aiservice_gateway.services.openai.calls import NAMES
-
     document = as_json(refusal(400, NAMES), {"error": sentence, "code": "invalid_request", "request_id": "x"})
     error = document["error"]
     assert error == {"message": sentence, "type": "invalid_request_error", "param": param, "code": "invalid_request"}

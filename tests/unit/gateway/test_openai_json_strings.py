@@ -12,7 +12,8 @@ from aiservice_gateway.services.openai.json_strings import Piece, StringTaker
 
 def split(text: bytes, sizes: random.Random | None, *keys: bytes) -> tuple[bytes, list[bytes]]:
     """The skeleton of a text and what was taken out of it, fed in one chunk or in random ones."""
-    taker, skeleton, taken = StringTaker(set(keys)), bytearray(), []
+    taker, skeleton = StringTaker(set(keys)), bytearray()
+    taken: list[bytes] = []
     at, closed = 0, True
     while at < len(text):
         size = sizes.randint(1, 7) if sizes else len(text)

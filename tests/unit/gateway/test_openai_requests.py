@@ -54,7 +54,11 @@ TRANSLATED: list[tuple[type[Parameters], dict[str, Any], dict[str, Any]]] = [
         },
         {"prompt": "a", "format": "png", "steps": 4, "guidance": 2.5, "negative_prompt": "b", "style": "anime"},
     ),
-    (ImageEdit, {"prompt": "a", "n": "2", "strength": "0.5"}, {"prompt": "a", "n": 2, "format": "png", "strength": 0.5}),
+    (
+        ImageEdit,
+        {"prompt": "a", "n": "2", "strength": "0.5"},
+        {"prompt": "a", "n": 2, "format": "png", "strength": 0.5},
+    ),
     (ImageEdit, {"prompt": "a", "stream": "false", "user": ["u"]}, {"prompt": "a", "format": "png"}),
     (Speech, {"input": "hi", "voice": "default"}, {"text": "hi", "format": "mp3", "stream": True}),
     (
@@ -84,7 +88,11 @@ TRANSLATED: list[tuple[type[Parameters], dict[str, Any], dict[str, Any]]] = [
     (Transcription, {"stream": "false", "response_format": "srt"}, {"format": "srt"}),
     (Translation, {"response_format": "vtt"}, {"format": "vtt", "translate": True}),
     (Chat, {"messages": image_message()}, {"image": Taken(0)}),
-    (Chat, {"messages": image_message(), "ocr": True, "caption": False}, {"image": Taken(0), "caption": False, "ocr": True}),
+    (
+        Chat,
+        {"messages": image_message(), "ocr": True, "caption": False},
+        {"image": Taken(0), "caption": False, "ocr": True},
+    ),
     (Chat, {"messages": image_message(" ", "")}, {"image": Taken(0)}),
     (
         Chat,
@@ -134,7 +142,13 @@ REFUSED: list[tuple[type[Parameters], dict[str, Any], str, str, str]] = [
     (ImageGeneration, {"prompt": 5}, "prompt", "invalid_value", "valid string"),
     (ImageGeneration, {"prompt": "a", "colour": 1}, "colour", "unknown_parameter", "there are background"),
     (ImageGeneration, {"prompt": "a", "x" * 99: 1}, "x" * 64, "unknown_parameter", "x"),
-    (ImageGeneration, {"prompt": "a", "response_format": "url"}, "response_format", "invalid_value", "nothing is stored"),
+    (
+        ImageGeneration,
+        {"prompt": "a", "response_format": "url"},
+        "response_format",
+        "invalid_value",
+        "nothing is stored",
+    ),
     (ImageGeneration, {"prompt": "a", "n": 0}, "n", "invalid_value", "greater than or equal to 1"),
     (ImageGeneration, {"prompt": "a", "size": "big"}, "size", "invalid_value", "match pattern"),
     (ImageGeneration, {"prompt": "a", "quality": "hd"}, "quality", "invalid_value", "ask for more with steps"),
@@ -143,7 +157,13 @@ REFUSED: list[tuple[type[Parameters], dict[str, Any], str, str, str]] = [
     (ImageGeneration, {"prompt": "a", "stream": True}, "stream", "unsupported_parameter", "when they are finished"),
     (ImageGeneration, {"prompt": "a", "partial_images": 2}, "partial_images", "unsupported_parameter", "finished"),
     (ImageGeneration, {"prompt": "a", "output_format": "svg"}, "output_format", "invalid_value", "'png'"),
-    (ImageGeneration, {"prompt": "a", "output_compression": 50}, "output_compression", "invalid_value", "jpeg and webp"),
+    (
+        ImageGeneration,
+        {"prompt": "a", "output_compression": 50},
+        "output_compression",
+        "invalid_value",
+        "jpeg and webp",
+    ),
     (ImageEdit, {"prompt": "a", "moderation": "auto"}, "moderation", "unknown_parameter", "strength"),
     (ImageEdit, {"prompt": "a", "input_fidelity": "high"}, "input_fidelity", "unsupported_parameter", "use strength"),
     (Speech, {"input": "a", "voice": 3}, "voice", "invalid_value", "valid string"),
@@ -184,9 +204,15 @@ REFUSED: list[tuple[type[Parameters], dict[str, Any], str, str, str]] = [
     ),
     (Chat, {"messages": image_message(), "tools": [{}]}, "tools", "unsupported_parameter", "call no tools"),
     (Chat, {"messages": image_message(), "temperature": 0.5}, "temperature", "invalid_value", "likeliest"),
-    (Chat, {"messages": image_message(), "response_format": {"type": "json_object"}}, "response_format", "invalid_value", "plain"),
+    (
+        Chat,
+        {"messages": image_message(), "response_format": {"type": "json_object"}},
+        "response_format",
+        "invalid_value",
+        "plain",
+    ),
     (Chat, {"messages": image_message(), "n": 2}, "n", "invalid_value", "one answer"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("kind", "given", "param", "reason", "sentence"), REFUSED)
@@ -223,7 +249,9 @@ def test_no_parameter_is_in_two_places(kind: type[Parameters]) -> None:
         (Chat, "vision/src/aiservice_vision/engine.py", ("ImageToText",)),
     ],
 )
-def test_the_engines_have_the_fields_that_they_are_sent(kind: type[Parameters], file: str, body: tuple[str, ...]) -> None:
+def test_the_engines_have_the_fields_that_they_are_sent(
+    kind: type[Parameters], file: str, body: tuple[str, ...]
+) -> None:
     """The gateway cannot import the engines; their source says what they take."""
     tree = ast.parse((REPOSITORY / "inference-images" / file).read_text())
     bodies = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in body]
@@ -241,7 +269,9 @@ def test_the_engines_have_the_fields_that_they_are_sent(kind: type[Parameters], 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_is_in_the_documentation(kind: type[Parameters]) -> None:
-    text = (REPOSITORY / "docs" / "gateway.md").read_text().partition("## OpenAI-compatible API")[2].partition("\n## ")[0]
+    text = (
+        (REPOSITORY / "docs" / "gateway.md").read_text().partition("## OpenAI-compatible API")[2].partition("\n## ")[0]
+    )
     assert text
     named = set(re.findall(r"`([a-z_]+)`", text))
     assert {*kind.model_fields, *kind.harmless, *kind.impossible, *kind.files} <= named
