@@ -186,12 +186,10 @@ async def test_speech(world: World, kind: Any, media_type: str) -> None:
 async def test_speech_is_heard_while_it_is_computed(world: World) -> None:
     world.engine.orders.pause, world.engine.orders.pieces = 0.3, 4
     loop = asyncio.get_running_loop()
-    times = []
     async with world.client.audio.speech.with_streaming_response.create(
         model="xtts", voice="default", input="Hello", response_format="mp3"
     ) as answer:
-        async for _ in answer.iter_bytes():
-            times.append(loop.time())
+        times = [loop.time() async for _ in answer.iter_bytes()]
     assert times[-1] - times[0] > 0.6
     assert "voice" not in world.engine.sent[0].fields
 
