@@ -11,6 +11,7 @@ GatewayError
     PayloadTooLargeError            413
     UnsupportedMediaError           415
     RateLimitedError                429
+        BudgetSpentError                 until the month ends
     UpstreamFailedError             502  the service answered with something broken
     UnavailableError                503  not ready, busy or unreachable; try again
     UpstreamTimeoutError            504
@@ -156,6 +157,12 @@ class RateLimitedError(GatewayError):
         """Exactly what the deployment guide promises."""
         del request_id  # the X-Request-Id header carries it
         return {"error": self.message, "retry_after": self.retry_after}
+
+
+class BudgetSpentError(RateLimitedError):
+    """The tenant has spent its money for this month: trying again soon cannot help."""
+
+    code = "budget_exhausted"
 
 
 class UpstreamFailedError(GatewayError):
