@@ -239,6 +239,11 @@ class GatewayProcess:
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder,
             )  # fmt: skip
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     async def ready(self, seconds: float = 60) -> None:
         """Waits until it is ready."""
         async with aiohttp.ClientSession() as client, asyncio.timeout(seconds):

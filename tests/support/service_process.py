@@ -17,7 +17,15 @@ TESTS = Path(__file__).parents[1]
 class Process:
     """`python -m MODULE` with its log read as it comes."""
 
-    def __init__(self, module: str, folder: Path, arguments: list[str], variables: dict[str, str]) -> None:
+    def __init__(
+        self,
+        module: str,
+        folder: Path,
+        arguments: list[str],
+        variables: dict[str, str],
+        *,
+        python: Path = Path(sys.executable),
+    ) -> None:
         self.termination = folder / "termination-log"
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AISERVICE_")},
@@ -27,7 +35,7 @@ class Process:
             **variables,
         }
         self.child = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [python, "-m", module, *arguments],
             env=environment,
             cwd=folder,
             stdout=subprocess.PIPE,

@@ -13,7 +13,7 @@ from aiservice_gateway.factory import Lifecycle, running_gateway
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.middleware import BodyLimitMiddleware, RequestMiddleware
 from aiservice_gateway.respond import install_error_handlers
-from aiservice_gateway.routers import health, limits, probes, tasks, usage
+from aiservice_gateway.routers import health, limits, openai, probes, tasks, usage
 from aiservice_gateway.settings import Settings
 
 _DESCRIPTION = """
@@ -22,6 +22,8 @@ One authenticated door to five AI services.
 Every request to `/api` needs a bearer token: a JWT that names a tenant, or a tenant's API key. A tenant may make a
 number of requests to each service within any hour.
 Errors are JSON: `{"error": "<sentence>", "code": "<word>", "request_id": "<id>"}`.
+
+The routes under `/v1` are OpenAI's: its clients work unchanged with the token as API key, and errors have its shape.
 """
 
 
@@ -52,7 +54,7 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAP
     )
     app.state.lifecycle = lifecycle
     install_error_handlers(app)
-    for router in (health.router, tasks.router, usage.router, limits.router, probes.router):
+    for router in (health.router, tasks.router, openai.router, usage.router, limits.router, probes.router):
         app.include_router(router)
     app.add_middleware(BodyLimitMiddleware, maximum=settings.max_body_bytes)
     app.add_middleware(RequestMiddleware, metrics=metrics)  # outermost: what is added last runs first

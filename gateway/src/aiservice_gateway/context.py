@@ -24,6 +24,8 @@ class RequestContext:
     service: str | None = None
     error: str | None = None
     """Code of the error that is answered."""
+    openai: bool = False
+    """Whether errors are answered in OpenAI's shape."""
 
     def put(self, scope: Scope) -> None:
         """Makes this the context of a request."""

@@ -7,11 +7,14 @@ GatewayError
     UnknownTenantError              403  tenants must be known, and this one is not
     ForbiddenError                  403  a valid token that does not allow it
     NotFoundError                   404  no such path, or no service for the task
+        ModelNotFoundError               no service that the OpenAI-compatible routes could take for a model
     BadRequestError                 400
+        ParameterError                   one parameter of an OpenAI-compatible route
     RequestTimeoutError             408  the client's body did not arrive
     PayloadTooLargeError            413
     UnsupportedMediaError           415
     RateLimitedError                429
+        BudgetSpentError                 until the month ends
     UpstreamFailedError             502  the service answered with something broken
     UnavailableError                503  not ready, busy or unreachable; try again
     UpstreamTimeoutError            504
@@ -98,6 +101,12 @@ class NotFoundError(GatewayError):
     code = "not_found"
 
 
+class ModelNotFoundError(NotFoundError):
+    """What a client of the OpenAI-compatible routes calls a model is no service here, or none for this task."""
+
+    code = "model_not_found"
+
+
 class MethodNotAllowedError(GatewayError):
     """The path exists; the method does not."""
 
@@ -110,6 +119,22 @@ class BadRequestError(GatewayError):
 
     status = 400
     code = "invalid_request"
+
+
+class ParameterError(BadRequestError):
+    """A parameter of an OpenAI-compatible route is missing, unknown, wrong, or asks for what cannot be done."""
+
+    def __init__(self, message: str, param: str, reason: str = "invalid_value") -> None:
+        """Says which.
+
+        Args:
+            message: A sentence.
+            param: The parameter's name, as the client gave it.
+            reason: OpenAI's word for what is wrong.
+        """
+        super().__init__(message)
+        self.param = param
+        self.reason = reason
 
 
 class RequestTimeoutError(GatewayError):
@@ -157,6 +182,12 @@ class RateLimitedError(GatewayError):
         """Exactly what the deployment guide promises."""
         del request_id  # the X-Request-Id header carries it
         return {"error": self.message, "retry_after": self.retry_after}
+
+
+class BudgetSpentError(RateLimitedError):
+    """The tenant has spent its money for this month: trying again soon cannot help."""
+
+    code = "budget_exhausted"
 
 
 class UpstreamFailedError(GatewayError):

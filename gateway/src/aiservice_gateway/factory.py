@@ -26,6 +26,7 @@ from aiservice_gateway.services.jwks import KeySource
 from aiservice_gateway.services.leases import Leases
 from aiservice_gateway.services.ledger import Ledger
 from aiservice_gateway.services.limits import Limits
+from aiservice_gateway.services.openai.held import Room
 from aiservice_gateway.services.proxy import Proxy
 from aiservice_gateway.services.registry import Registry
 from aiservice_gateway.services.retention import Retention
@@ -63,6 +64,8 @@ class Gateway:
     limits: Limits
     metrics: Metrics
     redis: RedisStore | None
+    room: Room
+    """For what requests of the OpenAI-compatible API must hold."""
 
     @property
     def ready(self) -> bool:
@@ -76,10 +79,23 @@ class Gateway:
             UnavailableError: the services are not known yet, or this one is not ready.
             NotFoundError: as `Registry.resolve`.
         """
-        if not self.discovery.synced:
-            raise UnavailableError("The gateway has just started and does not know the services yet: try again.")
+        self._check_synced()
         policy = self.tenants.policy(caller.tenant)
         return self.registry.resolve(task, name, lambda service: may_use(policy, caller.tenant, service))
+
+    def known_services(self, caller: Identity) -> list[Service]:
+        """All services that a caller may use, in the order in which they take requests.
+
+        Raises:
+            UnavailableError: they are not known yet.
+        """
+        self._check_synced()
+        policy = self.tenants.policy(caller.tenant)
+        return [one for one in self.registry.by_precedence() if may_use(policy, caller.tenant, one)]
+
+    def _check_synced(self) -> None:
+        if not self.discovery.synced:
+            raise UnavailableError("The gateway has just started and does not know the services yet: try again.")
 
     def dependencies(self) -> Mapping[str, bool]:
         """Which of the things that the gateway depends on answer. None of them stops requests."""
@@ -211,6 +227,7 @@ async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator
             limits=limits,
             metrics=metrics,
             redis=redis,
+            room=Room(settings.held_upload_bytes),
         )
 
 

@@ -14,6 +14,7 @@ from aiservice_gateway.context import RequestContext, context_of
 from aiservice_gateway.errors import BadRequestError, GatewayError, PayloadTooLargeError, UnavailableError
 from aiservice_gateway.logs import FIELDS
 from aiservice_gateway.metrics import Metrics
+from aiservice_gateway.openai_errors import is_openai
 from aiservice_gateway.respond import error_response
 
 _access = logging.getLogger("aiservice_gateway.access")
@@ -38,7 +39,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext()
+        context = RequestContext(openai=is_openai(scope["path"]))
         context.put(scope)
         status = 0
 

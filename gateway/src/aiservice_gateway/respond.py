@@ -1,4 +1,4 @@
-"""Renders errors. Whatever goes wrong, the answer has one shape."""
+"""Renders errors. Whatever goes wrong, the answer has one shape: the gateway's own, or OpenAI's on its routes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from starlette.exceptions import HTTPException
 
 from aiservice_gateway.context import RequestContext, context_of
 from aiservice_gateway.errors import BadRequestError, GatewayError, MethodNotAllowedError, NotFoundError
+from aiservice_gateway.openai_errors import openai_error
 
 
 def error_response(error: GatewayError, context: RequestContext) -> Response:
     """The answer to a request that failed."""
     context.error = error.code
-    return json_response(error.body(context.request_id), error.status, error.headers)
+    body = openai_error(error) if context.openai else error.body(context.request_id)
+    return json_response(body, error.status, error.headers)
 
 
 def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

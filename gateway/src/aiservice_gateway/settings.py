@@ -236,6 +236,8 @@ class Settings(TokenSettings, DatabaseSettings):
     """Requests a tenant may make to each service within any 3,600 s, where no AITenant says otherwise."""
     max_body_bytes: Annotated[int, Field(alias="GATEWAY_MAX_BODY_BYTES", ge=1024)] = 100 * 1024 * 1024
     """Largest request body."""
+    held_upload_bytes: Annotated[int, Field(alias="GATEWAY_HELD_UPLOAD_BYTES", ge=1024)] = 1024**3
+    """Most bytes that all requests of /v1 together hold, on disk but for the first of each: files before `model`."""
     upstream_timeout_seconds: Annotated[float, Field(alias="GATEWAY_UPSTREAM_TIMEOUT_SECONDS", gt=0)] = 300.0
     """Longest time for one request, from its first byte to the answer's last."""
     drain_seconds: Annotated[float, Field(alias="GATEWAY_DRAIN_SECONDS", ge=0)] = 30.0

@@ -120,9 +120,22 @@ def test_a_picture_of_any_size_is_fitted(engine: DiffusionEngine) -> None:
     assert pictures(answer)[0].size == (64, 64)
 
 
-def test_a_mask_keeps_what_is_black(engine: DiffusionEngine) -> None:
-    mask = Image.new("L", (64, 64), 0)
-    mask.paste(255, (32, 0, 64, 64))
+def _transparent(left: int) -> Image.Image:
+    """A white picture that is transparent from a column on."""
+    picture = Image.new("RGBA", (64, 64), (255, 255, 255, 255))
+    picture.paste((255, 255, 255, 0), (left, 0, 64, 64))
+    return picture
+
+
+def _white(left: int) -> Image.Image:
+    """A black picture that is white from a column on."""
+    picture = Image.new("L", (64, 64), 0)
+    picture.paste(255, (left, 0, 64, 64))
+    return picture
+
+
+@pytest.mark.parametrize("mask", [_white(32), _white(32).convert("RGBA"), _transparent(32)])
+def test_a_mask_keeps_what_is_black_or_opaque(engine: DiffusionEngine, mask: Image.Image) -> None:
     buffer = io.BytesIO()
     mask.save(buffer, "PNG")
     asked = {"prompt": "a cup", "image": png(), "strength": 1.0, "seed": 1}

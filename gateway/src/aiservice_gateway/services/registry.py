@@ -44,6 +44,10 @@ class Registry:
             key=lambda service: service.key,
         )
 
+    def by_precedence(self) -> list[Service]:
+        """All services, in the order in which they take requests."""
+        return sorted(self.services(), key=_precedence)
+
     def resolve(
         self, task: Task, name: str | None, may_use: Callable[[Service], bool] = lambda _: True
     ) -> tuple[Service, str]:
@@ -75,7 +79,7 @@ class Registry:
 
     def _index(self) -> None:
         by_task: dict[Task, list[Service]] = {}
-        for service in sorted(self.services(), key=_precedence):
+        for service in self.by_precedence():
             for task in service.tasks:
                 by_task.setdefault(task, []).append(service)
         self._by_task = by_task

@@ -90,8 +90,7 @@ def request_headers(client: Headers, request_id: str, price: str) -> dict[str, s
     Raises:
         UnsupportedMediaError: the body is compressed, so its size is not what it seems.
     """
-    if client.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaError("Compressed request bodies are not taken: send the body without Content-Encoding.")
+    refuse_compressed(client)
     passed = {name: client[name] for name in _PASSED_TO_SERVICE if name in client}
     return passed | {
         "accept-encoding": "identity",
@@ -99,6 +98,12 @@ def request_headers(client: Headers, request_id: str, price: str) -> dict[str, s
         "x-request-id": request_id,
         "x-aiservice-unit-price": price,
     }
+
+
+def refuse_compressed(client: Headers) -> None:
+    """Raises UnsupportedMediaError for a body whose size is not what it seems."""
+    if client.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaError("Compressed request bodies are not taken: send the body without Content-Encoding.")
 
 
 def response_headers(service: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from aiservice_diffusion.settings import DiffusionSettings
 from aiservice_diffusion.styles import STYLES, Style, styled
 from aiservice_runtime import InvalidRequestError, Media, RequestBody
-from aiservice_runtime.pictures import decode
+from aiservice_runtime.pictures import decode, decode_mask
 
 # Latents are this many times smaller than the picture in all published layouts.
 SCALE = 8
@@ -83,7 +83,7 @@ class ImageToImage(_Common):
     image: Media
     """What to start from. It is scaled to `size`, or to multiples of 8 of its own size."""
     mask: Media | None = None
-    """White where the image may change, black where it stays. Null: everywhere."""
+    """Where the image may change: what is white, or, in a mask with transparency, what is transparent. Null: all."""
     strength: float = Field(0.6, gt=0, le=1)
     """How much to change: 1 forgets the image, and takes all the steps."""
     size: str | None = Field(None, pattern=r"^[0-9]{1,5}x[0-9]{1,5}$")
@@ -144,7 +144,7 @@ def from_image(body: ImageToImage, settings: DiffusionSettings, able: Able) -> l
     limit = settings.max_upload_megapixels * 1e6
     image = decode(body.image, max_pixels=limit)
     size = _checked(_parsed(body.size) if body.size else _rounded(image.size, settings), settings)
-    mask = None if body.mask is None else decode(body.mask, max_pixels=limit).convert("L").resize(size)
+    mask = None if body.mask is None else decode_mask(body.mask, max_pixels=limit).resize(size)
     start = Start(image.resize(size, Image.Resampling.LANCZOS), mask, body.strength)
     return _pictures(body, start, size, settings, able)
 

@@ -6,6 +6,7 @@ Only engines for pictures import this module: Pillow is theirs, not the runtime'
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -21,6 +22,20 @@ def decode(upload: bytes, *, max_pixels: float) -> Image.Image:
 
     Raises InvalidRequestError when it is no picture or damaged, PayloadTooLargeError when it has too many pixels.
     """
+    return _decoded(upload, max_pixels, _rgb)
+
+
+def decode_mask(upload: bytes, *, max_pixels: float) -> Image.Image:
+    """Returns the mask in an upload in shades of grey: white where a picture may change.
+
+    That is what is transparent in a mask, as OpenAI's API has it, whatever else it shows; in one without, what is white.
+
+    Raises InvalidRequestError or PayloadTooLargeError as decode() does.
+    """
+    return _decoded(upload, max_pixels, _mask)
+
+
+def _decoded(upload: bytes, max_pixels: float, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     if not upload:
         raise InvalidRequestError("The image is empty.")
     try:
@@ -28,7 +43,7 @@ def decode(upload: bytes, *, max_pixels: float) -> Image.Image:
             if picture.width * picture.height > max_pixels:
                 raise _too_large(max_pixels)
             picture.load()
-            return _rgb(ImageOps.exif_transpose(picture))
+            return convert(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
         raise _too_large(max_pixels) from None
     except UnidentifiedImageError:
@@ -51,6 +66,14 @@ def _rgb(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return picture.convert("RGB")
+
+
+def _mask(picture: Image.Image) -> Image.Image:
+    if picture.has_transparency_data:
+        opaque = picture.convert("RGBA").getchannel("A")
+        if opaque.getextrema() != (255, 255):
+            return ImageOps.invert(opaque)
+    return _rgb(picture).convert("L")
 
 
 def _too_large(max_pixels: float) -> PayloadTooLargeError:
