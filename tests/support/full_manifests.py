@@ -169,7 +169,17 @@ def _service(name: str, *changes: tuple[str, Any]) -> Manifest:
         ),
         (
             "spec.gateway",
-            {"expose": True, "default": True, "names": ["sdxl", "stabilityai/SDXL"], "tenants": ["acme", "Käse & Co."]},
+            {
+                "expose": True,
+                "default": True,
+                "names": ["sdxl", "stabilityai/SDXL"],
+                "tenants": ["acme", "Käse & Co."],
+                "weight": 90,
+                "timeoutSeconds": 120,
+                "maxConcurrency": 8,
+                "maxQueue": 50,
+                "queueSeconds": 20,
+            },
         ),
         *changes,
         name=name,

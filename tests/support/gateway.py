@@ -66,6 +66,10 @@ class Engine:
     """Plays a runtime. What a request's JSON body says under `do` is done to it; everything is noted."""
 
     ready: bool = True
+    status: int = 0
+    """Answered to every request; 0: what the request says."""
+    retry_after: int = 7
+    """Said with a 503 of that kind."""
     seen: list[Seen] = field(default_factory=list)
     probes: int = 0
     disconnects: int = 0
@@ -88,6 +92,8 @@ class Engine:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.seen.append(Seen(scope["path"], headers, size))
         orders = json.loads(body).get("do", {}) if body.startswith(b"{") and size < 65536 else {}
+        if self.status:
+            orders = {"status": self.status, "retry_after": self.retry_after}
         await self._obey(orders, headers, receive, send)
 
     async def _obey(self, orders: Mapping[str, Any], headers: dict[str, str], receive: Receive, send: Send) -> None:
@@ -162,11 +168,13 @@ def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, *, port: int = 0, lifespan: bool = False) -> AsyncIterator[str]:
+async def serving(
+    app: ASGIApp, *, port: int = 0, lifespan: bool = False, host: str = "127.0.0.1"
+) -> AsyncIterator[str]:
     """Serves an application with the real uvicorn, in this event loop; yields its base URL."""
     port = port or free_port()
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, lifespan="on" if lifespan else "off", log_config=None, access_log=False,
+        app, host=host, port=port, lifespan="on" if lifespan else "off", log_config=None, access_log=False,
         timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
@@ -175,17 +183,17 @@ async def serving(app: ASGIApp, *, port: int = 0, lifespan: bool = False) -> Asy
         assert not running.done(), running.result()
         await asyncio.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{host}:{port}"
     finally:
         server.should_exit = True
         await running
 
 
 @asynccontextmanager
-async def running_engine(port: int = 0) -> AsyncIterator[Engine]:
+async def running_engine(port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[Engine]:
     """An engine that listens."""
     engine = Engine()
-    async with serving(engine, port=port) as engine.url:
+    async with serving(engine, port=port, host=host) as engine.url:
         yield engine
 
 

@@ -119,6 +119,20 @@
   value: {{ int64 .Values.maxBodyBytes | quote }}
 - name: GATEWAY_UPSTREAM_TIMEOUT_SECONDS
   value: {{ .Values.upstreamTimeoutSeconds | quote }}
+- name: GATEWAY_FOLLOW_PODS
+  value: {{ .Values.followPods | quote }}
+- name: GATEWAY_HEADER_TIMEOUT_SECONDS
+  value: {{ .Values.headerTimeoutSeconds | quote }}
+- name: GATEWAY_BODY_TIMEOUT_SECONDS
+  value: {{ .Values.bodyTimeoutSeconds | quote }}
+{{- with .Values.corsOrigins }}
+- name: GATEWAY_CORS_ORIGINS
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .Values.otlpEndpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
 - name: GATEWAY_DRAIN_SECONDS
   value: {{ .Values.drainSeconds | quote }}
 - name: GATEWAY_DRAIN_DELAY_SECONDS

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
-from aiservice_gateway import __version__
+from aiservice_gateway import __version__, telemetry
+from aiservice_gateway.cors import cors
 from aiservice_gateway.factory import Lifecycle, running_gateway
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.middleware import BodyLimitMiddleware, RequestMiddleware
@@ -36,12 +39,15 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAP
     """
     lifecycle = lifecycle or Lifecycle()
     metrics = Metrics()
+    tracing = telemetry.configure()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with running_gateway(settings, metrics) as gateway:
+        async with running_gateway(settings, metrics, tracing) as gateway:
             lifecycle.gateway = gateway
             yield
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     # The assets of /docs are served from here: a browser in a closed network has no other place to load them from.
     app = FastAPIOffline(
@@ -57,5 +63,7 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAP
     for router in (health.router, tasks.router, openai.router, usage.router, limits.router, probes.router):
         app.include_router(router)
     app.add_middleware(BodyLimitMiddleware, maximum=settings.max_body_bytes)
-    app.add_middleware(RequestMiddleware, metrics=metrics)  # outermost: what is added last runs first
+    app.add_middleware(RequestMiddleware, metrics=metrics, tracing=tracing)  # what is added last runs first
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
     return app

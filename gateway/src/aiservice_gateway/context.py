@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from opentelemetry.trace import Span
 from starlette.types import Scope
 
 from aiservice_gateway.ids import new_request_id
@@ -26,6 +27,8 @@ class RequestContext:
     """Code of the error that is answered."""
     openai: bool = False
     """Whether errors are answered in OpenAI's shape."""
+    span: Span | None = None
+    """The request's, where traces are recorded."""
 
     def put(self, scope: Scope) -> None:
         """Makes this the context of a request."""

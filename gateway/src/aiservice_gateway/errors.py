@@ -143,6 +143,11 @@ class RequestTimeoutError(GatewayError):
     status = 408
     code = "request_timeout"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Closes the connection: the rest of the body is not waited for."""
+        return {"Connection": "close"}
+
 
 class PayloadTooLargeError(GatewayError):
     """The request's body is larger than the gateway takes."""

@@ -19,8 +19,10 @@ from aiservice_gateway.errors import SettingsError, StoreUnavailableError, Unava
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.models import Identity, Service
 from aiservice_gateway.services.auth import Authenticator
+from aiservice_gateway.services.backends import Backends
 from aiservice_gateway.services.backlog import Backlog
 from aiservice_gateway.services.claims import Claims
+from aiservice_gateway.services.delivery import Delivery
 from aiservice_gateway.services.health import HealthCheck
 from aiservice_gateway.services.jwks import KeySource
 from aiservice_gateway.services.leases import Leases
@@ -41,6 +43,7 @@ from aiservice_gateway.stores.postgres import SCHEMA_REVISION, PostgresUsage
 from aiservice_gateway.stores.redis import RedisStore
 from aiservice_gateway.stores.spool import Spool
 from aiservice_gateway.stores.sqlite import SqliteUsage
+from aiservice_gateway.telemetry import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -72,8 +75,8 @@ class Gateway:
         """Whether services, tenants and the issuer's keys were known once."""
         return self.discovery.synced and (self.keys is None or self.keys.synced)
 
-    def resolve(self, task: Task, name: str | None, caller: Identity) -> tuple[Service, str]:
-        """The service for a request and its base URL, among those that the caller may use.
+    def resolve(self, task: Task, name: str | None, caller: Identity) -> Service:
+        """The service for a request, among those that the caller may use.
 
         Raises:
             UnavailableError: the services are not known yet, or this one is not ready.
@@ -108,6 +111,12 @@ class Lifecycle:
 
     gateway: Gateway | None = field(default=None)
     draining: bool = False
+
+    def drain(self) -> None:
+        """Begins to stop: not ready any more, and nobody waits for a turn."""
+        self.draining = True
+        if self.gateway is not None:
+            self.gateway.proxy.backends.close()
 
     @property
     def ready(self) -> bool:
@@ -165,7 +174,9 @@ async def _check_schema(url: str) -> None:
 
 
 @asynccontextmanager
-async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator[Gateway]:
+async def running_gateway(
+    settings: Settings, metrics: Metrics, tracing: Tracing | None = None
+) -> AsyncIterator[Gateway]:
     """Starts everything, and stops it in the order that loses nothing. `prepare` must have passed before.
 
     Raises:
@@ -174,7 +185,8 @@ async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator
     async with AsyncExitStack() as stack:
         registry = Registry()
         tenants = Tenants(settings.rate_limit_per_hour, required=settings.require_tenant)
-        discovery = await _discovery(settings, registry, tenants, stack)
+        backends = Backends(metrics, registry.has)
+        discovery = await _discovery(settings, registry, tenants, backends, stack)
         keys = _keys(settings, stack)
         store: UsageStore = (
             PostgresUsage(settings.database_url.get_secret_value())
@@ -212,7 +224,15 @@ async def running_gateway(settings: Settings, metrics: Metrics) -> AsyncIterator
         stack.push_async_callback(ledger.close, _CLOSE_SECONDS)
         upstream = Upstream()
         stack.push_async_callback(upstream.close)
-        proxy = Proxy(upstream, limits, ledger, settings.prices, metrics, settings.upstream_timeout_seconds)
+        proxy = Proxy(
+            Delivery(upstream, metrics, tracing),
+            backends,
+            limits,
+            ledger,
+            settings.prices,
+            metrics,
+            settings.upstream_timeout_seconds,
+        )
         stack.push_async_callback(proxy.finished, _CLOSE_SECONDS)
         yield Gateway(
             auth=authenticator(settings, keys, tenants),
@@ -268,14 +288,17 @@ def _partition_secret(settings: Settings) -> bytes:
     return hashlib.sha256(b"ratelimit:" + secret.encode()).digest()
 
 
-async def _discovery(settings: Settings, registry: Registry, tenants: Tenants, stack: AsyncExitStack) -> Discovery:
+async def _discovery(
+    settings: Settings, registry: Registry, tenants: Tenants, backends: Backends, stack: AsyncExitStack
+) -> Discovery:
     discovery: Discovery
     if settings.services_file is not None:
         discovery = FileDiscovery(settings.services_file, registry, tenants)
     else:
         api = await stack.enter_async_context(connect(settings.kubeconfig))
         own = settings.namespace or own_namespace()
-        discovery = KubernetesDiscovery(api, registry, settings.namespaces, tenants, own)
+        put_pods = backends.put_pods if settings.follow_pods else None
+        discovery = KubernetesDiscovery(api, registry, settings.namespaces, tenants, own, put_pods=put_pods)
     following = asyncio.create_task(discovery.run(), name="discovery")
     stack.push_async_callback(_cancel, following)
     return discovery

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -74,6 +76,65 @@ class Metrics:
             ["service", "task"],
             registry=self.registry,
         )
+
+        self.pods = Gauge(
+            "aiservice_gateway_pods",
+            "Pods of a service that this gateway knows, by whether it uses them (used) or leaves them out (ejected).",
+            ["service", "state"],
+            registry=self.registry,
+        )
+        self.pods_followed = Gauge(
+            "aiservice_gateway_pods_followed",
+            "1 while the pods of services are being followed (EndpointSlices), 0 while requests go to Services.",
+            registry=self.registry,
+        )
+        self.running = Gauge(
+            "aiservice_gateway_service_requests",
+            "Requests that a service has from this gateway now.",
+            ["service"],
+            registry=self.registry,
+        )
+        self.queued = Gauge(
+            "aiservice_gateway_queue_depth",
+            "Requests that wait for a service's maxConcurrency.",
+            ["service"],
+            registry=self.registry,
+        )
+        self.queue_seconds = Histogram(
+            "aiservice_gateway_queue_seconds",
+            "Time that requests waited for a service's maxConcurrency, of those that had to wait.",
+            ["service"],
+            buckets=_LATENCY_SECONDS,
+            registry=self.registry,
+        )
+        self.queue_refused = Counter(
+            "aiservice_gateway_queue_refused",
+            "Requests that were refused because a service's queue was full, or their turn did not come in time.",
+            ["service", "reason"],
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "aiservice_gateway_retries",
+            "Requests that were sent again, by why: unreached (no connection) or busy (503).",
+            ["service", "reason"],
+            registry=self.registry,
+        )
+        self.ejections = Counter(
+            "aiservice_gateway_pod_ejections",
+            "How often a pod was left out for a time, after failures in a row.",
+            ["service"],
+            registry=self.registry,
+        )
+
+    def forget(self, service: str) -> None:
+        """Drops what is kept by service for one that is gone."""
+        for by_service in (self.queue_seconds, self.ejections):
+            with contextlib.suppress(KeyError):
+                by_service.remove(service)
+        for by_reason, reasons in ((self.retries, ("unreached", "busy")), (self.queue_refused, ("full", "late"))):
+            for reason in reasons:
+                with contextlib.suppress(KeyError):
+                    by_reason.remove(service, reason)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

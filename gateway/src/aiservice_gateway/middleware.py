@@ -11,11 +11,19 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aiservice_gateway.context import RequestContext, context_of
-from aiservice_gateway.errors import BadRequestError, GatewayError, PayloadTooLargeError, UnavailableError
+from aiservice_gateway.errors import (
+    BadRequestError,
+    GatewayError,
+    PayloadTooLargeError,
+    RequestTimeoutError,
+    UnavailableError,
+)
 from aiservice_gateway.logs import FIELDS
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.openai_errors import is_openai
+from aiservice_gateway.protocol import stalled
 from aiservice_gateway.respond import error_response
+from aiservice_gateway.telemetry import Tracing, trace_id
 
 _access = logging.getLogger("aiservice_gateway.access")
 _log = logging.getLogger(__name__)
@@ -30,9 +38,10 @@ _QUIET = {"/livez", "/readyz", "/metrics"}
 class RequestMiddleware:
     """Gives each request its id, counts it, logs it, and answers what nothing else caught."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
@@ -41,6 +50,8 @@ class RequestMiddleware:
             return
         context = RequestContext(openai=is_openai(scope["path"]))
         context.put(scope)
+        if self._tracing is not None and scope["path"] not in _QUIET:
+            context.span = self._tracing.request(Headers(scope=scope), scope["method"], scope["scheme"])
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -69,6 +80,8 @@ class RequestMiddleware:
 
     def _account(self, scope: Scope, context: RequestContext, status: int) -> None:
         route = getattr(scope.get("route"), "path", _UNMATCHED)
+        if self._tracing is not None and context.span is not None:
+            self._tracing.end(context.span, scope["method"], route, status, context.error)
         seconds = time.perf_counter() - context.started
         self._metrics.requests.labels(route, scope["method"], status).inc()
         self._metrics.latency.labels(route).observe(seconds)
@@ -83,6 +96,7 @@ class RequestMiddleware:
             "tenant": context.tenant,
             "service": context.service,
             "error": context.error,
+            "trace_id": trace_id(context.span),
         }
         _access.info("request", extra={FIELDS: {name: value for name, value in fields.items() if value is not None}})
 
@@ -117,6 +131,8 @@ class BodyLimitMiddleware:
             received += len(message.get("body", b""))
             if received > self._maximum:
                 raise self._too_large()
+            if stalled(scope):
+                raise RequestTimeoutError("The request's body did not arrive, or came too slowly.")
             return message
 
         await self._app(scope, counted, send)

@@ -16,6 +16,9 @@ from aiservice_api.tasks import Task
 MODEL_CHARACTERS = 255
 """Longest model name in a record."""
 
+DEFAULT_MAX_QUEUE = 100
+DEFAULT_QUEUE_SECONDS = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -77,6 +80,18 @@ class Service:
     reason: str = ""
     """Why it is not ready, for the log: clients of the gateway are not told what happens inside the cluster."""
     model: str | None = None
+    replicas: Mapping[Task, tuple[str, ...]] = field(default_factory=dict)
+    """Base URLs of several pods by task, where they are stated; else `endpoints` has the one there is."""
+    weight: int | None = None
+    """Its part of the requests for a name that it shares with others of its namespace; None: it shares none."""
+    timeout_seconds: float | None = None
+    """For one request; None: the gateway's own."""
+    max_concurrency: int | None = None
+    """Requests that one gateway process sends to it at once; None: any number."""
+    max_queue: int = DEFAULT_MAX_QUEUE
+    """Requests that may wait for that, in one gateway process."""
+    queue_seconds: float = DEFAULT_QUEUE_SECONDS
+    """How long they may."""
     created: datetime = field(default=datetime(1970, 1, 1, tzinfo=UTC))
     tenants: frozenset[str] | None = None
     """The tenants that it admits; None: all."""

@@ -12,6 +12,7 @@ import uvicorn
 
 from aiservice_gateway.app import create_app
 from aiservice_gateway.factory import Lifecycle
+from aiservice_gateway.protocol import Patience, guarded
 from aiservice_gateway.settings import Settings
 
 _IDLE_CONNECTION_SECONDS = 75  # longer than the idle time of the usual load balancers, so that they close first
@@ -37,7 +38,7 @@ class Server(uvicorn.Server):
         if self._lifecycle.draining or self._loop is None:
             self.should_exit = self.force_exit = True
             return
-        self._lifecycle.draining = True
+        self._loop.call_soon_threadsafe(self._lifecycle.drain)
         # Whoever pressed Ctrl-C has no load balancer to wait for.
         delay = self._delay_seconds if sig == signal.SIGTERM else 0.0
         self._loop.call_soon_threadsafe(self._loop.call_later, delay, self._stop)
@@ -54,7 +55,8 @@ def serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=guarded(Patience(settings.header_timeout_seconds, settings.body_timeout_seconds)),
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -47,6 +47,8 @@ DEFAULT_PRICES: dict[Task, Decimal] = {
 
 _UNSET = "unset"
 """Type of the error that nothing checks tokens."""
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+[a-z0-9\]]", re.ASCII)
+"""As browsers write it: in lower case, without a path or a slash at the end."""
 
 DEFAULT_RESERVED_UNITS: dict[Task, Decimal] = {
     Task.TEXT_TO_IMAGE: Decimal(1),  # an image
@@ -232,6 +234,9 @@ class Settings(TokenSettings, DatabaseSettings):
     """Namespace whose AITenants count. Unset: the pod's own; outside of a pod `default`."""
     require_tenant: Annotated[bool, Field(alias="GATEWAY_REQUIRE_TENANT")] = False
     """Whether tenants without an AITenant are refused."""
+    """YAML file that lists the services, where there is no Kubernetes."""
+    follow_pods: Annotated[bool, Field(alias="GATEWAY_FOLLOW_PODS")] = True
+    """Whether requests go to pods, as EndpointSlices tell them, or to Services, where Kubernetes picks the pod."""
     rate_limit_per_hour: Annotated[int, Field(alias="GATEWAY_RATE_LIMIT_PER_HOUR", ge=1, le=1_000_000)] = 100
     """Requests a tenant may make to each service within any 3,600 s, where no AITenant says otherwise."""
     max_body_bytes: Annotated[int, Field(alias="GATEWAY_MAX_BODY_BYTES", ge=1024)] = 100 * 1024 * 1024
@@ -240,6 +245,12 @@ class Settings(TokenSettings, DatabaseSettings):
     """Most bytes that all requests of /v1 together hold, on disk but for the first of each: files before `model`."""
     upstream_timeout_seconds: Annotated[float, Field(alias="GATEWAY_UPSTREAM_TIMEOUT_SECONDS", gt=0)] = 300.0
     """Longest time for one request, from its first byte to the answer's last."""
+    header_timeout_seconds: Annotated[float, Field(alias="GATEWAY_HEADER_TIMEOUT_SECONDS", gt=0)] = 10.0
+    """Longest time for a request's line and headers to arrive, and for a new connection to send some."""
+    body_timeout_seconds: Annotated[float, Field(alias="GATEWAY_BODY_TIMEOUT_SECONDS", gt=0)] = 30.0
+    """Longest time without a byte of a request's body; and, beside a second for each KiB, for all of it."""
+    cors_origins: Annotated[tuple[str, ...], Field(alias="GATEWAY_CORS_ORIGINS"), BeforeValidator(_from_list)] = ()
+    """Origins whose pages may call the gateway from a browser, with commas between them; * for all. Unset: none."""
     drain_seconds: Annotated[float, Field(alias="GATEWAY_DRAIN_SECONDS", ge=0)] = 30.0
     """After SIGTERM, longest time for requests in flight to finish."""
     drain_delay_seconds: Annotated[float, Field(alias="GATEWAY_DRAIN_DELAY_SECONDS", ge=0)] = 2.0
@@ -264,6 +275,16 @@ class Settings(TokenSettings, DatabaseSettings):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(alias="GATEWAY_LOG_LEVEL"), BeforeValidator(str.upper)
     ] = "INFO"
     """Least severe log lines that are written."""
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "*" in value and len(value) > 1:
+            raise ValueError("write either * or origins, not both")
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError("an origin is a scheme, a host and perhaps a port, such as https://app.example.com")
+        return value
 
     @field_validator("redis_url")
     @classmethod

@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable
 from enum import StrEnum
 
+from aiservice_api.labels import MANAGED_BY, MANAGED_BY_LABEL
 from aiservice_api.v1alpha1 import GROUP, ModelCacheSpec
 from aiservice_operator.kinds import Json
 
-FIELD_MANAGER = "aiservice-operator"
+FIELD_MANAGER = MANAGED_BY
 HANDOVER_MANAGER = f"{FIELD_MANAGER}-handover"
 """Owns a Deployment's number of pods from when the operator gives it up until an autoscaler changes it; also one that
 changes while nothing else of the Deployment may."""
@@ -23,8 +24,6 @@ NAME_LABEL = "app.kubernetes.io/name"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 PART_OF_LABEL = "app.kubernetes.io/part-of"
-MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
-MANAGED_BY = FIELD_MANAGER
 SERVICE_APP = "aiservice"
 CACHE_APP = "model-cache"
 ENGINE_CONTAINER = "engine"

@@ -319,13 +319,15 @@ class _Claim(NamedTuple):
     uid: str
     seniority: Seniority
     tasks: frozenset[Task]
+    weighs: bool
 
 
 def _claim(service: Service | None) -> _Claim | None:
     """Returns all that other defaults depend on; None where the service is none."""
     if service is None or service.spec is None or service.meta.deleting or not service.spec.gateway.default:
         return None
-    return _Claim(service.meta.uid, service.seniority, frozenset(service.spec.tasks))
+    weighs = service.spec.gateway.weight is not None
+    return _Claim(service.meta.uid, service.seniority, frozenset(service.spec.tasks), weighs)
 
 
 def _wants_default(service: Service) -> bool:

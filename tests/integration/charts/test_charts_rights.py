@@ -42,7 +42,8 @@ OPERATOR: Rights = {
 }
 NODES: Rights = {("nodes", "get"), ("nodes", "list"), ("pods", "list")}
 """What is granted in the whole cluster, whatever the namespaces."""
-GATEWAY: Rights = {("aiservices.aiservice.dev", verb) for verb in ("list", "watch")}
+SERVICES: Rights = {("aiservices.aiservice.dev", verb) for verb in ("list", "watch")}
+GATEWAY: Rights = SERVICES | {("endpointslices.discovery.k8s.io", verb) for verb in ("list", "watch")}
 TENANTS: Rights = {
     ("aitenants.aiservice.dev", "list"),
     ("aitenants.aiservice.dev", "watch"),
@@ -89,7 +90,7 @@ def test_an_operator_of_some_namespaces_may_do_nothing_in_others(
     assert rights(control_plane, account, elsewhere) == OPERATOR - {("secrets", "get"), ("configmaps", "get")}
 
 
-def test_the_gateway_may_only_read_services_and_its_own_tenants(
+def test_the_gateway_may_only_read_services_their_pods_addresses_and_its_own_tenants(
     control_plane: ControlPlane, restricted: str, elsewhere: str, helm: Helm
 ) -> None:
     values = {"auth": {"jwtSecret": "0123456789abcdefghijklmnopqrstuv"}, "embedded": {"enabled": True}, "replicas": 1}
@@ -103,6 +104,8 @@ def test_the_gateway_may_only_read_services_and_its_own_tenants(
     helm("upgrade", restricted, "gateway", values | {"namespaces": [restricted]})
     eventually(lambda: rights(control_plane, account, elsewhere) == set())
     assert rights(control_plane, account, restricted) == GATEWAY | TENANTS
+    helm("upgrade", restricted, "gateway", values | {"namespaces": [restricted], "followPods": False})
+    eventually(lambda: rights(control_plane, account, restricted) == SERVICES | TENANTS)
 
 
 USERS = {

@@ -225,6 +225,14 @@ _GATEWAY = (
         service_with(gateway={"default": True, "expose": False}),
         "a service that is not exposed cannot be the default: set gateway.default to false, or gateway.expose to true",
     ),
+    *(
+        bad(
+            f"nothing-waits-{field}",
+            service_with(gateway={field: 10}),
+            "nothing waits without gateway.maxConcurrency: set it, or remove gateway.maxQueue and gateway.queueSeconds",
+        )
+        for field in ("maxQueue", "queueSeconds")
+    ),
     bad("gateway-name-twice", service_with(gateway={"names": ["whisper-1", "whisper-1"]}), "Duplicate value"),
     bad(
         "gateway-name-bad",

@@ -73,9 +73,12 @@ def test_embedded_has_no_urls_and_one_pod_at_a_time() -> None:
 def test_every_variable_is_a_setting_of_the_gateway() -> None:
     source = (REPOSITORY / "gateway/src/aiservice_gateway/settings.py").read_text()
     known = set(re.findall(r'alias="([A-Z_]+)"', source))
-    given = set(environment(Case("aiservice-gateway", "full"))) - {"OTEL_SERVICE_NAME"}
+    variables = environment(Case("aiservice-gateway", "full"))
+    given = set(variables) - {"OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT"}
     assert given >= {"JWT_SECRET", "DATABASE_URL", "REDIS_URL", "GATEWAY_PRICES"}
     assert given <= known
+    assert variables["GATEWAY_FOLLOW_PODS"]["value"] == "false"
+    assert variables["GATEWAY_CORS_ORIGINS"]["value"] == "https://app.example.com,http://localhost:3000"
 
 
 def test_an_issuers_keys_are_enough() -> None:
@@ -128,7 +131,10 @@ def test_a_stated_secret_that_changes_makes_new_pods() -> None:
 
 
 def test_roles_follow_the_namespaces() -> None:
-    rules = [{"apiGroups": ["aiservice.dev"], "resources": ["aiservices"], "verbs": ["list", "watch"]}]
+    services = {"apiGroups": ["aiservice.dev"], "resources": ["aiservices"], "verbs": ["list", "watch"]}
+    pods = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
+    rules = [services, pods]
+    assert only(template(EXTERNAL, values={"followPods": False}), "ClusterRole")["rules"] == [services]
     assert only(template(EXTERNAL), "ClusterRole")["rules"] == rules
     some = template(EXTERNAL, values={"namespaces": ["team-a", charts.NAMESPACE]})
     assert kinds(some, "ClusterRole", "ClusterRoleBinding") == []

@@ -43,38 +43,38 @@ def test_a_task_that_nobody_serves() -> None:
 
 
 def test_without_a_name_the_default_answers() -> None:
-    found, url = registry(service("old", 5), service("chosen", 1, default=True)).resolve(STT, None)
-    assert (found.name, url) == ("chosen", "http://chosen.team-a")
+    found = registry(service("old", 5), service("chosen", 1, default=True)).resolve(STT, None)
+    assert (found.name, found.endpoints[STT]) == ("chosen", "http://chosen.team-a")
 
 
 def test_of_two_defaults_the_older_answers() -> None:
     services = [service("young", 1, default=True), service("older", 2, default=True), service("oldest", 9)]
-    assert registry(*services).resolve(STT, None)[0].name == "older"
+    assert registry(*services).resolve(STT, None).name == "older"
 
 
 def test_without_a_default_the_oldest_answers() -> None:
-    assert registry(service("b", 1), service("a", 1), service("old", 2)).resolve(STT, None)[0].name == "old"
+    assert registry(service("b", 1), service("a", 1), service("old", 2)).resolve(STT, None).name == "old"
 
 
 def test_equally_old_services_are_ordered_by_name() -> None:
-    assert registry(service("b"), service("a")).resolve(STT, None)[0].name == "a"
+    assert registry(service("b"), service("a")).resolve(STT, None).name == "a"
 
 
 @pytest.mark.parametrize("name", ["tiny", "fast", "team-a/tiny"])
 def test_a_service_is_found_by_its_names(name: str) -> None:
     services = registry(service("big", 5, default=True), service("tiny", aliases=("fast",)))
-    assert services.resolve(STT, name)[0].name == "tiny"
+    assert services.resolve(STT, name).name == "tiny"
 
 
 def test_a_name_of_its_own_wins_over_an_alias() -> None:
     services = registry(service("old", 9, aliases=("tiny",)), service("tiny"))
-    assert services.resolve(STT, "tiny")[0].name == "tiny"
+    assert services.resolve(STT, "tiny").name == "tiny"
 
 
 def test_of_two_namesakes_the_older_answers_and_the_namespace_tells_them_apart() -> None:
     services = registry(service("w", 1, namespace="a"), service("w", 2, namespace="b"))
-    assert services.resolve(STT, "w")[0].namespace == "b"
-    assert services.resolve(STT, "a/w")[0].namespace == "a"
+    assert services.resolve(STT, "w").namespace == "b"
+    assert services.resolve(STT, "a/w").namespace == "a"
 
 
 def test_a_name_that_nobody_has() -> None:
@@ -96,7 +96,7 @@ def test_what_one_may_not_use_is_as_if_it_were_not_there() -> None:
     def may_use(found: Service) -> bool:
         return found.name != "secret"
 
-    assert services.resolve(STT, None, may_use)[0].name == "old", "of what is left the oldest is the default"
+    assert services.resolve(STT, None, may_use).name == "old", "of what is left the oldest is the default"
     absent = [refused(services, name, may_use) for name in ("secret", "s", "team-a/secret", "never-was")]
     assert len(set(absent)) == 1
     assert absent[0] == "No service of that name does speech-to-text. There are: old, young."
@@ -104,7 +104,7 @@ def test_what_one_may_not_use_is_as_if_it_were_not_there() -> None:
     assert nobody == refused(services, None, lambda _: False)
     assert nobody == refused(registry(), None, lambda _: True)
     hidden = registry(service("young", 1, aliases=("s",)), service("secret", 9, aliases=("s",)))
-    assert hidden.resolve(STT, "s", may_use)[0].name == "young"
+    assert hidden.resolve(STT, "s", may_use).name == "young"
 
 
 def test_a_service_that_one_may_not_use_does_not_show_by_being_unready() -> None:
@@ -122,9 +122,9 @@ def refused(services: Registry, name: str | None, may_use: Callable[[Service], b
 def test_changes_take_effect() -> None:
     services = registry(service("a", 2))
     services.put("cluster", service("b", 3))
-    assert services.resolve(STT, None)[0].name == "b"
+    assert services.resolve(STT, None).name == "b"
     services.put("cluster", service("a", 2, default=True))
-    assert services.resolve(STT, None)[0].name == "a"
+    assert services.resolve(STT, None).name == "a"
     services.remove("cluster", "team-a/a")
     services.remove("cluster", "team-a/never-was")
     assert services.defaults()[STT].name == "b"

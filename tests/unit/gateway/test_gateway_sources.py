@@ -193,7 +193,7 @@ def tenant(spec: str) -> str:
         (None, "cannot be read: No such file"),
         ("a: [", "is not YAML"),
         ("", "the file: Input should be"),
-        ("services: [{name: a, tasks: [speech-to-text]}]", r"services\.0: Value error, set url, or endpoints\."),
+        ("services: [{name: a, tasks: [speech-to-text]}]", r"services\.0: Value error, set url, urls, or endpoints\."),
         ("services: [{name: a, tasks: [chess], url: http://a}]", r"services\.0\.tasks\.0: Input should be"),
         ("services: [{name: a, tasks: [], url: http://a}]", r"services\.0\.tasks: List should have at least 1"),
         ("services: [{name: a, tasks: [speech-to-text], url: file:///etc}]", r"services\.0\.url: URL scheme"),

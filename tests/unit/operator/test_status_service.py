@@ -277,3 +277,16 @@ def test_of_two_defaults_the_older_wins() -> None:
     assert told(status_of(young, rivals=rivals), "GatewayDefault") == ("False", "OlderDefault")
     assert told(status_of(other, rivals=rivals), "GatewayDefault") == ("True", "Default")
     assert all(item.type != "GatewayDefault" for item in status_of(service(), rivals=rivals).conditions)
+
+
+def test_two_defaults_of_one_namespace_that_state_weights_share() -> None:
+    stable = service(
+        "stable", {"gateway": {"default": True, "weight": 90}}, creationTimestamp=timestamp(NOW - timedelta(hours=1))
+    )
+    canary = service("canary", {"gateway": {"default": True, "weight": 10}})
+    silent = service("silent", {"gateway": {"default": True}})
+    rivals = (stable, canary, silent)
+    assert told(status_of(stable, rivals=rivals), "GatewayDefault") == ("True", "Shared")
+    assert told(status_of(canary, rivals=rivals), "GatewayDefault") == ("True", "Shared")
+    assert told(status_of(silent, rivals=rivals), "GatewayDefault") == ("False", "OlderDefault")
+    assert told(status_of(stable, rivals=(stable, silent)), "GatewayDefault") == ("True", "Default")

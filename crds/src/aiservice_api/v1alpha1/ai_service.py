@@ -53,7 +53,12 @@ class GatewaySpec(ApiModel):
                 "self.expose || !self.default",
                 "a service that is not exposed cannot be the default: set gateway.default to false, or "
                 "gateway.expose to true",
-            )
+            ),
+            rule(
+                "has(self.maxConcurrency) || !(has(self.maxQueue) || has(self.queueSeconds))",
+                "nothing waits without gateway.maxConcurrency: set it, or remove gateway.maxQueue and "
+                "gateway.queueSeconds",
+            ),
         )
     )
 
@@ -71,7 +76,8 @@ class GatewaySpec(ApiModel):
         bool,
         Field(
             description="Whether requests that name no service go here. Of two defaults for one task the older wins, "
-            "and the other says so in its GatewayDefault condition."
+            "and the other says so in its GatewayDefault condition; if both are in one namespace and state a weight, "
+            "they share the requests."
         ),
     ] = False
     tenants: Annotated[
@@ -81,6 +87,54 @@ class GatewaySpec(ApiModel):
             "there. Unset: all, as far as their AITenants let them.",
             max_length=256,
             json_schema_extra={"x-kubernetes-list-type": "set"},
+        ),
+    ] = None
+    weight: Annotated[
+        int | None,
+        Field(
+            description="This service's part of the requests for a name that several AIServices of one namespace have "
+            "(by their own name, by names, or as defaults of a task): with 90 and 10, one request in ten goes to the "
+            "second. 0: none of them. A service that states no weight shares with nobody, and requests for "
+            "NAMESPACE/NAME are not shared.",
+            ge=0,
+            le=1000,
+        ),
+    ] = None
+    timeout_seconds: Annotated[
+        int | None,
+        Field(
+            description="Longest time for one request to this service, upload, waiting and answer included. Left out: "
+            "the gateway's setting (300).",
+            ge=1,
+            le=86400,
+        ),
+    ] = None
+    max_concurrency: Annotated[
+        int | None,
+        Field(
+            description="Most requests that each gateway process sends to this service at once; more wait. With "
+            "several gateways the service may get that from each. Left out: any number, as the engines' own queues "
+            "allow.",
+            ge=1,
+            le=100_000,
+        ),
+    ] = None
+    max_queue: Annotated[
+        int | None,
+        Field(
+            description="Most requests that may wait in each gateway process; more are answered 503 with Retry-After. "
+            "Tenants take turns. Left out: 100.",
+            ge=0,
+            le=100_000,
+        ),
+    ] = None
+    queue_seconds: Annotated[
+        int | None,
+        Field(
+            description="Longest time for a request to wait, after which it is answered 503 with Retry-After. Left "
+            "out: 30.",
+            ge=1,
+            le=3600,
         ),
     ] = None
 

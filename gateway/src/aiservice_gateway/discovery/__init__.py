@@ -16,5 +16,9 @@ class Discovery(Protocol):
     def connected(self) -> bool:
         """Whether changes are being seen now. While they are not, the last known lists serve on."""
 
+    @property
+    def pods_followed(self) -> bool:
+        """Whether requests go to pods that are known one by one."""
+
     async def run(self) -> None:
         """Keeps registry and tenants up to date until cancelled."""

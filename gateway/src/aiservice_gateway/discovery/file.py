@@ -10,6 +10,13 @@ services:
     names: [stable-diffusion]
     default: true
     tenants: [acme]
+  - name: sdxl-next
+    tasks: [text-to-image]
+    urls: [http://gpu2:7860, http://gpu3:7860]
+    names: [sdxl]
+    weight: 10
+    timeoutSeconds: 120
+    maxConcurrency: 8
 tenants:
   - metadata: {name: acme}
     spec:
@@ -26,12 +33,13 @@ from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
 
 from aiservice_api.tasks import Task
 from aiservice_api.v1alpha1 import AITenant
 from aiservice_gateway.discovery.tenants import to_tenant
 from aiservice_gateway.errors import SettingsError
-from aiservice_gateway.models import Service
+from aiservice_gateway.models import DEFAULT_MAX_QUEUE, DEFAULT_QUEUE_SECONDS, Service
 from aiservice_gateway.services.registry import Registry
 from aiservice_gateway.services.tenants import Tenant, Tenants
 
@@ -44,12 +52,14 @@ _LOOK_SECONDS = 1.0
 class FileService(BaseModel):
     """One service of the file."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
     name: Annotated[str, Field(min_length=1)]
     tasks: Annotated[list[Task], Field(min_length=1)]
     url: HttpUrl | None = None
     """Base URL of every task that `endpoints` does not name."""
+    urls: Annotated[tuple[HttpUrl, ...], Field(max_length=1000)] = ()
+    """Instead of `url`: base URLs of several instances, which take requests by turns."""
     endpoints: dict[Task, HttpUrl] = {}
     """Base URL by task."""
     names: tuple[str, ...] = ()
@@ -58,26 +68,45 @@ class FileService(BaseModel):
     """The model's name, for usage records."""
     tenants: frozenset[str] | None = None
     """The tenants that it admits; left out: all."""
+    weight: Annotated[int | None, Field(ge=0, le=1000)] = None
+    timeout_seconds: Annotated[int | None, Field(ge=1, le=86400)] = None
+    max_concurrency: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    max_queue: Annotated[int, Field(ge=0, le=100_000)] = DEFAULT_MAX_QUEUE
+    queue_seconds: Annotated[float, Field(ge=1, le=3600)] = DEFAULT_QUEUE_SECONDS
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
+        if self.url is not None and self.urls:
+            raise ValueError("set url or urls, not both")
         for task in self.tasks:
-            if self.url is None and task not in self.endpoints:
-                raise ValueError(f"set url, or endpoints.{task}")
+            if self.url is None and not self.urls and task not in self.endpoints:
+                raise ValueError(f"set url, urls, or endpoints.{task}")
         return self
 
     def to_service(self) -> Service:
         """What the registry keeps. A file says nothing of readiness: the service is asked when it is needed."""
+        replicas = {task: self._replicas(task) for task in self.tasks}
         return Service(
             name=self.name,
             namespace="",
             tasks=tuple(self.tasks),
-            endpoints={task: str(self.endpoints.get(task, self.url)).rstrip("/") for task in self.tasks},
+            endpoints={task: urls[0] for task, urls in replicas.items()},
             aliases=self.names,
             default=self.default,
             model=self.model,
             tenants=self.tenants,
+            replicas=replicas,
+            weight=self.weight,
+            timeout_seconds=self.timeout_seconds,
+            max_concurrency=self.max_concurrency,
+            max_queue=self.max_queue,
+            queue_seconds=self.queue_seconds,
         )
+
+    def _replicas(self, task: Task) -> tuple[str, ...]:
+        stated = self.endpoints.get(task) or self.url
+        urls = self.urls if stated is None else (stated,)
+        return tuple(dict.fromkeys(str(url).rstrip("/") for url in urls))
 
 
 class ServicesFile(BaseModel):
@@ -179,6 +208,11 @@ class FileDiscovery:
     def connected(self) -> bool:
         """Whether the file, as it is now, could be read."""
         return self._good
+
+    @property
+    def pods_followed(self) -> bool:
+        """The file names them."""
+        return True
 
     async def run(self) -> None:
         """Looks for changes until cancelled."""

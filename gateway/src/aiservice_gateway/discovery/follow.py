@@ -24,6 +24,7 @@ _SILENCE_SECONDS = 90.0  # the server sends a bookmark each minute: longer silen
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 15.0
 _GONE = 410
+_REFUSED = {403, 404}
 
 Document = Mapping[str, Any]
 """An object as the API server gives it."""
@@ -56,6 +57,11 @@ class Follower:
         sink: Sink,
         namespace: str | None,
         jitter: Callable[[], float] = random.random,
+        *,
+        group: str = GROUP,
+        version: str = VERSION,
+        selector: str | None = None,
+        on_refused: Callable[[], None] = lambda: None,
     ) -> None:
         """Asks nothing yet.
 
@@ -65,9 +71,18 @@ class Follower:
             sink: What to keep up to date.
             namespace: Where; None for the whole cluster.
             jitter: A number from 0 to 1, for waiting.
+            group: API group of the kind.
+            version: Version of the API.
+            selector: Labels of the objects that count; None for all.
+            on_refused: Called when the API server says that the kind may not be read, or that there is none.
         """
         self._objects = client.CustomObjectsApi(api)
         self._plural = plural
+        self._group = group
+        self._api_version = version
+        self._options: dict[str, Any] = {} if selector is None else {"label_selector": selector}
+        self._on_refused = on_refused
+        self._complaint = ""
         self._sink = sink
         self._namespace = namespace
         self._where = f"namespace {namespace}" if namespace else "cluster"
@@ -90,6 +105,9 @@ class Follower:
                 self._version = None
             except (ApiException, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 self._note_failure(error)
+                if isinstance(error, ApiException) and error.status in _REFUSED:
+                    self._on_refused()
+                    self._version = None
                 await asyncio.sleep(backoff * (0.5 + self._jitter()))
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
 
@@ -144,11 +162,17 @@ class Follower:
         timeout = _WATCH_SECONDS + _REQUEST_SECONDS if options.get("watch") else _REQUEST_SECONDS
         if self._namespace is None:
             response = await self._objects.list_cluster_custom_object_without_preload_content(
-                GROUP, VERSION, self._plural, _request_timeout=timeout, **options
+                self._group, self._api_version, self._plural, _request_timeout=timeout, **self._options, **options
             )
         else:
             response = await self._objects.list_namespaced_custom_object_without_preload_content(
-                GROUP, VERSION, self._namespace, self._plural, _request_timeout=timeout, **options
+                self._group,
+                self._api_version,
+                self._namespace,
+                self._plural,
+                _request_timeout=timeout,
+                **self._options,
+                **options,
             )
         if response.status == _GONE:
             response.release()
@@ -162,18 +186,20 @@ class Follower:
         if not self.connected:
             _log.info("The %s of the %s are being followed", self._plural, self._where)
         self.connected = True
+        self._complaint = ""
 
     def _note_failure(self, error: Exception) -> None:
-        _log.warning(
-            "The %s of the %s cannot be followed; the last known ones serve on: %s", self._plural, self._where, error
-        )
+        # Said once: it is tried again every few seconds.
+        if str(error) != self._complaint:
+            _log.warning("The %s of the %s cannot be followed: %s", self._plural, self._where, error)
+        self._complaint = str(error)
         self.connected = False
 
     def _explain(self, status: int, body: str) -> str:
         if status == 403:
-            return f"the gateway's service account may not list and watch {self._plural}.{GROUP}: {body}"
+            return f"the gateway's service account may not list and watch {self._plural}.{self._group}: {body}"
         if status == 404:
-            return f"the API server knows no {self._plural}.{GROUP}: install the CRDs"
+            return f"the API server knows no {self._plural}.{self._group}: install the CRDs"
         return body
 
 

@@ -6,16 +6,19 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kubernetes.aio import client, config
 from pydantic import ValidationError
 
+from aiservice_api.labels import MANAGED_BY, MANAGED_BY_LABEL
 from aiservice_api.v1alpha1 import AIService, Condition, ConditionStatus
 from aiservice_gateway.discovery.follow import Document, Follower, key_of
+from aiservice_gateway.discovery.pods import PodObjects, PutPods
 from aiservice_gateway.discovery.tenants import TenantObjects, Verdicts
 from aiservice_gateway.errors import SettingsError
-from aiservice_gateway.models import Service
+from aiservice_gateway.models import DEFAULT_MAX_QUEUE, DEFAULT_QUEUE_SECONDS, Service
 from aiservice_gateway.services.registry import Registry
 from aiservice_gateway.services.tenants import Tenants
 
@@ -23,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _OUTSIDE_OF_A_POD = "default"
+_ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
+"""When an object was created that does not say."""
 
 
 def to_service(document: Document) -> Service | None:
@@ -49,7 +54,12 @@ def to_service(document: Document) -> Service | None:
         reason=f"{serving.reason}: {serving.message}" if serving is not None else "the operator has not seen it yet",
         model=status.model or None,
         tenants=frozenset(spec.gateway.tenants) if spec.gateway.tenants is not None else None,
-        **({"created": meta.creation_timestamp} if meta.creation_timestamp is not None else {}),
+        weight=spec.gateway.weight,
+        timeout_seconds=spec.gateway.timeout_seconds,
+        max_concurrency=spec.gateway.max_concurrency,
+        max_queue=DEFAULT_MAX_QUEUE if spec.gateway.max_queue is None else spec.gateway.max_queue,
+        queue_seconds=DEFAULT_QUEUE_SECONDS if spec.gateway.queue_seconds is None else spec.gateway.queue_seconds,
+        created=meta.creation_timestamp or _ALWAYS,
     )
 
 
@@ -97,6 +107,8 @@ class KubernetesDiscovery:
         namespaces: tuple[str, ...],
         tenants: Tenants,
         tenants_namespace: str,
+        *,
+        put_pods: PutPods | None,
     ) -> None:
         """Asks nothing yet.
 
@@ -106,6 +118,7 @@ class KubernetesDiscovery:
             namespaces: Those whose services to follow; none means all.
             tenants: The tenants to keep up to date.
             tenants_namespace: The one whose AITenants to follow.
+            put_pods: Told the pods of services; None: they are not followed.
         """
         objects = TenantObjects(tenants)
         self._verdicts = Verdicts(api, objects)
@@ -113,6 +126,7 @@ class KubernetesDiscovery:
             *(Follower(api, "aiservices", ServiceObjects(registry, name), name) for name in namespaces or (None,)),
             Follower(api, "aitenants", objects, tenants_namespace),
         ]
+        self._follow_pods = [] if put_pods is None else [_pods(api, put_pods, name) for name in namespaces or (None,)]
 
     @property
     def synced(self) -> bool:
@@ -124,12 +138,31 @@ class KubernetesDiscovery:
         """Whether every namespace is being watched."""
         return all(follower.connected for follower in self._follow)
 
+    @property
+    def pods_followed(self) -> bool:
+        """Whether the pods of every namespace are being watched. Where they are not, Kubernetes picks them."""
+        return bool(self._follow_pods) and all(follower.connected for follower in self._follow_pods)
+
     async def run(self) -> None:
         """Follows until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._verdicts.run())
-            for follower in self._follow:
+            for follower in (*self._follow, *self._follow_pods):
                 group.create_task(follower.run())
+
+
+def _pods(api: client.ApiClient, put_pods: PutPods, namespace: str | None) -> Follower:
+    pods = PodObjects(put_pods)
+    return Follower(
+        api,
+        "endpointslices",
+        pods,
+        namespace,
+        group="discovery.k8s.io",
+        version="v1",
+        selector=f"{MANAGED_BY_LABEL}={MANAGED_BY}",  # the labels of a Service are those of its slices as well
+        on_refused=pods.refused,
+    )
 
 
 class ServiceObjects:

@@ -34,6 +34,8 @@ async def metrics(gateway: Running) -> Response:
         gateway.metrics.up.labels(dependency).set(up)
     for place, records in (await gateway.ledger.waiting()).items():
         gateway.metrics.usage_waiting.labels(place).set(records)
+    gateway.proxy.backends.note()
+    gateway.metrics.pods_followed.set(gateway.discovery.pods_followed)
     gateway.metrics.services.clear()
     for service in gateway.registry.services():
         for task in service.tasks:

@@ -35,10 +35,10 @@ def _route(task: Task) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
         """Streams the request to the service and its answer back."""
         gateway, caller = await gateway_of(request), await identify(request)
-        chosen, url = gateway.resolve(task, request.query_params.get(_SERVICE), caller)
+        chosen = gateway.resolve(task, request.query_params.get(_SERVICE), caller)
         context = context_of(request.scope)
         context.service = chosen.key
-        return Exchange(gateway.proxy, Call(context, request.headers, caller, task, chosen, url))
+        return Exchange(gateway.proxy, Call(context, request.headers, caller, task, chosen))
 
     return serve
 

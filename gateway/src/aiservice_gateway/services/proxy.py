@@ -25,6 +25,7 @@ from aiservice_gateway.errors import (
     GatewayError,
     RateLimitedError,
     RequestTimeoutError,
+    UnavailableError,
     UpstreamFailedError,
     UpstreamTimeoutError,
 )
@@ -32,12 +33,14 @@ from aiservice_gateway.logs import FIELDS
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.models import MODEL_CHARACTERS, Identity, Measured, Outcome, Service, UsageRecord
 from aiservice_gateway.plans import Reservation
+from aiservice_gateway.services.backends import Backends
+from aiservice_gateway.services.delivery import Delivered, Delivery, Errand
 from aiservice_gateway.services.ledger import Ledger
 from aiservice_gateway.services.limits import Admission, Limits
 from aiservice_gateway.services.pricing import cost, price_header, read_measured
 from aiservice_gateway.services.streams import Follower
 from aiservice_gateway.services.upload import ClientGoneError, Upload
-from aiservice_gateway.services.upstream import Upstream, failure, request_headers, response_headers
+from aiservice_gateway.services.upstream import body_length, describe, note_failure, request_headers, response_headers
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +49,8 @@ _log = logging.getLogger(__name__)
 class Proxy:
     """What every call needs."""
 
-    upstream: Upstream
+    delivery: Delivery
+    backends: Backends
     limits: Limits
     ledger: Ledger
     prices: Mapping[Task, Decimal]
@@ -70,10 +74,11 @@ class Call:
     identity: Identity
     task: Task
     service: Service
-    url: str
 
 
 _NOTHING = Measured()
+_PIECE_BYTES = 32 * 1024
+"""Most of an answer that is handed on at once; what comes sooner than the client takes it stays with the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,8 @@ class Exchange(Response):
         self._call = call
         self._follower: Follower | None = None
         """Set once the answer has begun."""
+        self._sent = False
+        """Whether it was its turn, so that an engine may have begun."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers.
@@ -156,7 +163,7 @@ class Exchange(Response):
 
         upload = Upload(receive, expire)
         try:
-            async with asyncio.timeout(self._proxy.timeout_seconds) as deadline:
+            async with asyncio.timeout(self._seconds) as deadline:
                 try:
                     return await self._forward(headers, upload, send)
                 finally:
@@ -168,29 +175,34 @@ class Exchange(Response):
         call = self._call
         try:
             body = await upload.start()
-            sent = time.perf_counter()
-            response = await self._proxy.upstream.post(f"{call.url}/api/{call.task}", body, headers, upload)
-            async with response:
-                self._proxy.metrics.upstream_latency.labels(call.task).observe(time.perf_counter() - sent)
-                return await self._relay(response, send)
+            backend = self._proxy.backends.of(call.service)
+            await backend.gate.enter(call.identity.tenant)
+            self._sent, entered = True, time.perf_counter()
+            try:
+                errand = Errand(backend, call.task, body, headers, upload, call.context)
+                async with await self._proxy.delivery.send(errand) as delivered:
+                    return await self._relay(delivered, send)
+            finally:
+                backend.gate.leave(time.perf_counter() - entered)
         except ClientGoneError:
             return Ending(None)  # before the end of its body: no engine can have begun
         except GatewayError as error:
             return Ending(Outcome.FAILED if isinstance(error, UpstreamFailedError) else None, error=error)
 
-    async def _relay(self, response: aiohttp.ClientResponse, send: Send) -> Ending:
+    async def _relay(self, delivered: Delivered, send: Send) -> Ending:
         """Passes an answer on as it comes, but for its end."""
-        call = self._call
+        call, response = self._call, delivered.response
         if response.status >= 500 or 300 <= response.status < 400:
-            raise await failure(response, call.service.name, call.context.request_id)
+            await note_failure(response, call.service.name, call.context.request_id)
+            raise UpstreamFailedError(f"The service {call.service.name} failed. The gateway's log has the request id.")
         outcome = Outcome.SUCCEEDED if response.status < 300 else Outcome.FAILED
         measured = self._measured(response.headers) if outcome is Outcome.SUCCEEDED else _NOTHING
         headers = response_headers(response.headers)
         self._follower = follower = Follower(measured, response.content_type)
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        left, last = response.content_length, b""
+        left, last = body_length(response), b""
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk in response.content.iter_chunked(_PIECE_BYTES):
                 left = None if left is None else left - len(chunk)
                 if left == 0:
                     last = chunk
@@ -198,23 +210,34 @@ class Exchange(Response):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                     follower.follow(chunk)
         except aiohttp.ClientError as error:
-            _log.warning("The service %s broke off in its answer: %s", call.service.key, error)
+            delivered.broke_off()
+            _log.warning("The service %s broke off in its answer: %s", call.service.key, describe(error))
             return Ending(Outcome.FAILED)
         return Ending(outcome, follower.whole, last={"type": "http.response.body", "body": last, "more_body": False})
 
     def _out_of_time(self, upload: Upload) -> Ending:
         if upload.gone:
+            if not self._sent:
+                return Ending(None)
             return Ending(Outcome.CANCELLED, self._follower.delivered if self._follower is not None else _NOTHING)
         if self._follower is not None:
             _log.warning("The service %s did not end its answer in time", self._call.service.key)
             return Ending(Outcome.FAILED)
-        seconds = f"{self._proxy.timeout_seconds:g}"
+        name, seconds = self._call.service.name, f"{self._seconds:g}"
         if not upload.complete:
             return Ending(None, error=RequestTimeoutError(f"The request's body did not arrive within {seconds} s."))
+        if not self._sent:
+            return Ending(
+                None, error=UnavailableError(f"The service {name} had no room within {seconds} s: try again.")
+            )
         return Ending(
-            Outcome.FAILED,
-            error=UpstreamTimeoutError(f"The service {self._call.service.name} did not answer within {seconds} s."),
+            Outcome.FAILED, error=UpstreamTimeoutError(f"The service {name} did not answer within {seconds} s.")
         )
+
+    @property
+    def _seconds(self) -> float:
+        """The longest time for this call."""
+        return self._call.service.timeout_seconds or self._proxy.timeout_seconds
 
     def _measured(self, headers: Mapping[str, str]) -> Measured:
         try:

@@ -36,7 +36,7 @@ class Upload:
         self.failure: Exception | None = None
         """What reading raised. A stream is read inside the HTTP client, which hides it behind an error of its own."""
 
-    async def start(self) -> bytes | AsyncIterator[bytes]:
+    async def start(self) -> Body:
         """Reads the beginning: all of a small body as bytes, which can be sent again; else a stream for one use.
 
         Raises:
@@ -46,18 +46,22 @@ class Upload:
         beginning = bytearray()
         while not self.complete and len(beginning) <= _REPLAYABLE_BYTES:
             beginning += await self._chunk()
-        return bytes(beginning) if self.complete else self._stream(bytes(beginning))
+        return bytes(beginning) if self.complete else Stream(self, bytes(beginning))
+
+    async def rest(self) -> AsyncIterator[bytes]:
+        """What comes after the beginning, piece by piece.
+
+        Raises:
+            ClientGoneError, GatewayError: as `start`.
+        """
+        while not self.complete:
+            if chunk := await self._chunk():
+                yield chunk
 
     def close(self) -> None:
         """Stops watching."""
         if self._watcher is not None:
             self._watcher.cancel()
-
-    async def _stream(self, beginning: bytes) -> AsyncIterator[bytes]:
-        yield beginning
-        while not self.complete:
-            if chunk := await self._chunk():
-                yield chunk
 
     async def _chunk(self) -> bytes:
         try:
@@ -80,3 +84,27 @@ class Upload:
             pass
         self.gone = True
         self._on_gone()
+
+
+class Stream:
+    """A body that is too large to keep. It can be sent to another place as long as nothing of it was read."""
+
+    def __init__(self, upload: Upload, beginning: bytes) -> None:
+        self._upload = upload
+        self._beginning = beginning
+        self.begun = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """All of it, once."""
+        self.begun = True
+        yield self._beginning
+        async for chunk in self._upload.rest():
+            yield chunk
+
+
+Body = bytes | Stream
+
+
+def repeatable(body: Body) -> bool:
+    """Whether all of a body can still be sent."""
+    return isinstance(body, bytes) or not body.begun

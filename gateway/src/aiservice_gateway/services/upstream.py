@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+import re
+import socket
+from collections.abc import Mapping
 
 import aiohttp
 import orjson
 from starlette.datastructures import Headers
 
 from aiservice_gateway import __version__
-from aiservice_gateway.errors import GatewayError, UnavailableError, UnsupportedMediaError, UpstreamFailedError
+from aiservice_gateway.errors import UnsupportedMediaError
 from aiservice_gateway.logs import FIELDS
-from aiservice_gateway.services.upload import Upload
+from aiservice_gateway.services.upload import Body
 
 _log = logging.getLogger(__name__)
-
-Body = bytes | AsyncIterator[bytes]
 
 _PASSED_TO_SERVICE = ("accept", "content-type", "content-length")
 _PASSED_TO_CLIENT = (
@@ -28,60 +28,61 @@ _PASSED_TO_CLIENT = (
     "x-aiservice-queue-seconds",
 )
 
+_USUAL_CONNECTION = frozenset({"keep-alive", "close"})
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
+
 _CONNECT_SECONDS = 5.0
 _KEEPALIVE_SECONDS = 4.0  # below the 5 s after which uvicorn closes, so that a connection is rarely found dead
 _DNS_SECONDS = 10
+_BUFFERED_BYTES = 16 * 1024
+_RECEIVED_BYTES = 32 * 1024
 _DEFAULT_RETRY_AFTER = 5
 _LONGEST_RETRY_AFTER = 3600
 _LOGGED_BYTES = 4096
 _LOGGED_CHARACTERS = 500
 
-_UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """No byte of the request was sent."""
 
 
 class Upstream:
-    """The connection pools."""
+    """The connection pool."""
 
     def __init__(self) -> None:
         """Needs a running event loop."""
-        self._pooled = _session(force_close=False)
-        self._fresh = _session(force_close=True)
+        connector = aiohttp.TCPConnector(
+            limit=0, ttl_dns_cache=_DNS_SECONDS, keepalive_timeout=_KEEPALIVE_SECONDS, socket_factory=_socket
+        )
+        self._session = aiohttp.ClientSession(
+            read_bufsize=_BUFFERED_BYTES,
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Content-Type"),
+        )
 
-    async def post(self, url: str, body: Body, headers: Mapping[str, str], upload: Upload) -> aiohttp.ClientResponse:
-        """Sends a request; once more, on a fresh connection, where the first try cannot have been worked on.
+    async def post(self, url: str, body: Body, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Sends a request once.
 
         Raises:
-            UnavailableError: the service cannot be reached.
-            UpstreamFailedError: the service broke off without an answer.
-            ClientGoneError, GatewayError: what reading the body raised.
+            aiohttp.ClientError: one of UNREACHED: nothing of it was sent. Another one: it may be at work.
         """
-        try:
-            return await _post(self._pooled, url, body, headers)
-        except aiohttp.ClientError as error:
-            _raise_unless_repeatable(error, url, body, upload)
-            _log.info("The service at %s is asked again: %s", url, error)
-        try:
-            return await _post(self._fresh, url, body, headers)
-        except _UNREACHED as error:
-            _log.warning("The service at %s cannot be reached: %s", url, error)
-            raise UnavailableError("The service cannot be reached at the moment: try again.") from error
-        except aiohttp.ClientError as error:
-            raise _broken(url, error, upload) from error
+        return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
 
     async def ready(self, url: str, timeout_seconds: float) -> bool:
         """Whether the service at a base URL says that it can serve, within a time."""
         timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         try:
-            async with self._pooled.get(f"{url}/ready", timeout=timeout, allow_redirects=False) as response:
+            async with self._session.get(f"{url}/ready", timeout=timeout, allow_redirects=False) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
 
     async def close(self) -> None:
         """Closes all connections."""
-        await self._pooled.close()
-        await self._fresh.close()
+        await self._session.close()
 
 
 def request_headers(client: Headers, request_id: str, price: str) -> dict[str, str]:
@@ -91,13 +92,45 @@ def request_headers(client: Headers, request_id: str, price: str) -> dict[str, s
         UnsupportedMediaError: the body is compressed, so its size is not what it seems.
     """
     refuse_compressed(client)
-    passed = {name: client[name] for name in _PASSED_TO_SERVICE if name in client}
-    return passed | {
-        "accept-encoding": "identity",
-        "user-agent": f"aiservice-gateway/{__version__}",
-        "x-request-id": request_id,
-        "x-aiservice-unit-price": price,
-    }
+    nominated = _nominated(client.get("connection"))
+    passed = {name: client[name].strip() for name in _PASSED_TO_SERVICE if name in client and name not in nominated}
+    return (
+        passed
+        | trace_headers(client)
+        | {
+            "accept-encoding": "identity",
+            "user-agent": f"aiservice-gateway/{__version__}",
+            "x-request-id": request_id,
+            "x-aiservice-unit-price": price,
+        }
+    )
+
+
+def trace_headers(client: Headers) -> dict[str, str]:
+    """The client's place in a trace, if it says one (W3C Trace Context). Its baggage may hold anything: it stays."""
+    parent = client.get("traceparent")
+    if parent is None or not _TRACEPARENT.fullmatch(parent):
+        return {}
+    state = ",".join(client.getlist("tracestate"))
+    return {"traceparent": parent, "tracestate": state} if _TRACESTATE.fullmatch(state) else {"traceparent": parent}
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that takes in little at once, so that a slow client does not have much of its answer kept here."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED_BYTES)
+    return made
+
+
+def describe(error: aiohttp.ClientError) -> str:
+    """What went wrong with a connection, for the log. Never what was sent over it, which other messages may quote."""
+    return str(error) if isinstance(error, aiohttp.ClientOSError) else type(error).__name__
+
+
+def body_length(response: aiohttp.ClientResponse) -> int | None:
+    """Bytes of an answer's body, where its headers say how many."""
+    return None if "transfer-encoding" in response.headers else response.content_length
 
 
 def refuse_compressed(client: Headers) -> None:
@@ -108,11 +141,28 @@ def refuse_compressed(client: Headers) -> None:
 
 def response_headers(service: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """What of a service's answer a client gets to see, as ASGI headers."""
-    return [(name.encode("latin-1"), service[name].encode("latin-1")) for name in _PASSED_TO_CLIENT if name in service]
+    nominated = _nominated(service.get("connection"))
+    if "transfer-encoding" in service:
+        nominated |= {"content-length"}  # it is not the length then (RFC 9112 section 6.3)
+    return [
+        (name.encode("latin-1"), service[name].encode("latin-1"))
+        for name in _PASSED_TO_CLIENT
+        if name in service and name not in nominated
+    ]
 
 
-async def failure(response: aiohttp.ClientResponse, service: str, request_id: str) -> GatewayError:
-    """The error for a service's answer that is no use to a client. What the service says about it is logged."""
+def _nominated(connection: str | None) -> frozenset[str]:
+    """Headers that are for one connection only, as its Connection header says (RFC 9110 section 7.6.1).
+
+    The length and the type of a body are the body's, whatever that header says.
+    """
+    if connection is None or connection in _USUAL_CONNECTION:
+        return frozenset()
+    return frozenset(map(str.strip, connection.lower().split(","))) - {"content-length", "content-type"}
+
+
+async def note_failure(response: aiohttp.ClientResponse, service: str, request_id: str) -> None:
+    """Logs a service's answer that is no use to a client, with what the service says about it."""
     fields = {
         "request_id": request_id,
         "service": service,
@@ -120,47 +170,6 @@ async def failure(response: aiohttp.ClientResponse, service: str, request_id: st
         "reason": await _reason(response),
     }
     _log.warning("A service failed", extra={FIELDS: fields})
-    if response.status == UnavailableError.status:
-        return UnavailableError(
-            f"The service {service} is busy or not ready: try again later.",
-            retry_after=_retry_after(response.headers.get("Retry-After")),
-        )
-    return UpstreamFailedError(f"The service {service} failed. The gateway's log has the request id.")
-
-
-def _session(*, force_close: bool) -> aiohttp.ClientSession:
-    if force_close:
-        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=_DNS_SECONDS, force_close=True)
-    else:
-        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=_DNS_SECONDS, keepalive_timeout=_KEEPALIVE_SECONDS)
-    return aiohttp.ClientSession(
-        connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        skip_auto_headers=("Accept", "Content-Type"),
-    )
-
-
-async def _post(
-    session: aiohttp.ClientSession, url: str, body: Body, headers: Mapping[str, str]
-) -> aiohttp.ClientResponse:
-    return await session.post(url, data=body, headers=headers, allow_redirects=False)
-
-
-def _raise_unless_repeatable(error: aiohttp.ClientError, url: str, body: Body, upload: Upload) -> None:
-    """A request may be repeated if nothing of it was sent, or if all of it can be sent again."""
-    if isinstance(error, _UNREACHED):
-        return
-    if upload.failure is not None or not isinstance(body, bytes):
-        raise _broken(url, error, upload) from error
-
-
-def _broken(url: str, error: aiohttp.ClientError, upload: Upload) -> Exception:
-    if upload.failure is not None:
-        return upload.failure
-    _log.warning("The service at %s broke off: %r", url, error)
-    return UpstreamFailedError("The service broke off without an answer. The gateway's log has the request id.")
 
 
 async def _reason(response: aiohttp.ClientResponse) -> str:
@@ -172,8 +181,9 @@ async def _reason(response: aiohttp.ClientResponse) -> str:
     return str(document.get("error", ""))[:_LOGGED_CHARACTERS] if isinstance(document, dict) else ""
 
 
-def _retry_after(header: str | None) -> int:
-    """Seconds, where the header holds a sensible number of them."""
+def retry_after(response: aiohttp.ClientResponse) -> int:
+    """Seconds after which a busy service wants to be asked again, where it says a sensible number of them."""
+    header = response.headers.get("Retry-After")
     if header is None or not header.isdecimal():
         return _DEFAULT_RETRY_AFTER
     return min(max(1, int(header)), _LONGEST_RETRY_AFTER)

@@ -28,19 +28,31 @@ def extras(facts: ServiceFacts, spec: AIServiceSpec, refusals: Sequence[Refusal]
 
 
 def _gateway_default(service: Service, spec: AIServiceSpec, rivals: Sequence[Service]) -> Check | None:
-    """Only where the service wants to be a default: of two for one task the older wins."""
+    """Only where the service wants to be a default: of two for one task the older wins, unless they share."""
     if not spec.gateway.default:
         return None
+    shared = False
     for task in spec.tasks:
         claimants = [rival for rival in rivals if rival.spec is not None and task in rival.spec.tasks]
         winner = min(claimants, key=lambda rival: rival.seniority)
-        if winner.meta.uid != service.meta.uid:
+        if len([rival for rival in claimants if _shares(winner, rival)]) > 1 and _shares(winner, service):
+            shared = True
+        elif winner.meta.uid != service.meta.uid:
             return no(
                 "OlderDefault",
                 f"AIService {winner.meta.namespace}/{winner.meta.name} is older and the default for {task.value}, in "
-                "every gateway that serves both: set spec.gateway.default of one of them to false",
+                "every gateway that serves both: set spec.gateway.default of one of them to false, or, to share the "
+                "requests of one namespace, spec.gateway.weight of both",
             )
+    if shared:
+        return yes("Shared", "requests that name no service are shared by spec.gateway.weight")
     return yes("Default", f"requests that name no service come here: {', '.join(task.value for task in spec.tasks)}")
+
+
+def _shares(winner: Service, rival: Service) -> bool:
+    """Whether a service gets a part of the requests that the older default would have for itself."""
+    stated = [item.spec is not None and item.spec.gateway.weight is not None for item in (winner, rival)]
+    return all(stated) and winner.meta.namespace == rival.meta.namespace
 
 
 def _disruptable(facts: ServiceFacts, spec: AIServiceSpec) -> Check | None:

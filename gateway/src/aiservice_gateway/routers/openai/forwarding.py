@@ -42,10 +42,10 @@ def _exchange(
     request: Request, gateway: Gateway, caller: Identity, body: Body, kind: type[Parameters]
 ) -> TranslatedExchange:
     try:
-        service, url = gateway.resolve(kind.task, body.model, caller)
+        service = gateway.resolve(kind.task, body.model, caller)
     except NotFoundError as error:
         raise model_not_found(error) from error
     context = context_of(request.scope)
     context.service = service.key
-    call = Call(context, told(request.headers, body), caller, kind.task, service, url)
+    call = Call(context, told(request.headers, body), caller, kind.task, service)
     return TranslatedExchange(Exchange(gateway.proxy, call), Translation(body, context.request_id, service.name))
