@@ -186,6 +186,27 @@ async def test_what_has_ended_is_forgotten_with_the_next_renewal(store: RedisSto
     assert redis_server.command("EXISTS", "aiservice:open:test") == ":0"
 
 
+async def test_a_gateway_that_stops_leaves_nothing_behind_unless_something_is_open(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    for name, left in (("idle", "$-1"), ("busy", "$")):
+        store = RedisStore(redis_url, name)
+        await eventually(store.connect)
+        plan = make("acme", [requests(9)])
+        one = reserve(plan)
+        one.admitted = (await store.admit(plan, one, [""])).now
+        if name == "idle":
+            await store.refund(one)
+        await store.close()
+        assert redis_server.command("ZSCORE", "aiservice:leases", name).startswith(left)
+    other = RedisStore(redis_url, "other")
+    await eventually(other.connect)
+    assert await other.renew() == ["busy"]
+    assert await other.sweep("busy") == 1
+    assert await other.renew() == []
+    await other.close()
+
+
 async def test_a_plan_for_another_month_is_told_so_by_redis_clock(store: RedisStore) -> None:
     """A gateway whose clock is wrong by months, or that has just not noticed: the budget is the right month's."""
     wrong = make("acme", [requests(5), Terms(Measure.SPEND, 99)], month_of(1_600_000_000 * MICROSECONDS))

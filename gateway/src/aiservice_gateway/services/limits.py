@@ -46,6 +46,7 @@ SpentOf = Callable[[str, Task | None, int, int], Awaitable[Decimal]]
 since the epoch, by the database. Raises StoreUnavailableError where it does not know."""
 
 _KNOWN_PLANS: Final = 10_000
+_MOST_SUMS: Final = 8
 _ASK_AGAIN_SECONDS: Final = 5.0
 """After the database did not say what was spent, time in which it is not asked again."""
 
@@ -192,6 +193,7 @@ class Limits:
     ) -> Admission:
         """Asks a limiter, as often as it needs to know something first."""
         bases: dict[int, str] = {}
+        sums = 0
         while True:
             headers = self._headers(reservation.tenant, reservation.task)
             plan = headers.plan
@@ -204,7 +206,8 @@ class Limits:
             if verdict.code == Code.OTHER_MONTH:
                 self._month = month_of(verdict.now)
             else:
-                bases[verdict.index] = await self._base(plan, verdict)
+                sums += 1
+                bases[verdict.index] = await self._base(plan, verdict, trusted=sums <= _MOST_SUMS)
 
     def _headers(self, tenant: str, task: Task) -> LimitHeaders:
         """The plan for a tenant's requests for a task; made anew when its policy or the month has changed."""
@@ -226,13 +229,19 @@ class Limits:
         self._plans[tenant, task] = policy, headers
         return headers
 
-    async def _base(self, plan: Plan, verdict: Verdict) -> str:
-        """What was spent in the month before the limiter counted it: to keep, or to assume while nobody can say."""
+    async def _base(self, plan: Plan, verdict: Verdict, *, trusted: bool) -> str:
+        """What was spent in the month before the limiter counted it: to keep, or to assume while nobody can say.
+
+        Args:
+            plan: The limits.
+            verdict: Which of them it is for.
+            trusted: False where sums have become outdated while they were made, again and again.
+        """
         limit = plan.limits[verdict.index]
         spent = await self._spent(plan.tenant, limit, plan.month, verdict.wait)
         if spent is None:
             return f"{ASSUMED} {self._local.spent(plan.holds[verdict.index].key)}"
-        return f"{verdict.version} {spent}"
+        return f"{verdict.version if trusted else ASSUMED} {spent}"
 
     async def _spent(self, tenant: str, limit: Limit, month: Month, until: int) -> int | None:
         """The amount that the database knows; None where it does not answer. Who asks at once shares one sum."""

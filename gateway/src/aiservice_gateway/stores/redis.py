@@ -297,7 +297,10 @@ class RedisStore:
         try:
             if self._available:
                 await self.renew()
-                await self._run(self._others, "renew", 2, [_LEASES, self._entries, self._worker, 0])
+                if await self._call("EXISTS", self._entries):
+                    await self._run(self._others, "renew", 2, [_LEASES, self._entries, self._worker, 0])
+                else:
+                    await self._call("ZREM", _LEASES, self._worker)
                 if await self._call("GET", _WRITER) == self._worker.encode():
                     await self._call("DEL", _WRITER)
         except StoreUnavailableError:
