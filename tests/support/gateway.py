@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,9 +197,16 @@ async def running_engine(port: int = 0, host: str = "127.0.0.1") -> AsyncIterato
         yield engine
 
 
-def write_services(path: Path, *services: Mapping[str, object]) -> Path:
-    """Writes a list of services for GATEWAY_SERVICES_FILE."""
-    path.write_text(yaml.safe_dump({"services": list(services)}))
+def write_services(
+    path: Path, *services: Mapping[str, object], tenants: Mapping[str, Sequence[Mapping[str, object]]] | None = None
+) -> Path:
+    """Writes services for GATEWAY_SERVICES_FILE, and the limits of tenants."""
+    document: dict[str, object] = {"services": list(services)}
+    if tenants:
+        document["tenants"] = [
+            {"metadata": {"name": name}, "spec": {"limits": list(limits)}} for name, limits in tenants.items()
+        ]
+    path.write_text(yaml.safe_dump(document))
     return path
 
 

@@ -96,6 +96,50 @@ async def test_a_gateway_that_dies_or_stalls_leaves_nothing_open(
             assert body["limits"]["speech-to-text"]["remaining"] == 88
 
 
+async def test_what_a_dead_gateway_held_of_a_tenants_limits_is_free_after_its_lease(
+    tmp_path: Path, redis_url: str, migrated_database: str
+) -> None:
+    limits = [
+        {"measure": "concurrency", "maximum": 2},
+        {"measure": "spend", "maximum": 0.005},  # two estimates of 0.0024
+        {"measure": "units", "maximum": 121, "window": "1h"},
+    ]
+    async with running_engine() as engine:
+        write_services(tmp_path / "services.yaml", whisper(engine.url), tenants={"acme": limits})
+        settings = variables(tmp_path, redis_url, migrated_database)
+        async with (
+            gateway_process(tmp_path, settings) as struck,
+            gateway_process(tmp_path, settings) as bystander,
+            aiohttp.ClientSession(headers=bearer()) as client,
+        ):
+
+            async def left() -> dict[str, float]:
+                async with client.get(f"{bystander.url}/api/limits") as answer:
+                    return {one["measure"]: one["remaining"] for one in (await answer.json())["limits"]}
+
+            lost = [asyncio.create_task(post(client, struck.url, sleep=60)) for _ in range(2)]
+            await eventually(lambda: len(engine.seen) == 2)
+            assert (await left()).items() >= {"concurrency": 0, "spend": 0.0002, "units": 1}.items()
+            async with client.post(f"{bystander.url}{SPEECH}", json={}) as answer:
+                assert answer.status == 429
+                refused = await answer.json()
+            # The month's budget is what refuses for longest: a slot may be free in a second.
+            assert refused == {"error": "Rate limit exceeded", "retry_after": int(answer.headers["Retry-After"])}
+            assert answer.headers["x-ratelimit-limit"] == "0.005"
+            struck.signal(signal.SIGKILL)
+
+            async def free() -> bool:
+                return (await left())["concurrency"] == 2
+
+            await eventually(free)
+            assert all(
+                isinstance(one, aiohttp.ClientError) for one in await asyncio.gather(*lost, return_exceptions=True)
+            )
+            assert (await left()).items() >= {"concurrency": 2, "spend": 0.005, "units": 121}.items()
+            assert (await post(client, bystander.url))[0] == 200
+            assert (await left()).items() >= {"concurrency": 2, "spend": 0.0049, "units": 118.5}.items()
+
+
 @pytest.mark.parametrize(
     ("do", "units", "tokens"),
     [

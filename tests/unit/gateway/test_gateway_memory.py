@@ -16,7 +16,7 @@ from aiservice_gateway.models import Identity, Limit, Measure, Outcome, Policy, 
 from aiservice_gateway.plans import Code, Plan, Reservation, Verdict
 from aiservice_gateway.services.backlog import Backlog
 from aiservice_gateway.services.limits import Admission, Limits
-from aiservice_gateway.services.tenants import default_policy
+from aiservice_gateway.services.tenants import Tenants
 from aiservice_gateway.settings import DEFAULT_PRICES, DEFAULT_RESERVED_UNITS
 from aiservice_gateway.stores.memory import MemoryCounters, MemoryLimiter
 from aiservice_gateway.stores.redis import RedisStore
@@ -35,6 +35,10 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def default_policy(requests_per_hour: int) -> Policy:
+    return Tenants(requests_per_hour).policy("anybody")
 
 
 def make_limits(

@@ -104,7 +104,7 @@ class Limits:
         """Wires it up.
 
         Args:
-            policy_of: The policy of a tenant. One that has not changed is the same object.
+            policy_of: The policy of a tenant; another object when it has changed.
             local: This process' own count.
             shared: Redis, where there is one.
             backlog: What Redis has to be told later.
