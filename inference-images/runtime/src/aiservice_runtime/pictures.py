@@ -9,6 +9,7 @@ import io
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from aiservice_runtime import uploads
 from aiservice_runtime.errors import InvalidRequestError, PayloadTooLargeError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -19,7 +20,8 @@ _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK"
 def decode(upload: bytes, *, max_pixels: float) -> Image.Image:
     """Returns the upright RGB picture in an upload: the first frame, turned as EXIF says, on white where transparent.
 
-    Raises InvalidRequestError when it is no picture or damaged, PayloadTooLargeError when it has too many pixels.
+    Raises InvalidRequestError when it is no picture, something else too, or damaged; PayloadTooLargeError when it has
+    too many pixels.
     """
     if not upload:
         raise InvalidRequestError("The image is empty.")
@@ -27,6 +29,7 @@ def decode(upload: bytes, *, max_pixels: float) -> Image.Image:
         with Image.open(io.BytesIO(upload), formats=FORMATS) as picture:
             if picture.width * picture.height > max_pixels:
                 raise _too_large(max_pixels)
+            uploads.check_picture(upload)
             picture.load()
             return _rgb(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
