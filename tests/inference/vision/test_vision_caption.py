@@ -75,6 +75,7 @@ def test_without_prompt() -> None:
         ({"ocr": True}, "no OCR model; it captions"),
         ({"caption": False}, "Nothing to do"),
         ({"prompt": "before <image> after"}, "must not contain <image>"),
+        ({"languages": ["de"]}, "languages are of text, and none is read"),
     ],
 )
 def test_what_a_captioner_cannot_do_is_refused(
