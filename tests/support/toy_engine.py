@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from aiservice_runtime import (
     Answer,
@@ -25,6 +24,7 @@ from aiservice_runtime import (
     Example,
     FatalError,
     Fault,
+    FormList,
     InvalidRequestError,
     Media,
     Memory,
@@ -38,11 +38,6 @@ from aiservice_runtime import (
     run_main,
     serve,
 )
-
-
-def json_list(value: object) -> object:
-    """A list in a form is a JSON text."""
-    return json.loads(value) if isinstance(value, str) else value
 
 
 class Tag(Described):
@@ -80,7 +75,7 @@ class ToyBody(RequestBody):
     """Whether the stream waits after its first chunk, for the engine's `hold`."""
     words: bool = True
     """Whether the streamed format can tell of a failure."""
-    tags: Annotated[list[Tag], BeforeValidator(json_list)] = Field([], max_length=2)
+    tags: Annotated[list[Tag], FormList] = Field([], max_length=2)
 
 
 class ToyAnswer(AnswerBody):

@@ -37,8 +37,8 @@ _ENDPOINT = re.compile(r"https?://[^/?#\s]+(/[^?#\s]*)?")
 _ON = frozenset({"1", "true", "yes", "on"})
 
 ADVICE = Advice(
-    no_token="check that it still exists, and set HF_TOKEN to an access token of an account that may read it",  # noqa: S106  a sentence
-    token="in HF_TOKEN",  # noqa: S106  a sentence
+    anonymous="check that it still exists, and set HF_TOKEN to an access token of an account that may read it",
+    credential="in HF_TOKEN",
     network="Check that this machine may reach it (HTTPS_PROXY, HF_ENDPOINT), and start this program again",
     digest="run this program again; if it happens twice, the file was changed or damaged",
     space="free space there, or choose a folder on another disk with --folder",

@@ -19,6 +19,7 @@ from aiservice_diffusion.settings import DiffusionSettings
 from aiservice_runtime import Answer, FatalError, InvalidRequestError, PayloadTooLargeError
 from aiservice_runtime.errors import AbandonedError
 from support.engines import ask, ask_together, load
+from support.polyglots import with_archive
 
 SMALL = {"prompt": "a red cup", "size": "64x64", "seed": 7}
 # Kernels sum in another order for another batch size. Seen: 0 or 1 of 255.
@@ -196,6 +197,13 @@ def test_an_upload_of_many_pixels_is_refused(sdxl: Path) -> None:
     load(engine)
     with pytest.raises(PayloadTooLargeError):
         ask(engine, "image-to-image", prompt="x", image=png())
+
+
+@pytest.mark.parametrize("field", ["image", "mask"])
+def test_a_picture_that_is_an_archive_too_is_refused(engine: DiffusionEngine, field: str) -> None:
+    asked = {"prompt": "x", "image": png(), "mask": png()} | {field: with_archive(png())}
+    with pytest.raises(InvalidRequestError, match="can be opened as a ZIP archive too"):
+        ask(engine, "image-to-image", **asked)
 
 
 def test_a_client_that_leaves_ends_it_between_two_steps(engine: DiffusionEngine) -> None:

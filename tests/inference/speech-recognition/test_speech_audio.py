@@ -14,6 +14,7 @@ import pytest
 
 from aiservice_runtime import InvalidRequestError, PayloadTooLargeError
 from aiservice_speech_recognition.audio import SAMPLE_RATE, decode
+from support.polyglots import with_archive
 
 
 def wav(seconds: float, *, rate: int = 16_000, channels: int = 1) -> bytes:
@@ -94,7 +95,8 @@ def test_a_wav_of_unknown_length_is_no_damage() -> None:
     [
         (b"", "empty"),
         (b"hello, this is no sound", "no known audio format"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "no known audio format"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "can be opened as a picture"),
+        (with_archive(wav(1)), "can be opened as a ZIP archive too"),
         (wav(0), "No audio could be decoded"),
         (wav(1)[:20_001], "cut short"),
         (b"RIFF", "No audio could be decoded"),

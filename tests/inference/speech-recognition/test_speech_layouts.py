@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 import whisper
+from safetensors import safe_open
 from transformers import WhisperForConditionalGeneration
+from whisper.model import Whisper
 
 from aiservice_runtime import FatalError, InvalidRequestError
 from aiservice_runtime.precision import GIB
+from aiservice_speech_recognition import weights as weights_module
 from aiservice_speech_recognition.engine import SpeechEngine
 from aiservice_speech_recognition.openai_model import OpenAITranscriber, build
 from aiservice_speech_recognition.settings import SpeechSettings
@@ -51,6 +54,34 @@ def test_a_checkpoint_loads_as_whisper_itself_loads_it(weights: Path) -> None:
     # The heads that follow time, which load_model() knows only for checkpoints that it fetched itself.
     theirs.set_alignment_heads(whisper._ALIGNMENT_HEADS["tiny.en"])
     assert torch.equal(ours.alignment_heads.to_dense(), theirs.alignment_heads.to_dense())
+
+
+def test_a_checkpoint_is_read_straight_onto_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # `meta`, which holds no values, stands for a GPU; nothing is moved there later.
+    tiny.whisper(tmp_path / "model.pt")
+    monkeypatch.setattr(Whisper, "to", lambda model, _: model)
+    on_device = build(read_weights(tmp_path, device="meta", dtype=torch.float16), precision="fp16", device="meta")
+    assert {parameter.device.type for parameter in on_device.parameters()} == {"meta"}
+    assert on_device.encoder.conv1.weight.dtype == torch.float16
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_safetensors_are_opened_for_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: bool) -> None:
+    tiny.hugging_face_whisper(tmp_path, shards=shards)
+    opened: list[tuple[str, str]] = []
+
+    def for_device(path: Path, *, framework: str, device: str) -> Any:
+        opened.append((path.name, device))
+        return safe_open(path, framework=framework, device="cpu")
+
+    monkeypatch.setattr(weights_module, "safe_open", for_device)
+    tensors = read_weights(tmp_path, device="cuda").tensors
+    assert opened == [(path.name, "cuda") for path in sorted(tmp_path.glob("*.safetensors"))]
+    # What is read is what the model holds: no tensor is copied again.
+    read = read_weights(tmp_path)
+    assert set(read.tensors) == set(tensors)
+    built = build(read, precision="fp32", device="cpu").state_dict()
+    assert {name for name in read.tensors if built[name].data_ptr() != read.tensors[name].data_ptr()} == set()
 
 
 def test_half_precision_keeps_layer_norms_and_results(tmp_path: Path) -> None:

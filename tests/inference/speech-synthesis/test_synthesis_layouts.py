@@ -36,6 +36,20 @@ def test_nothing_is_written_beside_the_model(xtts: Path, engine: object) -> None
         torch.load(xtts / "model.pth", weights_only=True)  # still as published, not converted in place
 
 
+def test_xtts_is_read_straight_onto_the_device_and_draws_no_weights(xtts: Path) -> None:
+    # `meta`, which holds no values, stands for a GPU; nothing is moved there later.
+    checkpoints, xtts_model = (
+        importlib.import_module(f"aiservice_speech_synthesis.{name}") for name in ("checkpoints", "xtts_model")
+    )
+    content = folders.read_config(xtts / "config.json", folders.MODELS)
+    random = torch.get_rng_state()
+    model = xtts_model._load(xtts, checkpoints.configured(content), "meta")
+    places = {name: tensor.device.type for name, tensor in model.state_dict().items()}
+    assert len(places) > 100
+    assert set(places.values()) == {"meta"}
+    assert torch.equal(torch.get_rng_state(), random)
+
+
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(FatalError, match=r"No Coqui model in .*expected config\.json"):
         loaded(tmp_path)

@@ -17,6 +17,7 @@ from aiservice_runtime.engine import Fault
 from aiservice_runtime.errors import AbandonedError, RequestError
 from aiservice_speech_synthesis.engine import SynthesisEngine, TextToSpeech
 from support.engines import ask
+from support.polyglots import with_archive
 from support.synthesis import loaded
 from weights import tiny_speech
 
@@ -199,6 +200,7 @@ def test_glow_tts_with_a_vocoder(tmp_path: Path, heard: Heard) -> None:
         ({"voice": "Ana Florence", "voice_clip": b"x"}, InvalidRequestError, "not both"),
         ({"voice_clip": b""}, InvalidRequestError, "audio is empty"),
         ({"voice_clip": b"this is no sound"}, InvalidRequestError, "no known audio format"),
+        ({"voice_clip": "an archive too"}, InvalidRequestError, "can be opened as a ZIP archive too"),
         ({"voice_clip": "too short"}, InvalidRequestError, "too short"),
         ({"voice_clip": "silent"}, InvalidRequestError, "silent"),
         ({"voice_clip": "long"}, PayloadTooLargeError, "longer than 10 seconds"),
@@ -209,6 +211,7 @@ def test_what_cannot_be_spoken_is_refused_before_the_device(
     engine: SynthesisEngine, clip: Clip, fields: dict[str, Any], error: type[RequestError], sentence: str
 ) -> None:
     clips = {"too short": clip(0.4), "silent": clip(2, loudness=0), "long": clip(11)}
+    clips["an archive too"] = with_archive(clip())
     given = {"text": SENTENCE, **fields}
     if isinstance(given.get("voice_clip"), str):
         given["voice_clip"] = clips[given["voice_clip"]]

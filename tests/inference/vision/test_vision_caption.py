@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from transformers import Blip2ForConditionalGeneration
 
 from aiservice_runtime import FatalError, InvalidRequestError
 from aiservice_vision.caption import Captioner, without_prompt
@@ -75,6 +76,7 @@ def test_without_prompt() -> None:
         ({"ocr": True}, "no OCR model; it captions"),
         ({"caption": False}, "Nothing to do"),
         ({"prompt": "before <image> after"}, "must not contain <image>"),
+        ({"languages": ["de"]}, "languages are of text, and none is read"),
     ],
 )
 def test_what_a_captioner_cannot_do_is_refused(
@@ -106,6 +108,14 @@ def test_precision(blip2: Path, precision: str, dtype: torch.dtype) -> None:
     captioner = Captioner(blip2, precision=precision, device="cpu", max_new_tokens=4)
     assert captioner.model.language_model.dtype == dtype
     assert captioner.describe([Image.new("RGB", (64, 48))], None)[0].tokens > 0
+
+
+def test_weights_are_read_straight_onto_the_device(blip2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # `meta`, which holds no values, stands for a GPU; nothing is moved there later.
+    monkeypatch.setattr(Blip2ForConditionalGeneration, "to", lambda model, _: model)
+    captioner = Captioner(blip2, precision="fp16", device="meta", max_new_tokens=4)
+    assert {parameter.device.type for parameter in captioner.model.parameters()} == {"meta"}
+    assert captioner.model.language_model.dtype == torch.float16
 
 
 def test_int8_is_close_to_fp32_in_less_memory(blip2: Path) -> None:

@@ -17,6 +17,7 @@ from aiservice_vision.engine import VisionEngine
 from aiservice_vision.settings import VisionSettings
 from support import models
 from support.engines import ask, load
+from support.polyglots import with_archive
 
 
 def png(picture: Image.Image) -> bytes:
@@ -82,11 +83,17 @@ def test_a_picture_without_text_has_no_lines(reader: VisionEngine, size: tuple[i
         ({"caption": True}, "no captioning model; it reads text"),
         ({"ocr": False}, "Nothing to do"),
         ({"prompt": "Question: what? Answer:"}, "A prompt is for captions"),
+        ({"languages": ["de", "ru", "ko"]}, "Nothing here reads ko, ru; languages .* can be af, az, .*, uz, zh"),
     ],
 )
 def test_what_a_reader_cannot_do_is_refused(reader: VisionEngine, fields: dict[str, object], sentence: str) -> None:
     with pytest.raises(InvalidRequestError, match=sentence):
         ask(reader, image=b"", **fields)
+
+
+def test_a_picture_that_is_an_archive_too_is_refused(reader: VisionEngine) -> None:
+    with pytest.raises(InvalidRequestError, match="can be opened as a ZIP archive too"):
+        ask(reader, image=with_archive(written(["Invoice"])))
 
 
 def test_the_limit_of_pixels_is_a_setting(weights: Path) -> None:
@@ -103,7 +110,7 @@ def test_a_reader_writes_to_the_temporary_folder_only_and_reports_to_nobody(weig
     program = (
         "import sys, time; from pathlib import Path; from aiservice_vision import layout, reading\n"
         "found = layout.find(Path(sys.argv[1]))\n"
-        "reading.Reader(found.detector, found.recogniser, threads=1, max_side=960)\n"
+        "reading.Reader(found.detector, found.recognisers, threads=1, max_side=960)\n"
         "time.sleep(1)"  # onnxruntime's telemetry would make its files in a thread of its own
     )
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("PADDLE", "ORT_", "CI"))}

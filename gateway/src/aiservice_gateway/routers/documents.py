@@ -156,6 +156,11 @@ TASKS: dict[Task, TaskDocument] = {
                 "type": ["boolean", "null"],
                 "description": "Whether to read text; as the model can, when left out.",
             },
+            "languages": {
+                "type": "array",
+                "items": _TEXT,
+                "description": "Of the text, as codes of ISO 639-1; a form sends the list as JSON text.",
+            },
         },
         media="image",
         example={"image": _PICTURE, "ocr": True},

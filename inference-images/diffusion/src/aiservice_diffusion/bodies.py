@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 from collections.abc import Collection, Hashable
@@ -10,11 +9,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from PIL import Image
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from aiservice_diffusion.settings import DiffusionSettings
 from aiservice_diffusion.styles import STYLES, Style, styled
-from aiservice_runtime import InvalidRequestError, Media, RequestBody
+from aiservice_runtime import FormList, InvalidRequestError, Media, RequestBody
 from aiservice_runtime.pictures import decode, decode_mask
 
 # Latents are this many times smaller than the picture in all published layouts.
@@ -36,16 +35,6 @@ class Lora(BaseModel):
     weight: float = Field(1.0, ge=-2, le=2)
 
 
-def _json_list(value: object) -> object:
-    """A form has texts only: there a list is JSON."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):  # the latter of "[[[[..."
-        raise ValueError("must be a JSON list") from None
-
-
 class _Common(RequestBody):
     prompt: str = Field(min_length=1, max_length=2000)
     """What to draw."""
@@ -64,7 +53,7 @@ class _Common(RequestBody):
     format: Format = "png"
     quality: int = Field(90, ge=1, le=100)
     """Of jpeg and webp."""
-    loras: Annotated[list[Lora], BeforeValidator(_json_list)] = Field([], max_length=8)
+    loras: Annotated[list[Lora], FormList] = Field([], max_length=8)
     """Adapters of the model folder to use."""
 
 

@@ -57,7 +57,10 @@ class Pipelines:
         for logging in (diffusers.utils.logging, transformers.utils.logging):
             logging.disable_progress_bar()
         self._settings = settings
-        self._from_text = _read(folder, _AROUND_INT8[settings.device] if precision == "int8" else DTYPES[precision])
+        dtype = _AROUND_INT8[settings.device] if precision == "int8" else DTYPES[precision]
+        # Straight to the device, but for what is quantized before it goes there, and what waits in the host's memory.
+        straight = precision != "int8" and offload == "none"
+        self._from_text = _read(folder, dtype, device=settings.device if straight else None)
         self._from_text.set_progress_bar_config(disable=True)
         if precision == "int8":
             vae = self._from_text.vae
@@ -157,7 +160,8 @@ class Pipelines:
             self._from_text.disable_lora()
 
 
-def _read(folder: Path, dtype: torch.dtype) -> Any:
+def _read(folder: Path, dtype: torch.dtype, *, device: str | None) -> Any:
+    """Returns the pipeline on a device, each tensor out of the mapped files; None: in the memory of the host."""
     if not (folder / "model_index.json").is_file():
         raise FatalError(f"No model in {folder}: expected a diffusers pipeline (model_index.json and its folders).")
     # A repository may hold the fp16 files only, the full ones only, or both.
@@ -166,7 +170,12 @@ def _read(folder: Path, dtype: torch.dtype) -> Any:
     for variant in variants:
         try:
             return AutoPipelineForText2Image.from_pretrained(  # type: ignore[no-untyped-call]  # typed in parts
-                folder, dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True
+                folder,
+                dtype=dtype,
+                variant=variant,
+                use_safetensors=True,
+                local_files_only=True,
+                device_map=device,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             errors.append(error)

@@ -26,7 +26,7 @@ class SafetyFilter:
         """Loads from the folder only. Raises FatalError when the filter is not there."""
         try:
             self._processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-            model: Any = StableDiffusionSafetyChecker.from_pretrained(folder, local_files_only=True)
+            model: Any = StableDiffusionSafetyChecker.from_pretrained(folder, local_files_only=True, device_map=device)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).splitlines() or [""])[0][:300]
             raise FatalError(f"The safety filter in {folder} cannot be loaded: {reason}") from error

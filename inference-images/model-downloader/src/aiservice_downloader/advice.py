@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Advice:
     """Parts of messages, by default for who states a model in a manifest."""
 
-    no_token: str = "check its name, and name a Secret with an access token in tokenSecretRef"  # noqa: S105  a sentence
+    anonymous: str = "check its name, and name a Secret with an access token in tokenSecretRef"
     """What to do where the Hub wants a token and there is none."""
-    token: str = "of tokenSecretRef"  # noqa: S105  a sentence
+    credential: str = "of tokenSecretRef"
     """Which token it is that the Hub refuses."""
     network: str = "Check that the server works and that pods of this namespace may reach it (proxy, network policies)"
     """What to look at where a server cannot be reached."""

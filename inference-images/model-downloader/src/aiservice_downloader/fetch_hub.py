@@ -203,10 +203,10 @@ class _Hub:
 
     def _access_hint(self) -> str:
         if self._token is None:
-            return f"the repository is private, gated or does not exist; {self._advice.no_token}"
+            return f"the repository is private, gated or does not exist; {self._advice.anonymous}"
         return (
-            f"the token {self._advice.token} is wrong, expired, or its owner has no access; accept the repository's "
-            "terms with that account, or use another token"
+            f"the token {self._advice.credential} is wrong, expired, or its owner has no access; accept the "
+            "repository's terms with that account, or use another token"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,20 @@ _MEDIA = BeforeValidator(_decoded)
 
 Media = Annotated[bytes, _MEDIA, WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
 """A picture or a sound: base64 text in JSON, a file part in multipart."""
+
+
+def _listed(value: object) -> object:
+    """Returns the list of a JSON text; a JSON body has lists already."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):  # the latter of "[[[[..."
+        raise ValueError("must be a JSON list") from None
+
+
+FormList = BeforeValidator(_listed)
+"""Of a field that is a list: a form, which has texts only, sends it as JSON text."""
 
 
 class RequestBody(BaseModel):

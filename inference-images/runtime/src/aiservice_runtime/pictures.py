@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from aiservice_runtime import uploads
 from aiservice_runtime.errors import InvalidRequestError, PayloadTooLargeError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -20,7 +21,8 @@ _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK"
 def decode(upload: bytes, *, max_pixels: float) -> Image.Image:
     """Returns the upright RGB picture in an upload: the first frame, turned as EXIF says, on white where transparent.
 
-    Raises InvalidRequestError when it is no picture or damaged, PayloadTooLargeError when it has too many pixels.
+    Raises InvalidRequestError when it is no picture, something else too, or damaged; PayloadTooLargeError when it has
+    too many pixels.
     """
     return _decoded(upload, max_pixels, _rgb)
 
@@ -42,6 +44,7 @@ def _decoded(upload: bytes, max_pixels: float, convert: Callable[[Image.Image], 
         with Image.open(io.BytesIO(upload), formats=FORMATS) as picture:
             if picture.width * picture.height > max_pixels:
                 raise _too_large(max_pixels)
+            uploads.check_picture(upload)
             picture.load()
             return convert(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 
+from aiservice_runtime import uploads
 from aiservice_runtime.errors import InvalidRequestError, PayloadTooLargeError
 
 # Containers of media. Playlists (HLS, concat, DASH, ...) stay out: they name other files and addresses to read.
@@ -24,11 +25,12 @@ _SAMPLE_BYTES = 2
 def decode(upload: bytes, *, rate: int, max_seconds: float, timeout: float) -> bytes:
     """Returns the sound of an upload as mono samples, `rate` a second: 16-bit integers, little-endian.
 
-    Raises InvalidRequestError when there is no sound in it, it is damaged or takes longer than `timeout` seconds
-    to decode; PayloadTooLargeError when it lasts longer than `max_seconds`.
+    Raises InvalidRequestError when there is no sound in it, it is something else too, damaged, or takes longer than
+    `timeout` seconds to decode; PayloadTooLargeError when it lasts longer than `max_seconds`.
     """
     if not upload:
         raise InvalidRequestError("The audio is empty.")
+    uploads.check_sound(upload)
     result = _ffmpeg(upload, rate=rate, seconds=max_seconds + 1, timeout=timeout)
     samples = result.stdout[: len(result.stdout) // _SAMPLE_BYTES * _SAMPLE_BYTES]
     if result.returncode != 0 or not samples:

@@ -137,7 +137,8 @@ class SpeechEngine(TorchEngine):
     def _load_openai(self) -> OpenAITranscriber:
         from aiservice_speech_recognition import openai_model, weights  # noqa: PLC0415 - they import torch
 
-        found = weights.read_weights(self._settings.model_dir)
+        dtype = openai_model.DTYPES[self._precision]
+        found = weights.read_weights(self._settings.model_dir, device=self._device, dtype=dtype)
         model = openai_model.build(found, precision=self._precision, device=self._device)
         return openai_model.OpenAITranscriber(
             model, half=self._precision == "fp16", device=self._device, beam_size=self._settings.beam_size

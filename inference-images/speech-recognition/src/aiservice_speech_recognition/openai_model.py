@@ -6,26 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.overrides import TorchFunctionMode
 from whisper.audio import SAMPLE_RATE
 from whisper.model import LayerNorm, Whisper
 from whisper.timing import dtw
 from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, get_tokenizer
 
 from aiservice_runtime import Check, FatalError
+from aiservice_runtime.unset import parameters_unset
 from aiservice_speech_recognition.audio import Samples
 from aiservice_speech_recognition.languages import code_of, english_only
 from aiservice_speech_recognition.transcript import Heard, Segment, Word
 from aiservice_speech_recognition.weights import Weights
 
-
-class _NoInit(TorchFunctionMode):
-    """Leaves new parameters unset: those of a large model take half a minute to draw, and all are replaced."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
-        return func(*args, **(kwargs or {}))
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 def build(weights: Weights, *, precision: str, device: str) -> Whisper:
@@ -34,13 +27,13 @@ def build(weights: Weights, *, precision: str, device: str) -> Whisper:
     In fp16 the layer norms stay fp32: whisper computes them so. Raises FatalError when tensors are missing or
     left over.
     """
-    with _NoInit():
+    with parameters_unset():
         model = Whisper(weights.dims)
     try:
         model.load_state_dict(weights.tensors, assign=True)
     except RuntimeError as error:
         raise FatalError(f"The weights do not fit the model that they describe: {str(error)[:300]}") from error
-    model.to(torch.float16 if precision == "fp16" else torch.float32)
+    model.to(DTYPES[precision])
     for module in model.modules():
         if isinstance(module, LayerNorm):
             module.float()

@@ -15,6 +15,7 @@ import base64
 import gzip
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import whisper
-from safetensors.torch import load_file
+from safetensors import safe_open
 from whisper.model import ModelDimensions
 
 from aiservice_runtime import FatalError
@@ -58,7 +59,7 @@ _TIED = "proj_out.weight"
 
 @dataclass(frozen=True)
 class Weights:
-    """A model as it was read: its shape, its tensors under OpenAI's names, in the precision of the file."""
+    """A model as it was read: its shape, and its tensors under OpenAI's names."""
 
     dims: ModelDimensions
     tensors: dict[str, torch.Tensor]
@@ -66,15 +67,18 @@ class Weights:
     """(layers, heads) of bool: the heads of the decoder whose attention follows time; None when not known."""
 
 
-def read_weights(folder: Path) -> Weights:
-    """Reads the model in a folder. Raises FatalError with a sentence when there is none, or it is damaged."""
+def read_weights(folder: Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> Weights:
+    """Reads the model in a folder onto a device, each tensor out of the mapped file, in `dtype` or that of the file.
+
+    Raises FatalError with a sentence when there is none, or it is damaged.
+    """
     checkpoints = sorted(folder.glob("*.pt"))
     try:
         if _is_hugging_face(folder):
-            return _read_hugging_face(folder)
+            return _read_hugging_face(folder, device, dtype)
         if len(checkpoints) == 1:
-            return _read_checkpoint(checkpoints[0])
-    except FatalError:
+            return _read_checkpoint(checkpoints[0], device, dtype)
+    except (FatalError, MemoryError, torch.OutOfMemoryError):  # no room for a model does not mean that it is damaged
         raise
     except Exception as error:
         raise FatalError(
@@ -90,10 +94,11 @@ def _is_hugging_face(folder: Path) -> bool:
     return config.is_file() and _json(config).get("model_type") == "whisper"
 
 
-def _read_checkpoint(path: Path) -> Weights:
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+def _read_checkpoint(path: Path, device: str, dtype: torch.dtype | None) -> Weights:
+    checkpoint = torch.load(path, map_location=device, weights_only=True, mmap=True)
     dims = ModelDimensions(**checkpoint["dims"])
-    return Weights(dims, checkpoint["model_state_dict"], _published_heads(path.stem, dims))
+    tensors = {name: tensor.to(dtype=dtype) for name, tensor in checkpoint["model_state_dict"].items()}
+    return Weights(dims, tensors, _published_heads(path.stem, dims))
 
 
 def _published_heads(name: str, dims: ModelDimensions) -> torch.Tensor | None:
@@ -105,7 +110,7 @@ def _published_heads(name: str, dims: ModelDimensions) -> torch.Tensor | None:
     return torch.from_numpy(heads).reshape(dims.n_text_layer, dims.n_text_head)
 
 
-def _read_hugging_face(folder: Path) -> Weights:
+def _read_hugging_face(folder: Path, device: str, dtype: torch.dtype | None) -> Weights:
     config = _json(folder / "config.json")
     dims = ModelDimensions(
         n_mels=config["num_mel_bins"],
@@ -120,12 +125,18 @@ def _read_hugging_face(folder: Path) -> Weights:
         n_text_layer=config["decoder_layers"],
     )
     tensors = {
-        openai_name(name): tensor
+        openai_name(name): tensor.to(dtype=dtype)
         for path in _safetensors(folder)
-        for name, tensor in load_file(path).items()
+        for name, tensor in _opened(path, device)
         if name != _TIED
     }
     return Weights(dims, tensors, _configured_heads(folder / "generation_config.json", dims))
+
+
+def _opened(path: Path, device: str) -> Iterator[tuple[str, torch.Tensor]]:
+    with safe_open(path, framework="pt", device=device) as file:
+        for name in file.keys():  # noqa: SIM118 - it is no mapping
+            yield name, file.get_tensor(name)
 
 
 def _safetensors(folder: Path) -> list[Path]:

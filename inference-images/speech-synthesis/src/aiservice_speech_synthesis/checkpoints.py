@@ -23,9 +23,9 @@ def configured(content: dict[str, Any]) -> Any:
     return config
 
 
-def read_weights(path: Path) -> Any:
-    """Returns a checkpoint; pickled code in it is not run. Large ones are read as they are used."""
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+def read_weights(path: Path, *, device: str = "cpu") -> Any:
+    """Returns a checkpoint on a device, each tensor out of the mapped file; pickled code in it is not run."""
+    return torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from TTS.tts.models import xtts
 
 from aiservice_runtime import Check, FatalError
+from aiservice_runtime.unset import parameters_unset
 from aiservice_speech_synthesis.checkpoints import configured, read_weights, seeded
 from aiservice_speech_synthesis.encoders import Samples
 from aiservice_speech_synthesis.folders import weights_path
@@ -32,12 +34,19 @@ Latents = tuple[torch.Tensor, torch.Tensor]
 
 
 class _Xtts(xtts.Xtts):  # type: ignore[misc]  # coqui-tts has no types
-    """Reads checkpoints without writing them anew: coqui-tts converts the published one in its folder."""
+    """Reads checkpoints straight to the device, and writes none anew, as coqui-tts does with the published one."""
+
+    place = "cpu"
+    """The device."""
 
     def _load_checkpoint(self, model_path: Path) -> dict[str, Any]:
         with xtts._legacy_safe_globals():  # noqa: SLF001 - the published checkpoint holds its configuration as objects
-            weights: dict[str, Any] = read_weights(model_path)["model"]
+            weights: dict[str, Any] = read_weights(model_path, device=self.place)["model"]
         return weights
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = True) -> Any:
+        """Takes the tensors themselves, where coqui-tts would have them copied."""
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
 class XttsSpeaker:
@@ -50,9 +59,9 @@ class XttsSpeaker:
     def __init__(self, folder: Path, content: dict[str, Any], *, device: str, cached: int, stream_tokens: int) -> None:
         """Loads it. Raises what coqui-tts does when something is missing or damaged."""
         self._config = configured(content)
-        self.model = _load(folder, self._config)
+        self.model = _load(folder, self._config, device)
         self.model.requires_grad_(False)
-        self.model.to(device)
+        self.model.float().to(device)
         self.modules: Sequence[Any] = [self.model]
         self.rate = int(self._config.model_args.output_sample_rate)
         self.languages: Sequence[str] = [name for name in self._config.languages if _readable(name)]
@@ -67,10 +76,10 @@ class XttsSpeaker:
     def scripts(self, text: str, *, language: str, voice: Voice, speed: float, seed: int) -> list[Script]:
         """See Speaker. Each stretch has a seed of its own, so that it sounds the same whatever is computed between."""
         limit = self._tokenizer.char_limits.get(language.partition("-")[0], _CHARACTERS)
-        found = passages(text, fits=lambda part: self._tokens(part, language) < self._most_tokens, limit=limit)
+        tokens = functools.cache(lambda part: self._tokens(part, language))
+        found = passages(text, fits=lambda part: tokens(part) < self._most_tokens, limit=limit)
         return [
-            Script(part, language, self._tokens(part, language), (), voice, speed, seed + number)
-            for number, part in enumerate(found)
+            Script(part, language, tokens(part), (), voice, speed, seed + number) for number, part in enumerate(found)
         ]
 
     def warm_up(self) -> None:
@@ -151,15 +160,17 @@ class _Watch(StoppingCriteria):
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
-def _load(folder: Path, config: Any) -> _Xtts:
+def _load(folder: Path, config: Any, device: str) -> _Xtts:
     vocabulary = folder / "vocab.json"
     if not vocabulary.is_file():
         raise FatalError(f"The XTTS model in {folder} is not complete: vocab.json is missing.")
-    model = _Xtts(config)
-    # An empty name keeps it from reading the voices itself, which it does onto the device that they were saved on.
-    model.load_checkpoint(
-        config, checkpoint_path=weights_path(folder), vocab_path=vocabulary, speaker_file_path="", eval=True
-    )
+    with parameters_unset():
+        model = _Xtts(config)
+        model.place = device
+        # An empty name keeps it from reading the voices itself, onto the device that they were saved on.
+        model.load_checkpoint(
+            config, checkpoint_path=weights_path(folder), vocab_path=vocabulary, speaker_file_path="", eval=True
+        )
     model.tokenizer = XttsTokenizer(vocabulary)
     return model
 

@@ -40,7 +40,10 @@ class Captioner:
         dtype = _AROUND_INT8[device] if precision == "int8" else DTYPES[precision]
         try:
             self._processor = Blip2Processor.from_pretrained(folder, local_files_only=True)
-            model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
+            # Straight to the device, each tensor out of the mapped files; int8 is quantized before it goes there.
+            model = Blip2ForConditionalGeneration.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, device_map="cpu" if precision == "int8" else device
+            )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).splitlines() or [""])[0][:300]
             raise FatalError(f"The BLIP-2 model in {folder} cannot be loaded: {reason}") from error

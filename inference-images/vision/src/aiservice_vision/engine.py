@@ -9,16 +9,16 @@ import gc
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
-from aiservice_runtime import Answer, Check, InvalidRequestError, Media, Prepared, RequestBody, Task
+from aiservice_runtime import Answer, Check, FormList, InvalidRequestError, Media, Prepared, RequestBody, Task
 from aiservice_runtime.pictures import decode
 from aiservice_runtime.precision import GIB, Model
 from aiservice_runtime.torch_engine import TorchEngine
-from aiservice_vision import answers, layout
+from aiservice_vision import answers, languages, layout
 from aiservice_vision.layout import parameters_of
 from aiservice_vision.settings import VisionSettings
 
@@ -45,6 +45,9 @@ class ImageToText(RequestBody):
     """Whether to caption; null: if the service can."""
     ocr: bool | None = None
     """Whether to read text; null: if the service can."""
+    languages: Annotated[list[Annotated[str, Field(max_length=20)]], FormList] = Field([], max_length=20)
+    """Of the text, as codes of ISO 639-1: the model is taken that reads them all, and few others. Empty: the one that
+    reads most."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Job:
     picture: Image.Image
     prompt: str | None
     caption: bool
-    ocr: bool
+    recogniser: str | None
+    """What is to read its text; None: nothing."""
 
 
 class VisionEngine(TorchEngine):
@@ -63,7 +67,7 @@ class VisionEngine(TorchEngine):
     def __init__(self, settings: VisionSettings) -> None:
         super().__init__(settings, PRECISIONS)
         self._settings = settings
-        self._found = layout.Layout(None, None, None)
+        self._found = layout.Layout(None, None)
         self._captioner: Captioner | None = None
         self._reader: Reader | None = None
 
@@ -112,21 +116,24 @@ class VisionEngine(TorchEngine):
                 device=self._settings.device,
                 max_new_tokens=self._settings.max_new_tokens,
             )
-        if found.detector is not None and found.recogniser is not None:
+        if found.detector is not None:
             from aiservice_vision.reading import Reader  # noqa: PLC0415 - imports paddleocr
 
             self._reader = Reader(
                 found.detector,
-                found.recogniser,
+                found.recognisers,
                 threads=self._settings.threads,
                 max_side=self._settings.ocr_max_side,
             )
 
     def warm_up(self) -> None:
-        """Runs both halves once on a picture of a word, so that the reader has something to read."""
+        """Runs all models once on a picture of a word, so that the reader has something to read."""
         picture = Image.new("RGB", (320, 240), "white")
         ImageDraw.Draw(picture).text((40, 90), "ready", font=ImageFont.load_default(size=60), fill="black")
-        self._run([Job(picture, None, caption=self._captioner is not None, ocr=self._reader is not None)], lambda: None)
+        if self._captioner is not None:
+            self._run([Job(picture, None, caption=True, recogniser=None)], lambda: None)
+        for model in self._found.recognisers:
+            self._run([Job(picture, None, caption=False, recogniser=model.name)], lambda: None)
 
     def release(self) -> None:
         """Drops the models."""
@@ -143,11 +150,20 @@ class VisionEngine(TorchEngine):
             if not caption or self._captioner is None:
                 raise InvalidRequestError("A prompt is for captions, and none is made: leave prompt out.")
             self._captioner.check_prompt(body.prompt)
+        recogniser = self._recogniser(body.languages, ocr=ocr)
         picture = decode(body.image, max_pixels=self._settings.max_megapixels * 1e6)
-        job = Job(picture, body.prompt, caption, ocr)
+        job = Job(picture, body.prompt, caption, recogniser)
         # What is only read is computed one by one: a batch would keep the first waiting for the last.
         together = body.prompt is None if caption else None
         return Prepared([job], lambda told: told[0], together)
+
+    def _recogniser(self, wanted: Sequence[str], *, ocr: bool) -> str | None:
+        """Returns the name of the recogniser for these languages; None where nothing is read."""
+        if ocr:
+            return languages.choose(self._found.recognisers, {each.strip().lower() for each in wanted}).name
+        if wanted:
+            raise InvalidRequestError("languages are of text, and none is read: leave languages out.")
+        return None
 
     def _run(self, batch: Sequence[Job], check: Check) -> list[Answer]:
         captions = self._captions(batch)
@@ -164,7 +180,7 @@ class VisionEngine(TorchEngine):
         return self._captioner.describe([job.picture for job in batch], prompts or None)
 
     def _answer(self, job: Job, caption: Caption | None) -> Answer:
-        lines = self._reader.read(job.picture) if job.ocr and self._reader else []
+        lines = self._reader.read(job.picture, job.recogniser) if job.recogniser and self._reader else []
         text = "\n".join(line.text for line in lines)
         body = {
             "caption": caption.text if caption else None,

@@ -4,6 +4,7 @@ config.json ... (model_type blip-2)      BLIP-2 at the root, as Salesforce/blip2
 caption/config.json ...                  or in a folder of its own
 ocr/det/inference.onnx, inference.yml    PaddleOCR: finds lines of text
 ocr/rec/inference.onnx, inference.yml    PaddleOCR: reads a line
+ocr/rec/NAME/inference.onnx, ...         more that read, for other languages, each in a folder of its own
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ import yaml
 
 from aiservice_runtime import FatalError
 from aiservice_runtime.weight_files import Parameters, in_safetensors
+from aiservice_vision.languages import read_by
 
 LAYOUT = (
     "expected BLIP-2 in the Hugging Face layout (config.json with model_type blip-2) at the root or in caption/, "
-    "or PaddleOCR with inference.onnx and inference.yml in each of ocr/det and ocr/rec, or both"
+    "or PaddleOCR with inference.onnx and inference.yml in each of ocr/det and ocr/rec (or folders of ocr/rec), or both"
 )
+
+
+_WEIGHTS = "inference.onnx"
+_DESCRIPTION = "inference.yml"
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class OcrModel:
     name: str
     """As PaddleOCR knows it, for example PP-OCRv6_small_det."""
     folder: Path
+    languages: frozenset[str] = frozenset()
+    """That a recogniser reads, as codes of ISO 639-1."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,8 @@ class Layout:
 
     caption: Path | None
     detector: OcrModel | None
-    recogniser: OcrModel | None
+    recognisers: tuple[OcrModel, ...] = ()
+    """One at least where there is a detector; no two of one name."""
 
 
 def find(folder: Path) -> Layout:
@@ -49,8 +58,8 @@ def find(folder: Path) -> Layout:
     if not ocr.is_dir():
         if caption is None:
             raise FatalError(f"No model in {folder}: {LAYOUT}.")
-        return Layout(caption, None, None)
-    return Layout(caption, _ocr_model(ocr / "det"), _ocr_model(ocr / "rec"))
+        return Layout(caption, None)
+    return Layout(caption, _ocr_model(ocr / "det"), _recognisers(ocr / "rec"))
 
 
 def halves(folder: Path) -> tuple[bool, bool]:
@@ -78,15 +87,39 @@ def _is_blip2(folder: Path) -> bool:
     return bool(_parsed(config, json.loads).get("model_type") == "blip-2")
 
 
+def _recognisers(folder: Path) -> tuple[OcrModel, ...]:
+    """Reads those that lie in a folder, itself and below. Raises FatalError when there is none, or one twice."""
+    below = sorted(path for path in folder.glob("*") if path.is_dir())
+    alone = (folder / _WEIGHTS).exists() or (folder / _DESCRIPTION).exists() or not below
+    found = [_ocr_model(path) for path in ([folder] if alone else []) + below]
+    names = [model.name for model in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise FatalError(f"{folder} holds {twice} more than once: keep one of them.")
+    return tuple(found)
+
+
 def _ocr_model(folder: Path) -> OcrModel:
-    description = folder / "inference.yml"
-    for path in (folder / "inference.onnx", description):
+    description = folder / _DESCRIPTION
+    for path in (folder / _WEIGHTS, description):
         if not path.is_file():
             raise FatalError(f"{path} is missing: {LAYOUT}.")
-    name = _parsed(description, yaml.safe_load).get("Global", {}).get("model_name")
+    content = _parsed(description, _from_yaml)
+    name = _mapping(content, "Global").get("model_name")
     if not isinstance(name, str):
         raise FatalError(f"{description} does not name its model (Global.model_name).")
-    return OcrModel(name, folder)
+    characters = _mapping(content, "PostProcess").get("character_dict") or []
+    return OcrModel(name, folder, read_by(name, {str(each) for each in characters}))
+
+
+def _from_yaml(text: str) -> Any:
+    # In C: the dictionary of a recogniser has up to 18,000 lines, which take the parser in Python seconds.
+    return yaml.load(text, Loader=yaml.CSafeLoader)
+
+
+def _mapping(content: dict[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _parsed(path: Path, parse: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, DistributionFinder, distribution
 from pathlib import Path
@@ -32,15 +32,19 @@ class Line:
 class Reader:
     """Finds and reads lines of text. Not for several threads at once."""
 
-    def __init__(self, detector: OcrModel, recogniser: OcrModel, *, threads: int, max_side: int) -> None:
-        """Loads both models. Raises FatalError when PaddleOCR does not take them."""
+    def __init__(self, detector: OcrModel, recognisers: Sequence[OcrModel], *, threads: int, max_side: int) -> None:
+        """Loads one detector, and the recognisers that read what it finds.
+
+        Raises FatalError when PaddleOCR does not take them.
+        """
         paddleocr = _import_paddleocr()
+        first, *others = recognisers
         try:
             self._pipeline = paddleocr.PaddleOCR(
                 text_detection_model_name=detector.name,
                 text_detection_model_dir=str(detector.folder),
-                text_recognition_model_name=recogniser.name,
-                text_recognition_model_dir=str(recogniser.folder),
+                text_recognition_model_name=first.name,
+                text_recognition_model_dir=str(first.folder),
                 text_det_limit_type="max",
                 text_det_limit_side_len=max_side,
                 use_doc_orientation_classify=False,
@@ -50,12 +54,23 @@ class Reader:
                 engine_config={"intra_op_num_threads": threads},
                 device="cpu",
             )
+            # PaddleOCR has one recogniser in a pipeline. Those of other pipelines would each have a detector of theirs.
+            self._parts = self._pipeline.paddlex_pipeline._pipeline  # noqa: SLF001 - there is no other way to them
+            config = self._pipeline._merged_paddlex_config["SubModules"]["TextRecognition"]  # noqa: SLF001 - as above
+            self._recognisers = {first.name: self._parts.text_rec_model} | {
+                model.name: self._parts.create_model(
+                    {**config, "model_name": model.name, "model_dir": str(model.folder)},
+                    input_shape=self._parts.input_shape,
+                )
+                for model in others
+            }
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0][:300]
             raise FatalError(f"PaddleOCR cannot load {detector.folder.parent}: {reason}") from error
 
-    def read(self, picture: Image.Image) -> list[Line]:
-        """Returns the lines of an RGB picture, in reading order."""
+    def read(self, picture: Image.Image, recogniser: str) -> list[Line]:
+        """Returns the lines of an RGB picture, in reading order, as the recogniser of that name reads them."""
+        self._parts.text_rec_model = self._recognisers[recogniser]
         blue_green_red = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
         [result] = self._pipeline.predict(blue_green_red)
         found = zip(result["rec_texts"], result["rec_scores"], result["rec_polys"], strict=True)
