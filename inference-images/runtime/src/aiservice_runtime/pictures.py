@@ -30,7 +30,7 @@ def decode(upload: bytes, *, max_pixels: float) -> Image.Image:
 def decode_mask(upload: bytes, *, max_pixels: float) -> Image.Image:
     """Returns the mask in an upload in shades of grey: white where a picture may change.
 
-    That is what is transparent in a mask, as OpenAI's API has it, whatever else it shows; in one without, what is white.
+    That is what is transparent in a mask, as OpenAI has it, whatever else it shows; in one without, what is white.
 
     Raises InvalidRequestError or PayloadTooLargeError as decode() does.
     """
