@@ -50,7 +50,8 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     folder = tmp_path_factory.mktemp("openai")
     port = free_port()
     down: list[dict[str, object]] = [
-        {"name": "away", "tasks": ["speech-to-text"], "url": f"http://127.0.0.1:{free_port()}"}
+        {"name": "away", "tasks": ["speech-to-text"], "url": f"http://127.0.0.1:{free_port()}"},
+        {"name": "theirs", "tasks": ["text-to-image"], "url": f"http://127.0.0.1:{port}", "tenants": ["others"]},
     ]
     write_services(folder / "services.yaml", *services(f"http://127.0.0.1:{port}"), *down)
     variables = {"GATEWAY_UPSTREAM_TIMEOUT_SECONDS": "10", "GATEWAY_HELD_UPLOAD_BYTES": str(8 * MIB)}
@@ -112,6 +113,18 @@ async def test_models_are_the_services_and_their_aliases(world: World) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         await world.client.models.retrieve("gpt-5")
     assert caught.value.code == "model_not_found"
+
+
+async def test_a_model_of_other_tenants_is_not_there(world: World) -> None:
+    assert "theirs" not in {model.id async for model in world.client.models.list()}
+    with pytest.raises(openai.NotFoundError):
+        await world.client.models.retrieve("theirs")
+    with pytest.raises(openai.NotFoundError) as caught:
+        await world.client.images.generate(model="theirs", prompt="a")
+    assert caught.value.code == "model_not_found"
+    theirs = other(world, api_key=token("others"))
+    assert (await theirs.models.retrieve("theirs")).id == "theirs"
+    assert (await theirs.images.generate(model="theirs", prompt="a")).data
 
 
 async def test_images_from_text(world: World) -> None:
