@@ -53,7 +53,9 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         {"name": "away", "tasks": ["speech-to-text"], "url": f"http://127.0.0.1:{free_port()}"},
         {"name": "theirs", "tasks": ["text-to-image"], "url": f"http://127.0.0.1:{port}", "tenants": ["others"]},
     ]
-    write_services(folder / "services.yaml", *services(f"http://127.0.0.1:{port}"), *down)
+    file = write_services(folder / "services.yaml", *services(f"http://127.0.0.1:{port}"), *down)
+    poor = {"metadata": {"name": "poor"}, "spec": {"limits": [{"measure": "spend", "maximum": 0.004}]}}
+    file.write_text(f"{file.read_text()}\ntenants: {json.dumps([poor])}\n")
     variables = {"GATEWAY_UPSTREAM_TIMEOUT_SECONDS": "10", "GATEWAY_HELD_UPLOAD_BYTES": str(8 * MIB)}
     process = GatewayProcess(folder, environment(folder, **variables, GATEWAY_RATE_LIMIT_PER_HOUR="12"))
     try:
@@ -392,6 +394,15 @@ async def test_the_limit(world: World) -> None:
         session.post(f"{world.url}/api/text-to-image", json={"prompt": "a"}, headers=bearer(world.tenant)) as answer,
     ):
         assert (answer.status, (await answer.json())["error"]) == (429, "Rate limit exceeded")
+
+
+async def test_the_budget(world: World) -> None:
+    poor = other(world, api_key=token("poor"))
+    assert (await poor.images.generate(model="sdxl", prompt="a")).data
+    with pytest.raises(openai.RateLimitError) as caught:
+        await poor.images.generate(model="sdxl", prompt="a")
+    assert (caught.value.code, caught.value.type) == ("insufficient_quota", "insufficient_quota")
+    assert int(caught.value.response.headers["retry-after"]) > 0
 
 
 async def test_a_service_that_fails_is_busy_or_away(world: World) -> None:

@@ -22,6 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from aiservice_api.tasks import Task
 from aiservice_gateway.context import RequestContext
 from aiservice_gateway.errors import (
+    BudgetSpentError,
     GatewayError,
     RateLimitedError,
     RequestTimeoutError,
@@ -31,7 +32,7 @@ from aiservice_gateway.errors import (
 )
 from aiservice_gateway.logs import FIELDS
 from aiservice_gateway.metrics import Metrics
-from aiservice_gateway.models import MODEL_CHARACTERS, Identity, Measured, Outcome, Service, UsageRecord
+from aiservice_gateway.models import MODEL_CHARACTERS, Identity, Measure, Measured, Outcome, Service, UsageRecord
 from aiservice_gateway.plans import Reservation
 from aiservice_gateway.services.backends import Backends
 from aiservice_gateway.services.delivery import Delivered, Delivery, Errand
@@ -146,7 +147,8 @@ class Exchange(Response):
         call.context.headers |= admission.response_headers()
         if not admission.allowed:
             self._proxy.metrics.limited.labels(call.task, admission.refused_by.measure).inc()
-            raise RateLimitedError(admission.retry_after)
+            spent = admission.refused_by.measure is Measure.SPEND
+            raise (BudgetSpentError if spent else RateLimitedError)(admission.retry_after)
         return admission
 
     async def _refund(self, admission: Admission) -> None:
