@@ -324,7 +324,7 @@ async def test_an_odd_answer_of_an_engine_cannot_mislead_a_client(
                 if got.status == 502:
                     body = None
                 else:
-                    names = {name.lower() for name in got.headers if not name.lower().startswith("x-ratelimit-")}
+                    names = {name.lower() for name in got.headers if "ratelimit" not in name.lower()}
                     assert names <= allowed
                     assert got.headers["Server"] == "uvicorn"  # this process'; not the engine's
                     assert len(got.headers["X-Request-Id"]) == 36
