@@ -23,6 +23,7 @@ _Value = TypeVar("_Value")
 COLLECTIONS: dict[str, str] = {
     "AIService": "/apis/aiservice.dev/v1alpha1/namespaces/{}/aiservices",
     "ModelCache": "/apis/aiservice.dev/v1alpha1/namespaces/{}/modelcaches",
+    "AITenant": "/apis/aiservice.dev/v1alpha1/namespaces/{}/aitenants",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
     "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",

@@ -56,6 +56,8 @@
 
 {{- /* Environment of the gateway's container. */ -}}
 {{- define "aiservice-gateway.env" -}}
+- name: GATEWAY_JWKS_URL
+  value: {{ .Values.auth.jwksUrl | quote }}
 {{- if or .Values.auth.existingSecret .Values.auth.jwtSecret }}
 - name: JWT_SECRET
   valueFrom:
@@ -75,8 +77,6 @@
       name: {{ $.Values.auth.existingSecret }}
       key: {{ . }}
 {{- end }}
-- name: GATEWAY_JWKS_URL
-  value: {{ .Values.auth.jwksUrl | quote }}
 - name: GATEWAY_JWT_ISSUER
   value: {{ join "," .Values.auth.issuers | quote }}
 - name: GATEWAY_JWT_AUDIENCE

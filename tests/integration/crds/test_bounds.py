@@ -27,7 +27,7 @@ def broken(schema: Schema, good: Any) -> Iterator[Broken]:
     if "x-kubernetes-int-or-string" in schema:
         yield True, "must be of type integer,string"
     elif schema["type"] == "string":
-        yield 17, "must be of type string"
+        yield 17, f"must be of type {schema.get('format', 'string')}"
     else:
         yield "text", f"must be of type {schema['type']}"
     if "maxLength" in schema:

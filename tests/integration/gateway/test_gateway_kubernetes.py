@@ -19,6 +19,7 @@ from aiservice_gateway.discovery.kubernetes import ServiceObjects
 from aiservice_gateway.models import Service
 from aiservice_gateway.services.api_keys import key_hash
 from aiservice_gateway.services.registry import Registry
+from support import cluster
 from support.cluster import REPOSITORY, ControlPlane
 from support.gateway import Engine, bearer, environment, eventually, gateway_here, gateway_process, running_engine
 
@@ -30,7 +31,13 @@ def crds(control_plane: ControlPlane) -> None:
     for name in ("aiservices", "modelcaches", "aitenants"):
         path = REPOSITORY / f"crds/{name}.aiservice.dev.yaml"
         control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
-        control_plane.kubectl("wait", "--for=condition=Established", f"crd/{name}.aiservice.dev", "--timeout=30s")
+        cluster.eventually(lambda name=name: established(control_plane, f"{name}.aiservice.dev"))
+
+
+def established(plane: ControlPlane, name: str) -> bool:
+    """Whether objects of a CRD can be made. `kubectl wait` fails on one that has no status yet."""
+    conditions = plane.get("crd", name).get("status", {}).get("conditions", [])
+    return any((found["type"], found["status"]) == ("Established", "True") for found in conditions)
 
 
 def resource(name: str, namespace: str, **spec: Any) -> dict[str, Any]:

@@ -194,8 +194,9 @@ async def _apply_status(api: client.ApiClient, namespace: str, name: str, body: 
         _request_timeout=_PATCH_SECONDS,
     )
     async with response:
+        answer = await response.text()
         if response.status != 200:
-            raise ApiException(status=response.status, reason=await response.text())
+            raise ApiException(status=response.status, reason=answer)
 
 
 def verdict(resource: AITenant, tenants: Tenants, now: datetime) -> dict[str, Any] | None:
