@@ -19,20 +19,16 @@ import aiohttp
 import pytest
 
 from aiservice_api.tasks import Task
-from aiservice_gateway.app import create_app
 from aiservice_gateway.errors import TooFineError
-from aiservice_gateway.factory import prepare
 from aiservice_gateway.ids import new_request_id
 from aiservice_gateway.migrations import migrate_sqlite
 from aiservice_gateway.models import Identity, Outcome, UsageRecord
-from aiservice_gateway.routers.dependencies import identify
 from aiservice_gateway.selection import Dimension, Filter, Group, Period, StoredRecord, Want
-from aiservice_gateway.settings import Settings
 from aiservice_gateway.stores.base import UsageStore
 from aiservice_gateway.stores.postgres import PostgresUsage
 from aiservice_gateway.stores.sqlite import SqliteUsage
 from support.databases import PostgresServer
-from support.gateway import environment, eventually, serving, write_services
+from support.gateway import environment, eventually, gateway_here, token, write_services
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 END = datetime(2026, 11, 1, tzinfo=UTC)
@@ -359,22 +355,28 @@ async def test_rows_of_the_applications_own_are_not_let_go(
 
 # The API
 
+ADMIN_ROLE = "platform"
+
 
 @dataclass
 class Api:
-    """A gateway whose callers are who a test says."""
+    """A gateway, and who asks it."""
 
     client: aiohttp.ClientSession
     store: UsageStore
     caller: Identity
 
+    def headers(self, **more: str) -> dict[str, str]:
+        role = ADMIN_ROLE if self.caller.admin else "member"
+        return {"Authorization": f"Bearer {token(self.caller.tenant, sub=self.caller.user, role=role)}", **more}
+
     async def get(self, path: str, status: int = 200, **headers: str) -> Any:
-        async with self.client.get(path, headers=headers) as answer:
+        async with self.client.get(path, headers=self.headers(**headers)) as answer:
             assert answer.status == status, await answer.text()
             return await answer.json()
 
     async def rows(self, path: str, **headers: str) -> list[list[str]]:
-        async with self.client.get(path, headers=headers) as answer:
+        async with self.client.get(path, headers=self.headers(**headers)) as answer:
             assert answer.status == 200, await answer.text()
             assert answer.headers["Content-Type"] == "text/csv; charset=utf-8; header=present"
             assert answer.headers["Content-Disposition"] == 'attachment; filename="usage.csv"'
@@ -385,13 +387,8 @@ class Api:
 
 @asynccontextmanager
 async def api_of(folder: Path, store: UsageStore, **variables: str) -> AsyncIterator[Api]:
-    settings = Settings.load(environment(folder, **variables))
-    await prepare(settings)
-    app = create_app(settings)
-    async with serving(app, lifespan=True) as url, aiohttp.ClientSession(url) as client:
-        api = Api(client, store, Identity("acme", "ann"))
-        app.dependency_overrides[identify] = lambda: api.caller
-        yield api
+    async with gateway_here(environment(folder, GATEWAY_ADMIN_ROLE=ADMIN_ROLE, **variables)) as client:
+        yield Api(client, store, Identity("acme", "ann"))
 
 
 @pytest.fixture
@@ -626,7 +623,7 @@ async def test_csv_that_breaks_off_is_not_taken_for_whole(
     monkeypatch.setattr(PostgresUsage, "records", fail_later)
     async with (
         api_of(tmp_path, store, DATABASE_URL=migrated_database) as api,
-        api.client.get(f"/api/usage/records?{BETWEEN}&format=csv") as answer,
+        api.client.get(f"/api/usage/records?{BETWEEN}&format=csv", headers=api.headers()) as answer,
     ):
         assert answer.status == 200
         with pytest.raises(aiohttp.ClientError):
