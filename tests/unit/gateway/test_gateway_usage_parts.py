@@ -94,6 +94,14 @@ def test_a_period_without_bounds_is_this_month() -> None:
     assert Question(which, naive, zoned).period(NOW) == Period(*2 * [datetime(2026, 2, 1, tzinfo=UTC)])
 
 
+def test_a_period_is_of_whole_milliseconds() -> None:
+    start, end = datetime(2026, 2, 1, 0, 0, 0, 1, tzinfo=UTC), datetime(2026, 2, 1, 0, 0, 0, 5000, tzinfo=UTC)
+    period = Question(Filter("acme"), start, end).period(NOW)
+    assert (period.start, period.end) == (start.replace(microsecond=1000), end)
+    with pytest.raises(BadRequestError, match="outside the years"):
+        Question(Filter("acme"), end=datetime.max.replace(tzinfo=UTC)).period(NOW)
+
+
 @pytest.mark.parametrize(
     ("asked", "admin", "means"), [(None, False, "acme"), ("acme", False, "acme"), ("b", True, "b"), ("*", True, None)]
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 
 from aiservice_api.tasks import Task
@@ -63,7 +63,7 @@ class Question:
         Raises:
             BadRequestError: it ends before it starts, or lies outside of the calendar.
         """
-        end = _utc(self.end) if self.end is not None else now
+        end = _utc(self.end if self.end is not None else now)
         start = _utc(self.start) if self.start is not None else _first_of_month(end)
         if start > end:
             raise BadRequestError("The period ends before it starts: 'from' must not be after 'to'.")
@@ -169,7 +169,7 @@ class Usage:
         """From the real-time counters, as far as they tell such things apart."""
         if which.tenant is None or which.model is not None or which.user is not None:
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-            return await self._by_service(which, Period(midnight, now))
+            return await self._by_service(which, Period(midnight, _utc(now)))
         return _only(which.service, await self.ledger.today(which.tenant, now))
 
     async def _quotas(self, which: Filter) -> Mapping[Task, Quota]:
@@ -223,8 +223,12 @@ def _first_of_month(moment: datetime) -> datetime:
 
 
 def _utc(moment: datetime) -> datetime:
-    """A moment in UTC; one that names no time zone is taken for UTC."""
+    """A moment in UTC; one that names no time zone is taken for UTC.
+
+    Rounded up to milliseconds, which divides records the same, because they have no smaller part.
+    """
     try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return moment + timedelta(microseconds=-moment.microsecond % 1000)
     except OverflowError as error:
         raise BadRequestError("The period begins or ends outside the years 1 to 9999.") from error
