@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def crds(control_plane: ControlPlane) -> None:
     for name in ("aiservices", "modelcaches", "aitenants"):
         path = REPOSITORY / f"crds/{name}.aiservice.dev.yaml"
         control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
-        cluster.eventually(lambda name=name: established(control_plane, f"{name}.aiservice.dev"))
+        cluster.eventually(partial(established, control_plane, f"{name}.aiservice.dev"))
 
 
 def established(plane: ControlPlane, name: str) -> bool:
