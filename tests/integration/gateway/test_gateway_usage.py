@@ -24,8 +24,9 @@ from aiservice_gateway.ids import new_request_id
 from aiservice_gateway.migrations import migrate_sqlite
 from aiservice_gateway.models import Identity, Outcome, UsageRecord
 from aiservice_gateway.selection import Dimension, Filter, Group, Period, StoredRecord, Want
+from aiservice_gateway.stores import usage_sql
 from aiservice_gateway.stores.base import UsageStore
-from aiservice_gateway.stores.postgres import PostgresUsage
+from aiservice_gateway.stores.postgres import _DIALECT, PostgresUsage
 from aiservice_gateway.stores.sqlite import SqliteUsage
 from support.databases import PostgresServer
 from support.gateway import environment, eventually, gateway_here, token, write_services
@@ -220,6 +221,22 @@ async def test_records_come_the_newest_first_and_as_they_were_written(store: Usa
         assert (stored.model, stored.tokens, stored.unit) == (written.model, written.tokens, written.unit)
         assert (stored.units, stored.cost) == (float(written.units), float(written.cost))
         assert (stored.duration_ms, stored.status) == (written.duration_ms, written.status.value)
+
+
+@pytest.mark.parametrize("which", [ALL, Filter("acme"), Filter(None, user="ann")])
+def test_records_are_read_in_the_order_of_an_index(
+    migrated_database: str, postgres_server: PostgresServer, which: Filter
+) -> None:
+    """A page of a large table must not sort all that it could give."""
+    statement = usage_sql.records(_DIALECT, Want(which, PERIOD, 10, (START.isoformat(), "0")))
+    sql = statement.sql
+    for number in range(len(statement.values), 0, -1):
+        value = statement.values[number - 1]
+        sql = sql.replace(f"${number}", str(value) if isinstance(value, int) else f"'{value}'")
+    only = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off;"
+    plan = postgres_server.psql(migrated_database, f"{only} EXPLAIN {sql}")
+    assert "Presorted Key: " in plan
+    assert "Index Scan Backward" in plan
 
 
 async def test_new_rows_shift_no_page(store: UsageStore) -> None:

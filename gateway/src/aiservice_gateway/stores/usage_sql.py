@@ -119,13 +119,14 @@ def records(dialect: Dialect, want: Want) -> Statement:
     if want.after is not None:
         moment, last = statement.moment(datetime.fromisoformat(want.after[0])), statement.value(want.after[1])
         conditions += f' AND "createdAt" <= {moment} AND ("createdAt" < {moment} OR {by_id} < {last})'
+    # ORDER BY means a column of the answer before one of the table of that name, and no index is of the former.
     statement.sql = f"""
         SELECT CAST(id AS text), CAST("tenantId" AS text), CAST("userId" AS text), CAST(service AS text),
                CAST(model AS text), coalesce(tokens, 0), CAST(coalesce(units, 0) AS double precision),
                CAST(unit AS text), CAST(coalesce(cost, 0) AS double precision), coalesce("durationMs", 0),
                CAST(status AS text), {dialect.moment_column.format('"createdAt"')}
         FROM "AIUsage" WHERE {conditions}
-        ORDER BY "createdAt" DESC, {by_id} DESC LIMIT {statement.value(want.limit)}
+        ORDER BY "AIUsage"."createdAt" DESC, {by_id} DESC LIMIT {statement.value(want.limit)}
     """  # noqa: S608 - made of constants of this module
     return statement
 
