@@ -46,6 +46,13 @@ def installed(folder: Path) -> Path:
     return home
 
 
+def own_node(packages: Path) -> str:
+    """The Node that is among a folder's packages, for those that need a newer one than Debian's."""
+    [program] = packages.glob("node_modules/node-linux-*/bin/node")
+    program.chmod(0o755)  # npm leaves what no package's "bin" names as it was packed
+    return str(program)
+
+
 def node_version() -> str:
     """The version of Node, for example v20.20.2."""
     return _run("node", "--version", folder=Path.cwd()).strip()

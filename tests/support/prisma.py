@@ -40,7 +40,9 @@ class Prisma:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.joinpath("node_modules").symlink_to(npm.installed(_DATA) / "node_modules")
+        packages = npm.installed(_DATA)
+        self._program = npm.own_node(packages)
+        folder.joinpath("node_modules").symlink_to(packages / "node_modules")
         for script in _DATA.glob("*.mjs"):
             shutil.copy(script, folder)
 
@@ -72,7 +74,12 @@ class Prisma:
             **variables,
         }
         done = subprocess.run(
-            ["node", *arguments], cwd=self._folder, env=environment, capture_output=True, text=True, check=False
+            [self._program, *arguments],
+            cwd=self._folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
             pytest.fail(f"node {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")

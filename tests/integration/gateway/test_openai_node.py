@@ -14,7 +14,7 @@ import pytest
 
 from support.contract import SOUND, SRT, TEXT, Contract, picture, running_contract, services
 from support.gateway import environment, eventually, gateway_here, token, write_services
-from support.npm import installed
+from support.npm import installed, own_node
 
 PROGRAM = Path(__file__).parents[2] / "data" / "openai-node"
 WAV = b"RIFF" * 50_000
@@ -34,7 +34,7 @@ async def run(folder: Path, url: str) -> dict[str, Any]:
     (folder / "node_modules").symlink_to(packages / "node_modules")
     (folder / "speech.wav").write_bytes(WAV)
     process = await asyncio.create_subprocess_exec(
-        "node", "client.mjs", url, token("node"), "speech.wav",
+        own_node(packages), "client.mjs", url, token("node"), "speech.wav",
         cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, log = await process.communicate()
