@@ -21,6 +21,7 @@ from aiservice_diffusion.parts import parameters_of
 from aiservice_diffusion.settings import DiffusionSettings, Offload
 from aiservice_runtime import Answer, Check, FatalError, Prepared, Task
 from aiservice_runtime.precision import GIB, Model
+from aiservice_runtime.quantized import bitsandbytes_hidden
 from aiservice_runtime.torch_engine import TorchEngine
 from aiservice_runtime.weight_files import Parameters
 
@@ -97,7 +98,8 @@ class DiffusionEngine(TorchEngine):
         """Imports torch and diffusers."""
         super().import_libraries()
 
-        from aiservice_diffusion import pipelines  # noqa: F401, PLC0415 - see the module's docstring
+        with bitsandbytes_hidden():
+            from aiservice_diffusion import pipelines  # noqa: F401, PLC0415 - see the module's docstring
 
     def load(self) -> None:
         """Reads the model folder."""

@@ -10,17 +10,34 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 QUANTIZED = frozenset({"int8", "int4"})
 """Precisions of weights that are quantized after they were read, in whatever precision is around them."""
 
+_INT4_LIBRARY = "bitsandbytes"
 # transformers' T5 turns what it computes into the type of this layer's weights, which would be bytes.
 _NOT_INT4 = (".wo",)
 # bitsandbytes computes with rows of whole blocks on CPUs, some at a time. All large layers of published models are so.
 _BLOCK = 64
 _ROWS = 32
+
+
+@contextmanager
+def bitsandbytes_hidden() -> Iterator[None]:
+    """Keeps what is imported within from importing bitsandbytes, as peft does wherever it is installed.
+
+    That takes a second or more, and only int4 needs it, which needs nothing of peft for it.
+    """
+    hidden = sys.modules.setdefault(_INT4_LIBRARY, None) is None  # type: ignore[arg-type]  # what the import system takes
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[_INT4_LIBRARY]
 
 
 def quantize(modules: Iterable[Any], precision: str, *, but: Collection[str] = ()) -> None:
@@ -48,8 +65,8 @@ def _to_int8(module: Any, but: tuple[str, ...]) -> None:
 
 def _to_int4(module: Any, but: tuple[str, ...]) -> None:
     # It warns that it found no kernels on a hub, for which it does not ask unless another package is there.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    bitsandbytes = importlib.import_module("bitsandbytes")
+    logging.getLogger(_INT4_LIBRARY).setLevel(logging.ERROR)
+    bitsandbytes = importlib.import_module(_INT4_LIBRARY)
     for parent, name, layer in list(_linear_layers(module, but + _NOT_INT4)):
         if layer.in_features % _BLOCK or layer.out_features % _ROWS:
             continue
