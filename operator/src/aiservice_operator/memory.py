@@ -31,16 +31,17 @@ _WHISPER_BASE = _needs(fp32="1", fp16="1")
 
 # The deployment guide says 6 to 12 GB, Stability AI 8 GB for fp16. 3.5e9 parameters: 6.9 GB in fp16, 13.9 GB in fp32.
 # In int8 the 2.95e9 of them that are in linear layers of UNet and text encoders take a byte, the VAE and all others
-# two: 4.0 GB, or 3.7 GiB. A GiB to work in, and CUDA's half.
-_SDXL = _needs(fp32="16", fp16="8", bf16="8", int8="5.2")
+# two: 4.0 GB, or 3.7 GiB; in int4 they take 17 bits for four numbers, 2.6 GB in all. A GiB to work in, and CUDA's half.
+_SDXL = _needs(fp32="16", fp16="8", bf16="8", int8="5.2", int4="3.9")
 
 # The deployment guide says 2 to 4 GB; model.pth is 1.9 GB in fp32, and 2.1 GB were seen in use after loading
 # (coqui-ai/TTS#3976). The engine serves it in fp32 only; fp16 is for images of the user's own.
 _XTTS = _needs(fp32="4", fp16="2")
 
 # Its model card says 14.4, 7.2 and 3.6 GB for the weights; in use about 7.5 GB in fp16. In int8 the engine keeps the
-# Q-Former in fp32, and in fp16 the embedding, which is the last layer too: 4.2 GB, or 3.9 GiB, and CUDA's half.
-_BLIP2 = _needs(fp32="15", fp16="7.5", bf16="7.5", int8="4.5")
+# Q-Former in fp32, and in fp16 the embedding, which is the last layer too: 4.2 GB, or 3.9 GiB, and CUDA's half; in int4
+# 2.5 GB.
+_BLIP2 = _needs(fp32="15", fp16="7.5", bf16="7.5", int8="4.5", int4="2.9")
 
 NEEDS: Mapping[str, Needs] = MappingProxyType(
     {
@@ -66,10 +67,10 @@ NEEDS: Mapping[str, Needs] = MappingProxyType(
 
 GPU_PRECISIONS: Mapping[str, tuple[Precision, ...]] = MappingProxyType(
     {
-        "diffusion": (Precision.FP16, Precision.BF16, Precision.FP32, Precision.INT8),
+        "diffusion": (Precision.FP16, Precision.BF16, Precision.FP32, Precision.INT8, Precision.INT4),
         "speech-recognition": (Precision.FP16, Precision.FP32),
         "speech-synthesis": (Precision.FP32,),
-        "vision": (Precision.FP16, Precision.BF16, Precision.FP32, Precision.INT8),
+        "vision": (Precision.FP16, Precision.BF16, Precision.FP32, Precision.INT8, Precision.INT4),
     }
 )
 """What the operator's own engines serve on a GPU, the one that they prefer first. An engine that is not here, or an
@@ -78,10 +79,10 @@ of them runs is seen in the model's files only: so int8 is not here."""
 
 CPU_PRECISIONS: Mapping[str, tuple[Precision, ...]] = MappingProxyType(
     {
-        "diffusion": (Precision.FP32, Precision.BF16, Precision.INT8),
+        "diffusion": (Precision.FP32, Precision.BF16, Precision.INT8, Precision.INT4),
         "speech-recognition": (Precision.FP32,),
         "speech-synthesis": (Precision.FP32,),
-        "vision": (Precision.FP32, Precision.BF16, Precision.INT8),
+        "vision": (Precision.FP32, Precision.BF16, Precision.INT8, Precision.INT4),
     }
 )
 """The same on a CPU."""

@@ -79,8 +79,11 @@ def hugging_face_whisper(folder: Path, *, shards: bool = False) -> None:
     model.save_pretrained(folder, **({"max_shard_size": "2MB"} if shards else {}))
 
 
-def blip2(folder: Path) -> None:
-    """Writes a BLIP-2 with random weights: byte-level tokens, a picture of 32 x 32, the real processor's files."""
+def blip2(folder: Path, *, width: int = 32, inner: int = 37) -> None:
+    """Writes a BLIP-2 with random weights: byte-level tokens, a picture of 32 x 32, the real processor's files.
+
+    Its layers are `width` wide, and `inner` between the two of a block.
+    """
     import torch
     from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
     from tokenizers.models import BPE
@@ -95,18 +98,18 @@ def blip2(folder: Path) -> None:
         tokenizer_object=bpe, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="</s>"
     )
     tokenizer.add_tokens([AddedToken("<image>", normalized=False, special=True)])
-    small = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
+    small = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = transformers.Blip2Config(
         vision_config={**small, "image_size": 32, "patch_size": 8},
         qformer_config={**small, "encoder_hidden_size": 32, "vocab_size": 50, "cross_attention_frequency": 2},
         text_config={
             "model_type": "opt",
             "vocab_size": len(tokenizer),
-            "hidden_size": 32,
-            "ffn_dim": 37,
+            "hidden_size": width,
+            "ffn_dim": inner,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
-            "word_embed_proj_dim": 32,
+            "word_embed_proj_dim": width,
             "max_position_embeddings": 256,
             "pad_token_id": 1,
             "bos_token_id": 2,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,19 @@ def test_every_part_is_read_onto_the_device(sdxl: Path, precision: str, dtype: t
 
 def test_what_waits_in_the_memory_of_the_host_is_read_there(sdxl: Path) -> None:
     assert devices(sdxl, "fp32", "model") == {("cpu", torch.float32)}
+
+
+def test_bitsandbytes_is_imported_for_int4_only(sdxl: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from aiservice_diffusion.engine import DiffusionEngine\n"
+        "from aiservice_diffusion.settings import DiffusionSettings\n"
+        "seen = []\n"
+        "for precision in ('fp32', 'int4'):\n"
+        "    engine = DiffusionEngine(DiffusionSettings(model_dir=Path(sys.argv[1]), precision=precision))\n"
+        "    engine.import_libraries(); engine.load(); seen.append('bitsandbytes' in sys.modules)\n"
+        "print(seen)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(sdxl)], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[False, True]"
+    assert "kernels" not in done.stderr

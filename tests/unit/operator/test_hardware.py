@@ -215,6 +215,16 @@ def chosen(**fields: Any) -> Precision | Rejection:
         ({"profile": "slice", "tasks": ["image-to-text"], "model": BLIP}, "int8"),
         ({"profile": None, "gpu": {"memory": "6Gi"}, "tasks": ["text-to-image"], "model": SDXL}, "int8"),
         ({"profile": "cpu", "tasks": ["text-to-image"], "precision": "int8"}, "int8"),
+        (
+            {
+                "profile": None,
+                "gpu": {"memory": "4Gi"},
+                "tasks": ["text-to-image"],
+                "model": SDXL,
+                "precision": "int4",
+            },
+            "int4",
+        ),
     ],
 )
 def test_the_precision_that_pods_are_told(fields: dict[str, Any], precision: str) -> None:
@@ -235,7 +245,7 @@ def test_the_precision_that_pods_are_told(fields: dict[str, Any], precision: str
             {"profile": "cpu", "tasks": ["image-to-text"], "precision": "fp16"},
             (
                 "the operator's engine for image-to-text does not serve fp16 on a CPU: set spec.precision to auto, "
-                "fp32, bf16 or int8, or spec.engine.image to a server that does"
+                "fp32, bf16, int8 or int4, or spec.engine.image to a server that does"
             ),
         ),
         (
@@ -279,8 +289,9 @@ def test_a_precision_that_the_engine_does_not_serve_there(fields: dict[str, Any]
         (
             {"profile": None, "gpu": {"memory": "4Gi"}, "tasks": ["image-to-text"], "model": BLIP},
             (
-                "Salesforce/blip2-opt-2.7b needs 4.5 GiB of GPU memory in int8, and nvidia.com/gpu has 4: use a GPU "
-                "with as much, such as that of profile slice (5 GiB), middle (12 GiB) or large (24 GiB)"
+                "Salesforce/blip2-opt-2.7b needs 4.5 GiB of GPU memory in int8, and nvidia.com/gpu has 4: set "
+                "spec.precision to int4 (2.9 GiB), or use a GPU with as much, such as that of profile slice (5 GiB), "
+                "middle (12 GiB) or large (24 GiB)"
             ),
         ),
         (

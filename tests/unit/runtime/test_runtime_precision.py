@@ -17,7 +17,7 @@ from aiservice_runtime.precision import GIB, Model, candidates, choose, size
 from aiservice_runtime.torch_engine import TorchEngine
 from aiservice_runtime.weight_files import Parameters, by_size, in_safetensors
 
-SUPPORTED = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32", "int8")}
+SUPPORTED = {"cpu": ("fp32", "bf16", "int8", "int4"), "cuda": ("fp16", "bf16", "fp32", "int8", "int4")}
 AUTO = ("fp16", "bf16", "int8")
 
 
@@ -33,6 +33,7 @@ def settings(device: str, precision: str) -> RuntimeSettings:
         ("cpu", "bf16", ("bf16",)),
         ("cuda", "fp32", ("fp32",)),
         ("cuda", "int8", ("int8",)),
+        ("cuda", "int4", ("int4",)),
     ],
 )
 def test_candidates(device: str, asked: str, expected: tuple[str, ...]) -> None:
@@ -102,11 +103,12 @@ def test_what_fits_in_no_way_is_told_with_its_numbers(
 
 def test_size() -> None:
     parameters = Parameters(matrices=100, others=10)
-    assert {name: size(parameters, name) for name in ("fp32", "fp16", "bf16", "int8")} == {
+    assert {name: size(parameters, name) for name in ("fp32", "fp16", "bf16", "int8", "int4")} == {
         "fp32": 440,
         "fp16": 220,
         "bf16": 220,
         "int8": 120,
+        "int4": 74,
     }
 
 

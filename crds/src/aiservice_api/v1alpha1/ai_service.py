@@ -36,6 +36,7 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    INT4 = "int4"
 
 
 class ModelCacheRef(ApiModel):
@@ -199,8 +200,8 @@ class AIServiceSpec(ApiModel):
         Precision,
         Field(
             description="Number format of the weights. auto: fp32 on a CPU; on a GPU fp16, or int8 where only that "
-            "fits and the engine can. status.precision says which. One that the operator's engine does not serve there "
-            "is not accepted; an image of your own is told whatever is stated."
+            "fits and the engine can; int4 is for those who ask for it. status.precision says which. One that the "
+            "operator's engine does not serve there is not accepted; an image of your own is told whatever is stated."
         ),
     ] = Precision.AUTO
     profile: Annotated[

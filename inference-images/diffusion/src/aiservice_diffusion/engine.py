@@ -21,6 +21,7 @@ from aiservice_diffusion.parts import parameters_of
 from aiservice_diffusion.settings import DiffusionSettings, Offload
 from aiservice_runtime import Answer, Check, FatalError, Prepared, Task
 from aiservice_runtime.precision import GIB, Model
+from aiservice_runtime.quantized import bitsandbytes_hidden
 from aiservice_runtime.torch_engine import TorchEngine
 from aiservice_runtime.weight_files import Parameters
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from aiservice_diffusion.pipelines import Pipelines, Pixels
     from aiservice_diffusion.safety import SafetyFilter
 
-# Half precision and int8 on CPUs are slower than fp32, but take less memory: they are there to be chosen.
-PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32", "int8")}
+# On CPUs all but fp32 are there to be chosen: for their memory, at some cost in speed or in exactness.
+PRECISIONS = {"cpu": ("fp32", "bf16", "int8", "int4"), "cuda": ("fp16", "bf16", "fp32", "int8", "int4")}
 _BATCH = 4
 _SMALL = 64
 """Pixels of a side, for warming up."""
@@ -52,8 +53,10 @@ class DiffusionEngine(TorchEngine):
         super().__init__(settings, PRECISIONS, read_free=read_free)
         if settings.offload in {"model", "sequential"} and settings.device == "cpu":
             raise FatalError("Offloading takes parts from a GPU, and the device is cpu: set offload to none.")
-        if settings.offload == "sequential" and settings.precision == "int8":
-            raise FatalError("Sequential offloading cannot take int8 weights apart: set offload to model or none.")
+        if settings.offload == "sequential" and settings.precision in {"int8", "int4"}:
+            raise FatalError(
+                f"Sequential offloading cannot take {settings.precision} weights apart: set offload to model or none."
+            )
         self._settings = settings
         self._offload: Offload = "none"
         self._pipelines: Pipelines | None = None
@@ -95,7 +98,8 @@ class DiffusionEngine(TorchEngine):
         """Imports torch and diffusers."""
         super().import_libraries()
 
-        from aiservice_diffusion import pipelines  # noqa: F401, PLC0415 - see the module's docstring
+        with bitsandbytes_hidden():
+            from aiservice_diffusion import pipelines  # noqa: F401, PLC0415 - see the module's docstring
 
     def load(self) -> None:
         """Reads the model folder."""

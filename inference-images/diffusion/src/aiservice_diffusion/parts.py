@@ -9,7 +9,7 @@ from pathlib import Path
 from aiservice_runtime.weight_files import Parameters, in_safetensors
 
 VAE = "vae"
-"""The part that int8 is not for: it is small, nearly all convolutions, and every pixel goes through it."""
+"""The part that is not quantized: it is small, nearly all convolutions, and every pixel goes through it."""
 
 
 def parameters_of(folder: Path) -> list[Parameters]:

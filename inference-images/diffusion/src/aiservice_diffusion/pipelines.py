@@ -28,11 +28,11 @@ from diffusers import (
 from aiservice_diffusion.bodies import Able, Picture
 from aiservice_diffusion.settings import DiffusionSettings, Offload
 from aiservice_runtime import Check, FatalError
-from aiservice_runtime.int8 import quantize
+from aiservice_runtime.quantized import QUANTIZED, quantize
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# What int8 is computed in, and what the parts are kept in that it is not for: fast on the device.
-_AROUND_INT8 = {"cpu": torch.float32, "cuda": torch.float16}
+# What quantized weights are computed in, and what the parts are kept in that are not quantized: fast on the device.
+_AROUND = {"cpu": torch.float32, "cuda": torch.float16}
 
 # Lightning models are trained for Euler's steps at the end of each interval (their model cards).
 _SCHEDULERS: Mapping[str, tuple[Any, dict[str, Any]]] = {
@@ -57,14 +57,14 @@ class Pipelines:
         for logging in (diffusers.utils.logging, transformers.utils.logging):
             logging.disable_progress_bar()
         self._settings = settings
-        dtype = _AROUND_INT8[settings.device] if precision == "int8" else DTYPES[precision]
+        dtype = _AROUND[settings.device] if precision in QUANTIZED else DTYPES[precision]
         # Straight to the device, but for what is quantized before it goes there, and what waits in the host's memory.
-        straight = precision != "int8" and offload == "none"
+        straight = precision not in QUANTIZED and offload == "none"
         self._from_text = _read(folder, dtype, device=settings.device if straight else None)
         self._from_text.set_progress_bar_config(disable=True)
-        if precision == "int8":
+        if precision in QUANTIZED:
             vae = self._from_text.vae
-            quantize(module for module in self.modules if module is not vae)
+            quantize((module for module in self.modules if module is not vae), precision)
         if settings.scheduler != "model":
             kind, options = _SCHEDULERS[settings.scheduler]
             self._from_text.scheduler = kind.from_config(self._from_text.scheduler.config, **options)

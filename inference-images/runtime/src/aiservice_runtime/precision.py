@@ -5,8 +5,10 @@ settings and engine -> candidates() -> choose(model, free memory) -> Choice
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from aiservice_runtime.errors import FatalError
 from aiservice_runtime.settings import RuntimeSettings
@@ -14,6 +16,8 @@ from aiservice_runtime.weight_files import Parameters
 
 GIB = 1024**3
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+# In int4: half a byte, and of a scale for each 64 numbers two bytes at the most.
+_MATRIX_BYTES = {"int8": Fraction(1), "int4": Fraction(17, 32)}
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def candidates(settings: RuntimeSettings, supported: Mapping[str, Sequence[str]]
     """Returns what may be loaded, preferred first: what was asked for, or all that `auto` chooses from.
 
     `supported` is what the engine can do by device, best first. On a GPU `auto` is the first, bf16 for weights that
-    are stored so, or int8 where nothing else fits; fp32 is for those who ask for it.
+    are stored so, or int8 where nothing else fits; fp32 and int4 are for those who ask for them.
     Raises FatalError, naming what is possible, when what was asked for is not.
     """
     possible = supported[settings.device]
@@ -88,9 +92,9 @@ def choose(
 
 
 def size(parameters: Parameters, precision: str) -> int:
-    """Returns the bytes of the weights in a number format; in int8 what is no matrix keeps two bytes a number."""
-    if precision == "int8":
-        return parameters.matrices + 2 * parameters.others
+    """Returns the bytes of the weights in a number format; quantized, what is no matrix keeps two bytes a number."""
+    if precision in _MATRIX_BYTES:
+        return math.ceil(_MATRIX_BYTES[precision] * parameters.matrices) + 2 * parameters.others
     return _BYTES[precision] * parameters.count
 
 

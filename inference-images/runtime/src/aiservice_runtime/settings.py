@@ -18,7 +18,7 @@ from aiservice_runtime.errors import FatalError
 
 ENV_PREFIX = "AISERVICE_"
 
-Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
 
 
 def _comma_list(value: object) -> object:
@@ -44,7 +44,9 @@ class RuntimeSettings(BaseSettings):
         (), description="tasks to serve, separated by commas; all that the engine knows when empty"
     )
     model_dir: Path = Field(Path("/models"), description="folder that holds the model")
-    precision: Precision = Field("auto", description="number format of the weights: auto, fp32, fp16, bf16 or int8")
+    precision: Precision = Field(
+        "auto", description="number format of the weights: auto, fp32, fp16, bf16, int8 or int4"
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the model runs: cpu or cuda")
     host: str = Field("", description="address to listen on; every address, IPv4 and IPv6, when empty")
     ports: Annotated[dict[str, Annotated[int, Field(ge=0, le=65535)]], NoDecode, BeforeValidator(_comma_map)] = Field(

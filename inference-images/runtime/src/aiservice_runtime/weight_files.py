@@ -22,7 +22,7 @@ class Parameters:
     """Counts of numbers."""
 
     matrices: int = 0
-    """In matrices of linear layers, which int8 is for."""
+    """In matrices of linear layers, which int8 and int4 are for."""
     others: int = 0
     """In embeddings, convolutions, norms and biases, which stay as they are."""
     bf16: bool = False
@@ -39,7 +39,7 @@ class Parameters:
 
 
 def in_safetensors(paths: Iterable[Path], *, quantized: bool = True) -> Parameters:
-    """Returns the parameters of these files together; `quantized` says whether int8 is for them at all.
+    """Returns the parameters of these files together; `quantized` says whether int8 and int4 are for them at all.
 
     Raises ValueError or OSError when one is no safetensors file.
     """

@@ -12,14 +12,14 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 from transformers.utils import logging as transformers_logging
 
 from aiservice_runtime import FatalError, InvalidRequestError
-from aiservice_runtime.int8 import quantize
+from aiservice_runtime.quantized import QUANTIZED, quantize
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# What int8 is computed in, and what the parts are kept in that it is not for: fast on the device.
-_AROUND_INT8 = {"cpu": torch.float32, "cuda": torch.float16}
+# What quantized weights are computed in, and what the parts are kept in that are not quantized: fast on the device.
+_AROUND = {"cpu": torch.float32, "cuda": torch.float16}
 # The Q-Former is a thirtieth of the weights, and transformers itself keeps it in fp32; the last layer shares its matrix
 # with the embedding, which would be there twice.
-_NOT_INT8 = ("lm_head",)
+_NOT_QUANTIZED = ("lm_head",)
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,18 @@ class Captioner:
     def __init__(self, folder: Path, *, precision: str, device: str, max_new_tokens: int) -> None:
         """Loads from the folder only. Raises FatalError when the files there do not make up a BLIP-2."""
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers is typed in parts
-        dtype = _AROUND_INT8[device] if precision == "int8" else DTYPES[precision]
+        dtype = _AROUND[device] if precision in QUANTIZED else DTYPES[precision]
         try:
             self._processor = Blip2Processor.from_pretrained(folder, local_files_only=True)
-            # Straight to the device, each tensor out of the mapped files; int8 is quantized before it goes there.
+            # Straight to the device, each tensor out of the mapped files; what is quantized is so before it goes there.
             model = Blip2ForConditionalGeneration.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, device_map="cpu" if precision == "int8" else device
+                folder, dtype=dtype, local_files_only=True, device_map="cpu" if precision in QUANTIZED else device
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).splitlines() or [""])[0][:300]
             raise FatalError(f"The BLIP-2 model in {folder} cannot be loaded: {reason}") from error
-        if precision == "int8":
-            quantize([model.vision_model, model.language_model], but=_NOT_INT8)
+        if precision in QUANTIZED:
+            quantize([model.vision_model, model.language_model], precision, but=_NOT_QUANTIZED)
         self.model = model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # its decorator hides the method
         # Answers are read off at the end of each row: the shorter prompts of a batch are padded before their start.
         self._processor.tokenizer.padding_side = "left"

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from aiservice_vision.caption import Caption, Captioner
     from aiservice_vision.reading import Reader
 
-# Half precision and int8 on CPUs are slower than fp32, but take less memory: they are there to be chosen.
-PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "fp32", "int8")}
+# On CPUs all but fp32 are there to be chosen: for their memory, at some cost in speed or in exactness.
+PRECISIONS = {"cpu": ("fp32", "bf16", "int8", "int4"), "cuda": ("fp16", "bf16", "fp32", "int8", "int4")}
 # Of a caption, beside the weights: keys and values of 2.7e9 parameters' layers take 0.3 MB a token.
 _WORKING = GIB // 2
 
