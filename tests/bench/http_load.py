@@ -182,5 +182,3 @@ async def open_loop(asked: Question, rate: float, seconds: float, most: int) -> 
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
                 group.create_task(send(due))
     return latencies
-
-

@@ -1,8 +1,8 @@
 """An engine that computes nothing, on uvicorn as the runtime is: `python upstream.py PORT`.
 
-    POST .../text-to-speech    sound, 1 kB every second for a minute: a slow stream
-    POST /v1/...               one small picture in OpenAI's shape
-    anything else              one small picture in the runtime's
+POST .../text-to-speech    sound, 1 kB every second for a minute: a slow stream
+POST /v1/...               one small picture in OpenAI's shape
+anything else              one small picture in the runtime's
 """
 
 from __future__ import annotations
