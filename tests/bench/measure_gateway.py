@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +21,11 @@ import uvloop
 from bench import gateways
 from bench.figures import ratios, spread
 from bench.gateway_memory import Memory, measure_memory
+from bench.gateway_scene import databases, migrated
 from bench.http_load import Question, WrongAnswerError, closed_loop, open_loop, question
 from bench.report import cpu_seconds, family, machine, memory_mib, percentile, publish, table
-from support.databases import PostgresServer, RedisServer
-from support.gateway import GatewayProcess, bearer, command, environment, gateway_process, write_services
+from support.databases import PostgresServer
+from support.gateway import GatewayProcess, bearer, environment, gateway_process, write_services
 
 CONNECTIONS: Final = 16
 RATE: Final = 300.0
@@ -101,34 +101,6 @@ class Way:
 
     def _cpu(self) -> float:
         return sum(map(cpu_seconds, family(self.pid))) if self.pid is not None else 0.0
-
-
-@contextlib.contextmanager
-def databases(folder: Path) -> Iterator[tuple[PostgresServer, RedisServer]]:
-    """PostgreSQL and Redis, with their data in a folder."""
-    (folder / "postgres").mkdir()
-    (folder / "redis").mkdir()
-    folder.chmod(0o755)  # PostgreSQL may run as another user
-    postgres, redis = PostgresServer(folder / "postgres"), RedisServer(folder / "redis")
-    try:
-        postgres.start()
-        redis.start()
-        # Tests let Redis do without fsync; what is measured is Redis' own default.
-        if (said := redis.command("CONFIG", "SET", "appendfsync", "everysec")) != "+OK":
-            raise RuntimeError(f"Redis: {said}")
-        yield postgres, redis
-    finally:
-        redis.stop(signal.SIGTERM)
-        postgres.stop(signal.SIGQUIT)
-
-
-def migrated(postgres: PostgresServer) -> str:
-    """URL of a new database with the gateway's tables."""
-    database = postgres.create_database()
-    done = command("migrate", DATABASE_URL=database)
-    if done.returncode != 0:
-        raise RuntimeError(f"migrate: {done.stderr}")
-    return database
 
 
 async def recorded(postgres: PostgresServer, database: str, sent: int) -> None:
