@@ -43,11 +43,11 @@ _GOOD: Final = b"iVBORw0KGgo"
 
 METHOD: Final = (
     "{clients} clients, each with a kept-open connection, ask a gateway of two workers, all of it on one machine. "
-    "While they do, PostgreSQL is stopped (SIGQUIT) for {outage:g} s, Redis is stopped for {away:g} s and started again with "
-    "what is in its append-only file (fsync every second), and a worker is killed (SIGKILL) {kills} times, evenly over "
-    "the run. Answered: a client has all of a 200, whose id it notes. Missing: noted, and no row that succeeded. "
-    "Unheard: rows that nobody noted, of requests whose connection broke; there may not be more of them than broken "
-    "connections, or something was written twice."
+    "While they do, PostgreSQL is stopped (SIGQUIT) for {outage:g} s, Redis is stopped for {away:g} s and started "
+    "again with what is in its append-only file (fsync every second), and a worker is killed (SIGKILL) {kills} times, "
+    "evenly over the run. Answered: a client has all of a 200, whose id it notes. Missing: noted, and no row that "
+    "succeeded. Unheard: rows that nobody noted, of requests whose connection broke; more of them than broken "
+    "connections would be double."
 )
 
 _COMPARE: Final = """
