@@ -1,7 +1,7 @@
-"""What the gateway costs: requests through it against the same requests straight to the engine, in one run.
+"""What gateways cost: requests through ours, Envoy and LiteLLM against the same requests straight to the engine.
 
-Everything is real but the engine: PostgreSQL with the gateway's tables, Redis, the gateway as a process of its own.
-`scripts/bench gateway` runs it; it takes about 45 s.
+Everything is real but the engine: PostgreSQL with the gateway's tables, Redis, each gateway a process of its own.
+`scripts/bench gateway` runs it; it takes about four minutes.
 """
 
 from __future__ import annotations
@@ -9,244 +9,217 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, Final
 
-import aiohttp
 import uvloop
 
-from bench.report import cpu_seconds, machine, peak_memory_mib, percentile, publish, table
-from support.databases import PostgresServer, RedisServer, free_port
-from support.gateway import GatewayProcess, bearer, command, environment, gateway_process, whisper, write_services
+from bench import gateways
+from bench.figures import ratios, spread
+from bench.gateway_memory import Memory, measure_memory
+from bench.gateway_scene import databases, migrated
+from bench.http_load import Question, WrongAnswerError, closed_loop, open_loop, question
+from bench.report import cpu_seconds, family, machine, memory_mib, percentile, publish, table
+from support.databases import PostgresServer
+from support.gateway import GatewayProcess, bearer, environment, gateway_process, write_services
 
-CONNECTIONS = 16
-ROUNDS = 5
-MOST_REQUESTS = 20_000
-"""A measurement ends after this many, however fast the machine is; all of them together stay below _LIMIT."""
-_LIMIT = "1000000"
-_PATH = "/api/speech-to-text"
-_BODY = b'{"audio": "%b"}' % (b"A" * 1000)
-_LEDGER_SECONDS = 30.0
+CONNECTIONS: Final = 16
+RATE: Final = 300.0
+_OPEN_CONNECTIONS: Final = 64
+_LIMIT: Final = "1000000"
+_BODY: Final = b'{"model": "sdxl", "prompt": "%b"}' % (b"A quiet harbour at dawn. " * 8)
+_GOOD: Final = b"iVBORw0KGgo"
+_NATIVE: Final = "/api/text-to-image"
+_OPENAI: Final = "/v1/images/generations"
+_LEDGER_SECONDS: Final = 60.0
 
-METHOD = (
-    f"{ROUNDS} rounds, direct and gateway in turn, each {{seconds:g}} s over {CONNECTIONS} kept-open connections and "
-    "{seconds:g} s over one. requests/s is the median of the rounds (lowest-highest); latencies are of all rounds' "
-    "requests. One asyncio client process posts 1 kB of JSON; the engine is a process that answers 150 bytes at once; "
-    "the gateway has its one worker; PostgreSQL (fsync off) and Redis (append-only file, fsync every second) are real. "
-    "All of it is on loopback and shares the cores. The run fails unless every answer is 200 and the ledger holds "
-    "every request that went through the gateway."
+OURS, OURS_V1, OURS_2, ENVOY, LITELLM = "ours", "ours, /v1", "ours, 2 workers", "Envoy", "LiteLLM"
+DIRECT: Final = "direct"
+
+METHOD: Final = (
+    "{rounds} rounds, each way in turn: {seconds:g} s over 16 kept-open connections, {seconds:g} s over one, and, of "
+    "the ways that manage it, {seconds:g} s of 300 requests/s at fixed times (a late one counts from when it was due). "
+    "requests/s and ratios are medians of the rounds (lowest-highest); latencies are of all rounds' requests. One "
+    "asyncio client posts 270 bytes of JSON; the engine, on uvicorn as the runtime is, answers 1.2 kB at once; each "
+    "gateway has one worker, unless it says 2. Ours checks a JWT, counts limits in Redis (append-only file, fsync "
+    "every second), writes its log and records every request in PostgreSQL (fsync off). Envoy checks the JWT and has a "
+    "local rate limit; LiteLLM checks its master key and a limit of the model, without database and Redis. All on "
+    "loopback, sharing the cores. The run fails unless every answer is a good one and the ledger holds every request "
+    "that went through ours, once."
 )
-
-
-class WrongAnswerError(Exception):
-    """Something other than a good answer was measured, so the figures mean nothing."""
 
 
 @dataclass
 class Way:
     """One way to the engine, and what was measured on it."""
 
-    url: str
-    headers: Mapping[str, str]
+    name: str
+    asked: Question
+    pid: int | None = None
+    """The gateway's process."""
+    recorded: bool = False
+    """Whether its requests must be in the ledger."""
     rates: list[float] = field(default_factory=list)
     """Requests a second at CONNECTIONS connections, one a round."""
-    busy_latencies: list[float] = field(default_factory=list)
-    """Seconds, at CONNECTIONS connections."""
+    cpu_ms: list[float] = field(default_factory=list)
+    """Of the gateway, for a request at CONNECTIONS connections, one a round."""
     latencies: list[float] = field(default_factory=list)
     """Seconds, at one connection."""
+    steady: list[float] = field(default_factory=list)
+    """Seconds, at RATE requests a second."""
+    memory_mib: float = 0.0
+    """At the end, of all its processes."""
     requests: int = 0
 
-    async def load(self, client: aiohttp.ClientSession, connections: int, seconds: float) -> tuple[list[float], float]:
-        """Sends requests over each connection, one after the other; returns their latencies, and how long it took."""
-        latencies: list[float] = []
-        begin = time.perf_counter()
-        await asyncio.gather(*(self._send(client, begin + seconds, latencies) for _ in range(connections)))
+    async def warm_up(self) -> None:
+        """Lets it import, connect and compile what it needs."""
+        latencies, _ = await closed_loop(self.asked, CONNECTIONS, 1.0)
         self.requests += len(latencies)
-        return latencies, time.perf_counter() - begin
 
-    async def _send(self, client: aiohttp.ClientSession, until: float, latencies: list[float]) -> None:
-        while (begin := time.perf_counter()) < until and len(latencies) < MOST_REQUESTS:
-            async with client.post(self.url, data=_BODY, headers=self.headers) as answer:
-                body = await answer.read()
-            latencies.append(time.perf_counter() - begin)
-            if answer.status != 200:
-                raise WrongAnswerError(f"{self.url} answered {answer.status}: {body[:300]!r}")
-
-    async def measure(self, client: aiohttp.ClientSession, seconds: float) -> None:
+    async def measure(self, seconds: float) -> None:
         """One round."""
-        latencies, took = await self.load(client, CONNECTIONS, seconds)
+        begin = self._cpu()
+        latencies, took = await closed_loop(self.asked, CONNECTIONS, seconds)
+        self.cpu_ms.append((self._cpu() - begin) / len(latencies) * 1000)
         self.rates.append(len(latencies) / took)
-        self.busy_latencies += latencies
-        self.latencies += (await self.load(client, 1, seconds))[0]
+        alone, _ = await closed_loop(self.asked, 1, seconds)
+        steady: list[float] = []
+        if self.rates[0] > RATE:
+            steady = await open_loop(self.asked, RATE, seconds, _OPEN_CONNECTIONS)
+        self.latencies += alone
+        self.steady += steady
+        self.requests += len(latencies) + len(alone) + len(steady)
 
-    def figures(self) -> dict[str, Any]:
-        """The figures of all rounds; latencies in ms."""
-        return {
-            "requests": self.requests,
-            "requests_per_second": median(self.rates),
-            "requests_per_second_rounds": self.rates,
-            "p50_ms": percentile(self.latencies, 50) * 1000,
-            "p99_ms": percentile(self.latencies, 99) * 1000,
-            "busy_p50_ms": percentile(self.busy_latencies, 50) * 1000,
-            "busy_p99_ms": percentile(self.busy_latencies, 99) * 1000,
-        }
+    def end(self) -> None:
+        """Reads what is only read once."""
+        if self.pid is not None:
+            self.memory_mib = sum(map(memory_mib, family(self.pid)))
 
-
-@dataclass(frozen=True)
-class Cost:
-    """What the gateway process used."""
-
-    cpu_ms_per_request: float
-    peak_memory_mib: float
+    def _cpu(self) -> float:
+        return sum(map(cpu_seconds, family(self.pid))) if self.pid is not None else 0.0
 
 
-@contextlib.contextmanager
-def databases(folder: Path) -> Iterator[tuple[PostgresServer, RedisServer]]:
-    """PostgreSQL and Redis, with their data in a folder."""
-    (folder / "postgres").mkdir()
-    (folder / "redis").mkdir()
-    folder.chmod(0o755)  # PostgreSQL may run as another user
-    postgres, redis = PostgresServer(folder / "postgres"), RedisServer(folder / "redis")
-    try:
-        postgres.start()
-        redis.start()
-        # Tests let Redis fsync on every write, to restart it without loss; what is measured is Redis' own default.
-        if (said := redis.command("CONFIG", "SET", "appendfsync", "everysec")) != "+OK":
-            raise RuntimeError(f"Redis: {said}")
-        yield postgres, redis
-    finally:
-        redis.stop(signal.SIGTERM)
-        postgres.stop(signal.SIGQUIT)
-
-
-@contextlib.contextmanager
-def upstream() -> Iterator[str]:
-    """The engine; yields its base URL."""
-    port = free_port()
-    process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("upstream.py")), str(port)])
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait(10)
-
-
-async def measure(direct: Way, through: Way, gateway: GatewayProcess, seconds: float) -> Cost:
-    """All rounds, after a warm-up of each way."""
-    pid = gateway._process.pid
-    cpu = 0.0
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as client:
-        for way in (direct, through):
-            await way.load(client, CONNECTIONS, 0.5)
-        warm_up = through.requests
-        for _ in range(ROUNDS):
-            await direct.measure(client, seconds)
-            begin = cpu_seconds(pid)
-            await through.measure(client, seconds)
-            cpu += cpu_seconds(pid) - begin
-    return Cost(cpu / (through.requests - warm_up) * 1000, peak_memory_mib(pid))
-
-
-async def settle(postgres: PostgresServer, database: str, sent: int) -> None:
+async def recorded(postgres: PostgresServer, database: str, sent: int) -> None:
     """Waits until the ledger holds every request.
 
     Raises:
-        WrongAnswerError: it does not in time.
+        WrongAnswerError: it does not in time, or holds more.
     """
+    sql = """SELECT COUNT(*) FROM "AIUsage" WHERE status = 'succeeded'"""
     deadline = time.monotonic() + _LEDGER_SECONDS
-    while (recorded := int(postgres.psql(database, 'SELECT COUNT(*) FROM "AIUsage"'))) != sent:
+    while (found := int(await asyncio.to_thread(postgres.psql, database, sql))) != sent:
         if time.monotonic() > deadline:
-            raise WrongAnswerError(f"{sent} requests were answered, and {recorded} are in the ledger")
+            raise WrongAnswerError(f"{sent} requests were answered, and {found} are in the ledger")
         await asyncio.sleep(0.2)
 
 
-async def run(seconds: float, output: Path | None) -> None:
+@contextlib.asynccontextmanager
+async def all_ways(folder: Path, engine_url: str, settings: Mapping[str, str]) -> AsyncIterator[list[Way]]:
+    """Every way, started."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def ours(workers: int) -> GatewayProcess:
+            variables = {**settings, "GATEWAY_WORKERS": str(workers)}
+            return await stack.enter_async_context(gateway_process(folder, variables))
+
+        one, two = await ours(1), await ours(2)
+        envoy_url, envoy_pid = stack.enter_context(gateways.envoy(folder, engine_url))
+        litellm_url, litellm_pid, key = stack.enter_context(gateways.litellm(folder, engine_url))
+        token = bearer()
+        yield [
+            Way(DIRECT, question(engine_url + _NATIVE, _BODY, {}, _GOOD)),
+            Way(OURS, question(one.url + _NATIVE, _BODY, token, _GOOD), one.pid, recorded=True),
+            Way(OURS_V1, question(one.url + _OPENAI, _BODY, token, _GOOD), one.pid, recorded=True),
+            Way(OURS_2, question(two.url + _NATIVE, _BODY, token, _GOOD), two.pid, recorded=True),
+            Way(ENVOY, question(envoy_url + _NATIVE, _BODY, token, _GOOD), envoy_pid),
+            Way(
+                LITELLM,
+                question(litellm_url + _OPENAI, _BODY, {"Authorization": f"Bearer {key}"}, _GOOD),
+                litellm_pid,
+            ),
+        ]
+
+
+async def run(options: argparse.Namespace) -> None:
     facts = machine()
     with tempfile.TemporaryDirectory(prefix="aiservice-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         postgres, redis = stack.enter_context(databases(folder))
-        database = postgres.create_database()
-        migrated = command("migrate", DATABASE_URL=database)
-        if migrated.returncode != 0:
-            raise RuntimeError(f"migrate: {migrated.stderr}")
-        engine_url = stack.enter_context(upstream())
-        write_services(folder / "services.yaml", whisper(engine_url))
-        variables = environment(folder, REDIS_URL=redis.url, DATABASE_URL=database, GATEWAY_RATE_LIMIT_PER_HOUR=_LIMIT)
-        async with gateway_process(folder, variables) as gateway:
-            json_type = {"Content-Type": "application/json"}
-            direct = Way(engine_url + _PATH, json_type)
-            through = Way(gateway.url + _PATH, {**json_type, **bearer()})
-            cost = await measure(direct, through, gateway, seconds)
-            await settle(postgres, database, through.requests)
-    show(direct, through, cost, facts=facts, method=METHOD.format(seconds=seconds), output=output)
+        database = migrated(postgres)
+        engine_url = stack.enter_context(gateways.engine(folder))
+        service = {"name": "sdxl", "tasks": ["text-to-image"], "url": engine_url, "model": "sdxl"}
+        voice = {"name": "xtts", "tasks": ["text-to-speech"], "url": engine_url, "model": "xtts"}
+        write_services(folder / "services.yaml", service, voice)
+        settings = environment(folder, REDIS_URL=redis.url, DATABASE_URL=database, GATEWAY_RATE_LIMIT_PER_HOUR=_LIMIT)
+        async with all_ways(folder, engine_url, settings) as ways:
+            for way in ways:
+                await way.warm_up()
+            for _ in range(options.rounds):
+                for way in ways:
+                    await way.measure(options.seconds)
+            for way in ways:
+                way.end()
+            await recorded(postgres, database, sum(way.requests for way in ways if way.recorded))
+        memory = await measure_memory(folder, settings)
+    show(ways, memory, facts=facts, options=options)
 
 
-def show(direct: Way, through: Way, cost: Cost, *, facts: Mapping[str, Any], method: str, output: Path | None) -> None:
-    ways = {"direct": direct.figures(), "gateway": through.figures()}
-    floor, ours = ways["direct"], ways["gateway"]
-    rates = [f"{median(way.rates):.0f} ({min(way.rates):.0f}-{max(way.rates):.0f})" for way in (direct, through)]
-    latencies = {
-        "latency p50 ms, 1 connection": "p50_ms",
-        "latency p99 ms, 1 connection": "p99_ms",
-        f"latency p50 ms, {CONNECTIONS} connections": "busy_p50_ms",
-        f"latency p99 ms, {CONNECTIONS} connections": "busy_p99_ms",
-    }
-    rows = [
-        [f"requests/s, {CONNECTIONS} connections", *rates, f"{_ratio(floor, ours, 'requests_per_second'):.3f}", ""],
-        *(
-            [
-                label,
-                f"{floor[key]:.2f}",
-                f"{ours[key]:.2f}",
-                f"{_ratio(floor, ours, key):.1f}",
-                f"+{ours[key] - floor[key]:.2f}",
-            ]
-            for label, key in latencies.items()
-        ),
-        ["gateway CPU ms a request", "", f"{cost.cpu_ms_per_request:.2f}", "", ""],
-        ["gateway peak memory MiB", "", f"{cost.peak_memory_mib:.0f}", "", ""],
-        ["requests, warm-up included", str(direct.requests), str(through.requests), "", ""],
-    ]
+def show(ways: Sequence[Way], memory: Memory, *, facts: Mapping[str, Any], options: argparse.Namespace) -> None:
+    by_name = {way.name: way for way in ways}
+    direct = by_name[DIRECT]
+    rows = [[way.name, *_row(way, direct, by_name[ENVOY], by_name[LITELLM])] for way in ways]
+    header = ["", "requests/s, 16 connections", "of Envoy", "of LiteLLM", "added p50 ms", "added p99 ms"]
+    header += ["p99 ms at 300/s", "CPU ms", "RSS MiB"]
+    tables = [table(header, rows), memory.table()]
     document = {
         "machine": facts,
-        **ways,
-        "ratios": {key: _ratio(floor, ours, key) for key in ("requests_per_second", *latencies.values())},
-        "added_p50_ms": ours["p50_ms"] - floor["p50_ms"],
-        "added_p99_ms": ours["p99_ms"] - floor["p99_ms"],
-        "gateway_process": asdict(cost),
+        "ways": {way.name: _figures(way) for way in ways},
+        "cpu_of_2_workers": asdict(ratios(by_name[OURS_2].cpu_ms, by_name[OURS].cpu_ms)),
+        "memory": asdict(memory),
     }
-    drawn = table(["", "direct", "gateway", "ratio", "added"], rows)
-    publish("Gateway: through it against straight to the engine", method, [drawn], document, output)
+    method = METHOD.format(rounds=options.rounds, seconds=options.seconds)
+    publish("Gateway: beside its peers, and straight to the engine", method, tables, document, options.output)
 
 
-def _ratio(floor: Mapping[str, float], ours: Mapping[str, float], key: str) -> float:
-    return ours[key] / floor[key]
+def _row(way: Way, direct: Way, envoy: Way, litellm: Way) -> list[str]:
+    added = [
+        (percentile(way.latencies, percent) - percentile(direct.latencies, percent)) * 1000 for percent in (50, 99)
+    ]
+    return [
+        spread(way.rates).shown(0),
+        ratios(way.rates, envoy.rates).shown(2),
+        ratios(way.rates, litellm.rates).shown(1),
+        *(f"{one:.2f}" if way is not direct else "" for one in added),
+        f"{percentile(way.steady, 99) * 1000:.1f}" if way.steady else "",
+        spread(way.cpu_ms).shown(2) if way.pid else "",
+        f"{way.memory_mib:.0f}" if way.pid else "",
+    ]
+
+
+def _figures(way: Way) -> dict[str, Any]:
+    """For programs; latencies in ms."""
+    return {
+        "requests": way.requests,
+        "requests_per_second": spread(way.rates).median,
+        "requests_per_second_rounds": way.rates,
+        "cpu_ms_rounds": way.cpu_ms,
+        "p50_ms": percentile(way.latencies, 50) * 1000,
+        "p99_ms": percentile(way.latencies, 99) * 1000,
+        "p99_ms_at_300": percentile(way.steady, 99) * 1000 if way.steady else None,
+        "memory_mib": way.memory_mib,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=1.5, help="length of one measurement (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--output", type=Path, help="file for the figures as JSON")
-    options = parser.parse_args()
-    uvloop.run(run(options.seconds, options.output))
+    uvloop.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,16 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(rank, 1) - 1]
 
 
+def family(pid: int) -> list[int]:
+    """A process and all that it started, as far as they live."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return [pid, *(member for child in children for member in family(child))]
+
+
 def cpu_seconds(pid: int) -> float:
     """User and system time that a process has used so far, to 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

@@ -68,6 +68,10 @@ def _serve(_: argparse.Namespace) -> int:
     for name in unknown_variables(os.environ):
         _log.warning("%s is no setting of the gateway; docs/gateway.md lists them", name)
     # Imported late, so that the other commands and a wrong setting are answered at once.
+    if settings.workers > 1:
+        from aiservice_gateway import workers  # noqa: PLC0415 - see above
+
+        return workers.serve(settings)
     from aiservice_gateway.factory import prepare  # noqa: PLC0415 - see above
     from aiservice_gateway.server import serve  # noqa: PLC0415 - see above
 

@@ -51,6 +51,10 @@ _CLOSE_SECONDS = 3.0
 """For each step of stopping. All steps together stay below the 10 s that the chart's grace period has for them."""
 
 
+_NOTE_SECONDS = 1.0
+"""How old the gauges of another worker may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """The running parts, as routes use them."""
@@ -99,6 +103,24 @@ class Gateway:
     def _check_synced(self) -> None:
         if not self.discovery.synced:
             raise UnavailableError("The gateway has just started and does not know the services yet: try again.")
+
+    async def note(self) -> None:
+        """Sets the gauges to what is so now."""
+        metrics = self.metrics
+        for dependency, up in self.dependencies().items():
+            metrics.up.labels(dependency).set(up)
+        for place, records in (await self.ledger.waiting()).items():
+            metrics.usage_waiting.labels(place).set(records)
+        self.proxy.backends.note()
+        metrics.pods_followed.set(self.discovery.pods_followed)
+        services = {(one.key, task.value): one.ready for one in self.registry.services() for task in one.tasks}
+        metrics.set_all(metrics.services, services)
+
+    async def note_often(self) -> None:
+        """Goes on until it is cancelled: whichever worker is asked for metrics, those of the others are to be fresh."""
+        while True:
+            await self.note()
+            await asyncio.sleep(_NOTE_SECONDS)
 
     def dependencies(self) -> Mapping[str, bool]:
         """Which of the things that the gateway depends on answer. None of them stops requests."""
@@ -234,7 +256,7 @@ async def running_gateway(
             settings.upstream_timeout_seconds,
         )
         stack.push_async_callback(proxy.finished, _CLOSE_SECONDS)
-        yield Gateway(
+        gateway = Gateway(
             auth=authenticator(settings, keys, tenants),
             keys=keys,
             tenants=tenants,
@@ -249,6 +271,9 @@ async def running_gateway(
             redis=redis,
             room=Room(settings.held_upload_bytes),
         )
+        if metrics.shared:
+            stack.push_async_callback(_cancel, asyncio.create_task(gateway.note_often(), name="gauges"))
+        yield gateway
 
 
 def authenticator(

@@ -1,18 +1,33 @@
-"""Prometheus metrics. One object an application, with its own registry; no label holds a tenant or a user."""
+"""Prometheus metrics. One object an application, with its own registry; no label holds a tenant or a user.
+
+With several workers prometheus_client keeps the values in files, and what is shown is of all processes together. A
+gauge then says how: the sum, or the lowest or highest, of those that live.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Mapping
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from aiservice_gateway.workers import METRICS_FOLDER
 
 _LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 
 class Metrics:
     """Everything that the gateway counts."""
 
     def __init__(self) -> None:
+        self.shared = METRICS_FOLDER in os.environ
+        """Whether it is of several processes."""
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "aiservice_gateway_requests",
@@ -35,7 +50,10 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge(
-            "aiservice_gateway_requests_in_flight", "Requests being answered now.", registry=self.registry
+            "aiservice_gateway_requests_in_flight",
+            "Requests being answered now.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.limited = Counter(
             "aiservice_gateway_rate_limited",
@@ -63,18 +81,21 @@ class Metrics:
             "Usage records that wait for the database, by where.",
             ["place"],
             registry=self.registry,
+            multiprocess_mode="livemax",
         )
         self.up = Gauge(
             "aiservice_gateway_dependency_up",
             "1 while a thing that the gateway depends on answers (redis, database, discovery), else 0.",
             ["dependency"],
             registry=self.registry,
+            multiprocess_mode="livemin",
         )
         self.services = Gauge(
             "aiservice_gateway_services_ready",
             "1 while a service is ready for a task, else 0.",
             ["service", "task"],
             registry=self.registry,
+            multiprocess_mode="livemin",
         )
 
         self.pods = Gauge(
@@ -82,23 +103,27 @@ class Metrics:
             "Pods of a service that this gateway knows, by whether it uses them (used) or leaves them out (ejected).",
             ["service", "state"],
             registry=self.registry,
+            multiprocess_mode="livemax",
         )
         self.pods_followed = Gauge(
             "aiservice_gateway_pods_followed",
             "1 while the pods of services are being followed (EndpointSlices), 0 while requests go to Services.",
             registry=self.registry,
+            multiprocess_mode="livemin",
         )
         self.running = Gauge(
             "aiservice_gateway_service_requests",
             "Requests that a service has from this gateway now.",
             ["service"],
             registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.queued = Gauge(
             "aiservice_gateway_queue_depth",
             "Requests that wait for a service's maxConcurrency.",
             ["service"],
             registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.queue_seconds = Histogram(
             "aiservice_gateway_queue_seconds",
@@ -126,8 +151,26 @@ class Metrics:
             registry=self.registry,
         )
 
+    def set_all(self, gauge: Gauge, values: Mapping[Labels, float]) -> None:
+        """Sets a gauge for all that there is now, by labels, and drops what is gone.
+
+        Files of several processes forget no label: there, what is gone stays as 0.
+        """
+        known: set[tuple[str, ...]] = {
+            tuple(sample.labels.values()) for metric in gauge.collect() for sample in metric.samples
+        }
+        for gone in known.difference(values):
+            if self.shared:
+                gauge.labels(*gone).set(0)
+            else:
+                gauge.remove(*gone)
+        for labels, value in values.items():
+            gauge.labels(*labels).set(value)
+
     def forget(self, service: str) -> None:
-        """Drops what is kept by service for one that is gone."""
+        """Drops what is kept by service for one that is gone; with several processes, nothing can be dropped."""
+        if self.shared:
+            return
         for by_service in (self.queue_seconds, self.ejections):
             with contextlib.suppress(KeyError):
                 by_service.remove(service)
@@ -138,4 +181,8 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
-        return generate_latest(self.registry)
+        if not self.shared:
+            return generate_latest(self.registry)
+        everything = CollectorRegistry()
+        MultiProcessCollector(everything)  # type: ignore[no-untyped-call] # the library has none
+        return generate_latest(everything)

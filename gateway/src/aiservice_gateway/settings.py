@@ -224,6 +224,8 @@ class Settings(TokenSettings, DatabaseSettings):
     """Address to listen on."""
     port: Annotated[int, Field(alias="GATEWAY_PORT", ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one."""
+    workers: Annotated[int, Field(alias="GATEWAY_WORKERS", ge=1, le=64)] = 1
+    """Processes that serve the port, for machines with more cores than one process can use; needs REDIS_URL."""
     namespaces: Annotated[tuple[str, ...], Field(alias="GATEWAY_NAMESPACES"), BeforeValidator(_from_list)] = ()
     """Namespaces whose AIServices are offered, with commas between them. Unset: all."""
     kubeconfig: Annotated[str | None, Field(alias="KUBECONFIG")] = None
@@ -291,6 +293,16 @@ class Settings(TokenSettings, DatabaseSettings):
     def _redis(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
             raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _share_limits(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and info.data.get("redis_url", True) is None:
+            raise ValueError(
+                "several workers need REDIS_URL: without it each of them would count the limits of tenants by itself, "
+                "and together they would let pass as many times as much"
+            )
         return value
 
     @field_validator("prices")

@@ -30,14 +30,5 @@ async def readyz(lifecycle: Annotated[Lifecycle, Depends(lifecycle_of)], gateway
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics(gateway: Running) -> Response:
     """The metrics, with the gauges of this moment."""
-    for dependency, up in gateway.dependencies().items():
-        gateway.metrics.up.labels(dependency).set(up)
-    for place, records in (await gateway.ledger.waiting()).items():
-        gateway.metrics.usage_waiting.labels(place).set(records)
-    gateway.proxy.backends.note()
-    gateway.metrics.pods_followed.set(gateway.discovery.pods_followed)
-    gateway.metrics.services.clear()
-    for service in gateway.registry.services():
-        for task in service.tasks:
-            gateway.metrics.services.labels(service.key, task).set(service.ready)
+    await gateway.note()
     return Response(gateway.metrics.render(), media_type=CONTENT_TYPE_LATEST)

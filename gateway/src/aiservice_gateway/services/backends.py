@@ -83,14 +83,14 @@ class Backends:
         """Sets the gauges to what is so now."""
         self._forget()
         metrics = self._metrics
-        for gauge in (metrics.pods, metrics.queued, metrics.running):
-            gauge.clear()
+        pods: dict[tuple[str, str], int] = {}
         for key, backend in self._backends.items():
-            ejected = backend.balancer.ejected()
-            metrics.pods.labels(key, "ejected").set(ejected)
-            metrics.pods.labels(key, "used").set(backend.balancer.known - ejected)
-            metrics.queued.labels(key).set(backend.gate.waiting)
-            metrics.running.labels(key).set(backend.gate.running)
+            pods[key, "ejected"] = backend.balancer.ejected()
+            pods[key, "used"] = backend.balancer.known - pods[key, "ejected"]
+        metrics.set_all(metrics.pods, pods)
+        gates = {(key,): backend.gate for key, backend in self._backends.items()}
+        metrics.set_all(metrics.queued, {labels: gate.waiting for labels, gate in gates.items()})
+        metrics.set_all(metrics.running, {labels: gate.running for labels, gate in gates.items()})
 
     def _make(self, service: Service) -> Backend:
         self._forget()
