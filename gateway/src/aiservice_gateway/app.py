@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from aiservice_gateway import __version__, telemetry
 from aiservice_gateway.cors import cors
 from aiservice_gateway.factory import Lifecycle, running_gateway
+from aiservice_gateway.idempotent import IdempotencyMiddleware, repeatable_routes
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.middleware import BodyLimitMiddleware, RequestMiddleware
 from aiservice_gateway.respond import install_error_handlers
@@ -62,6 +63,7 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAP
     install_error_handlers(app)
     for router in (health.router, tasks.router, openai.router, usage.router, limits.router, probes.router):
         app.include_router(router)
+    app.add_middleware(IdempotencyMiddleware, lifecycle=lifecycle, routes=repeatable_routes(app))
     app.add_middleware(BodyLimitMiddleware, maximum=settings.max_body_bytes)
     app.add_middleware(RequestMiddleware, metrics=metrics, tracing=tracing)  # what is added last runs first
     if settings.cors_origins:

@@ -24,6 +24,7 @@ from aiservice_gateway.services.backlog import Backlog
 from aiservice_gateway.services.claims import Claims
 from aiservice_gateway.services.delivery import Delivery
 from aiservice_gateway.services.health import HealthCheck
+from aiservice_gateway.services.idempotency import Idempotency
 from aiservice_gateway.services.jwks import KeySource
 from aiservice_gateway.services.leases import Leases
 from aiservice_gateway.services.ledger import Ledger
@@ -32,12 +33,15 @@ from aiservice_gateway.services.openai.held import Room
 from aiservice_gateway.services.proxy import Proxy
 from aiservice_gateway.services.registry import Registry
 from aiservice_gateway.services.retention import Retention
+from aiservice_gateway.services.sweeper import Sweeper
 from aiservice_gateway.services.tenants import Tenants, may_use
 from aiservice_gateway.services.tokens import Expected, Secrets, TokenVerifier
 from aiservice_gateway.services.upstream import Upstream
 from aiservice_gateway.services.usage import Usage
 from aiservice_gateway.settings import Settings, TokenSettings
 from aiservice_gateway.stores.base import UsageStore
+from aiservice_gateway.stores.database import Database, PostgresDatabase, SqliteDatabase
+from aiservice_gateway.stores.keys import Keys
 from aiservice_gateway.stores.memory import MemoryCounters, MemoryLimiter
 from aiservice_gateway.stores.postgres import SCHEMA_REVISION, PostgresUsage
 from aiservice_gateway.stores.redis import RedisStore
@@ -49,6 +53,10 @@ _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 3.0
 """For each step of stopping. All steps together stay below the 10 s that the chart's grace period has for them."""
+
+
+_WORK_LEASES = 2
+"""Leases of jobs and keys in leases of Redis: what a dead gateway held of limits is free before its work is redone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,7 @@ class Gateway:
     redis: RedisStore | None
     room: Room
     """For what requests of the OpenAI-compatible API must hold."""
+    idempotency: Idempotency
 
     @property
     def ready(self) -> bool:
@@ -198,9 +207,17 @@ async def running_gateway(
             retention = Retention(store, settings.usage_retention_days, metrics)
             retention.start()
             stack.push_async_callback(retention.close)
-        redis = None
+        database: Database = (
+            PostgresDatabase(settings.database_url.get_secret_value())
+            if settings.database_url is not None
+            else SqliteDatabase(settings.sqlite_file)
+        )
+        stack.push_async_callback(database.close)
+        sweeping = asyncio.create_task(Sweeper(database).run(), name="sweeper")
+        stack.push_async_callback(_cancel, sweeping)
+        redis, worker = None, uuid.uuid4().hex
         if settings.redis_url is not None:
-            redis = RedisStore(settings.redis_url.get_secret_value(), uuid.uuid4().hex, settings.lease_seconds)
+            redis = RedisStore(settings.redis_url.get_secret_value(), worker, settings.lease_seconds)
             stack.push_async_callback(redis.close)
             await redis.connect()
             renewing = asyncio.create_task(Leases(redis, settings.lease_seconds).run(), name="leases")
@@ -248,6 +265,7 @@ async def running_gateway(
             metrics=metrics,
             redis=redis,
             room=Room(settings.held_upload_bytes),
+            idempotency=_idempotency(settings, database, worker),
         )
 
 
@@ -266,6 +284,16 @@ def authenticator(
     if keys is not None:
         keys.on_change(auth.forget)
     return auth
+
+
+def _idempotency(settings: Settings, database: Database, worker: str) -> Idempotency:
+    keys = Keys(
+        database,
+        worker,
+        lease_seconds=_WORK_LEASES * settings.lease_seconds,
+        kept_seconds=settings.idempotency_seconds,
+    )
+    return Idempotency(keys, most_bytes=settings.idempotency_max_bytes, renew_seconds=settings.lease_seconds / 3)
 
 
 def _keys(settings: Settings, stack: AsyncExitStack) -> KeySource | None:

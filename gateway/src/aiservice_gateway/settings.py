@@ -215,7 +215,16 @@ class DatabaseSettings(_Environment):
         return value
 
 
-class Settings(TokenSettings, DatabaseSettings):
+class JobSettings(_Environment):
+    """What is kept of jobs, of their webhooks and of answers to requests with idempotency keys."""
+
+    idempotency_seconds: Annotated[float, Field(alias="GATEWAY_IDEMPOTENCY_SECONDS", ge=1, le=31 * 86400)] = 86400.0
+    """How long an idempotency key and its answer are kept."""
+    idempotency_max_bytes: Annotated[int, Field(alias="GATEWAY_IDEMPOTENCY_MAX_BYTES", ge=1024)] = 32 * 1024 * 1024
+    """Largest answer that is kept for its idempotency key."""
+
+
+class Settings(TokenSettings, DatabaseSettings, JobSettings):
     """Everything that `serve` needs."""
 
     redis_url: Annotated[SecretStr | None, Field(alias="REDIS_URL")] = None
