@@ -25,6 +25,9 @@ from aiservice_gateway.services.claims import Claims
 from aiservice_gateway.services.delivery import Delivery
 from aiservice_gateway.services.health import HealthCheck
 from aiservice_gateway.services.idempotency import Idempotency
+from aiservice_gateway.services.jobs.desk import Bounds, JobDesk
+from aiservice_gateway.services.jobs.runner import JobRunner, Rules
+from aiservice_gateway.services.jobs.webhooks import WebhookRules, Webhooks
 from aiservice_gateway.services.jwks import KeySource
 from aiservice_gateway.services.leases import Leases
 from aiservice_gateway.services.ledger import Ledger
@@ -41,6 +44,7 @@ from aiservice_gateway.services.usage import Usage
 from aiservice_gateway.settings import Settings, TokenSettings
 from aiservice_gateway.stores.base import UsageStore
 from aiservice_gateway.stores.database import Database, PostgresDatabase, SqliteDatabase
+from aiservice_gateway.stores.jobs import Jobs, Terms
 from aiservice_gateway.stores.keys import Keys
 from aiservice_gateway.stores.memory import MemoryCounters, MemoryLimiter
 from aiservice_gateway.stores.postgres import SCHEMA_REVISION, PostgresUsage
@@ -48,6 +52,7 @@ from aiservice_gateway.stores.redis import RedisStore
 from aiservice_gateway.stores.spool import Spool
 from aiservice_gateway.stores.sqlite import SqliteUsage
 from aiservice_gateway.telemetry import Tracing
+from aiservice_gateway.webhook_signing import read_secret
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +83,7 @@ class Gateway:
     room: Room
     """For what requests of the OpenAI-compatible API must hold."""
     idempotency: Idempotency
+    jobs: JobDesk
 
     @property
     def ready(self) -> bool:
@@ -126,6 +132,7 @@ class Lifecycle:
         self.draining = True
         if self.gateway is not None:
             self.gateway.proxy.backends.close()
+            self.gateway.jobs.on_drain()
 
     @property
     def ready(self) -> bool:
@@ -251,7 +258,8 @@ async def running_gateway(
             settings.upstream_timeout_seconds,
         )
         stack.push_async_callback(proxy.finished, _CLOSE_SECONDS)
-        yield Gateway(
+        room = Room(settings.held_upload_bytes)
+        gateway = Gateway(
             auth=authenticator(settings, keys, tenants),
             keys=keys,
             tenants=tenants,
@@ -264,9 +272,12 @@ async def running_gateway(
             limits=limits,
             metrics=metrics,
             redis=redis,
-            room=Room(settings.held_upload_bytes),
+            room=room,
             idempotency=_idempotency(settings, database, worker),
+            jobs=_desk(settings, database, worker, room, metrics),
         )
+        _start_jobs(settings, gateway, stack)
+        yield gateway
 
 
 def authenticator(
@@ -294,6 +305,51 @@ def _idempotency(settings: Settings, database: Database, worker: str) -> Idempot
         kept_seconds=settings.idempotency_seconds,
     )
     return Idempotency(keys, most_bytes=settings.idempotency_max_bytes, renew_seconds=settings.lease_seconds / 3)
+
+
+def _desk(settings: Settings, database: Database, worker: str, room: Room, metrics: Metrics) -> JobDesk:
+    jobs = _jobs(settings, database, worker)
+    bounds = Bounds(settings.job_input_bytes, settings.job_deadline_seconds, settings.upstream_timeout_seconds)
+    return JobDesk(jobs, Webhooks(jobs, _webhook_rules(settings), metrics), room, bounds)
+
+
+def _start_jobs(settings: Settings, gateway: Gateway, stack: AsyncExitStack) -> None:
+    desk = gateway.jobs
+    desk.webhooks.start()
+    stack.push_async_callback(desk.webhooks.close)
+    drain_seconds = settings.drain_delay_seconds + settings.drain_seconds
+    rules = Rules(settings.job_concurrency, settings.job_output_bytes, drain_seconds)
+    runner = JobRunner(
+        desk.jobs,
+        gateway.proxy,
+        resolve=gateway.resolve,
+        check=gateway.tenants.check,
+        rules=rules,
+        metrics=gateway.metrics,
+    )
+    desk.on_submit, desk.on_cancel, desk.on_drain = runner.wake, runner.cancel, runner.drain
+    runner.start()
+    stack.push_async_callback(runner.close)
+
+
+def _jobs(settings: Settings, database: Database, worker: str) -> Jobs:
+    terms = Terms(
+        _WORK_LEASES * settings.lease_seconds,
+        settings.job_attempts,
+        settings.job_retention_seconds,
+        settings.job_max_open,
+    )
+    return Jobs(database, worker, terms)
+
+
+def _webhook_rules(settings: Settings) -> WebhookRules:
+    secret = settings.webhook_secret
+    return WebhookRules(
+        None if secret is None else read_secret(secret.get_secret_value()),
+        settings.webhook_allow_http,
+        settings.webhook_allow_private,
+        settings.webhook_retry_seconds,
+    )
 
 
 def _keys(settings: Settings, stack: AsyncExitStack) -> KeySource | None:

@@ -126,6 +126,25 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.jobs = Counter(
+            "aiservice_gateway_jobs",
+            "Jobs that are over, by how they ended.",
+            ["task", "state"],
+            registry=self.registry,
+        )
+        self.jobs_open = Gauge(
+            "aiservice_gateway_jobs_open",
+            "Jobs of all gateways that wait (queued) or are worked on (running).",
+            ["state"],
+            registry=self.registry,
+        )
+        self.webhooks = Counter(
+            "aiservice_gateway_webhooks",
+            "Webhooks, by how they ended: delivered, or dead after their last try.",
+            ["state"],
+            registry=self.registry,
+        )
+
     def forget(self, service: str) -> None:
         """Drops what is kept by service for one that is gone."""
         for by_service in (self.queue_seconds, self.ejections):

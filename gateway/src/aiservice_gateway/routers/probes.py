@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from aiservice_gateway.errors import StoreUnavailableError
 from aiservice_gateway.factory import Lifecycle
 from aiservice_gateway.respond import json_response
 from aiservice_gateway.routers.dependencies import Running, lifecycle_of
@@ -34,6 +36,9 @@ async def metrics(gateway: Running) -> Response:
         gateway.metrics.up.labels(dependency).set(up)
     for place, records in (await gateway.ledger.waiting()).items():
         gateway.metrics.usage_waiting.labels(place).set(records)
+    with contextlib.suppress(StoreUnavailableError):
+        for state, jobs in (await gateway.jobs.jobs.open()).items():
+            gateway.metrics.jobs_open.labels(state).set(jobs)
     gateway.proxy.backends.note()
     gateway.metrics.pods_followed.set(gateway.discovery.pods_followed)
     gateway.metrics.services.clear()
