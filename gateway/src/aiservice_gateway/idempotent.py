@@ -15,7 +15,7 @@ from aiservice_gateway.errors import GatewayError, StoreUnavailableError
 from aiservice_gateway.factory import Gateway, Lifecycle
 from aiservice_gateway.respond import error_response
 from aiservice_gateway.services.idempotency import Recorder, check_repeat, first_attempt, parse_key, unavailable
-from aiservice_gateway.stores.keys import Known
+from aiservice_gateway.stores.keys import Known, holder
 from aiservice_gateway.stores.keys import Scope as KeyScope
 from aiservice_gateway.stores.pieces import read
 
@@ -88,7 +88,7 @@ async def _replay(gateway: Gateway, known: Known, send: Send) -> None:
     Raises:
         UnavailableError: the database went away before it began.
     """
-    pieces = read(gateway.idempotency.keys.database, known.attempt)
+    pieces = read(gateway.idempotency.keys.database, holder(known.attempt))
     try:
         piece = await anext(pieces, b"")
     except StoreUnavailableError as error:

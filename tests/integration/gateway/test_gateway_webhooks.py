@@ -195,20 +195,21 @@ async def test_a_receiver_that_never_takes_it_is_given_up(world: World) -> None:
     assert (await told(world.client, job, "dead"))["webhook"]["attempts"] == 1
 
 
-async def test_an_endless_answer_is_not_read_and_a_slow_one_not_waited_for(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.receiver.endless = True
+async def test_an_endless_answer_is_not_read(world: World) -> None:
+    world.receiver.endless, world.receiver.statuses = True, [200]
     _, job = await order(world.client, world.receiver.url)
     assert (await told(world.client, job, "delivered"))["webhook"]["attempts"] == 1
     world.receiver.endless = False
+
+
+async def test_a_slow_receiver_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiservice_gateway.services.jobs.webhooks._SEND_SECONDS", 0.5)
-    async with gateway_here(environment(world.folder, **WEBHOOKS, **PRIVATE)) as client:
-        world.receiver.delay, world.receiver.got = 5.0, []
-        _, job = await order(client, world.receiver.url)
+    async with world_of(tmp_path, **PRIVATE) as world:
+        world.receiver.delay = 3.0
+        _, job = await order(world.client, world.receiver.url)
         await eventually(lambda: len(world.receiver.got) >= 2)
         world.receiver.delay = 0.0
-        await told(client, job, "delivered")
+        assert (await told(world.client, job, "delivered"))["webhook"]["attempts"] >= 3
 
 
 @pytest.mark.parametrize(

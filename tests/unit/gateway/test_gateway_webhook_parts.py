@@ -21,8 +21,8 @@ SECRET = "Zk3vR8qLw1xT6bNf9sHd2mYc7pJg4aUe"
 
 
 def test_a_signature_is_the_specifications() -> None:
-    # The example of the specification, "Signature scheme".
-    key = read_secret("whsec_plJ3nmyCDGBKInavdOK15jsl")
+    # The known answer that implementations test with: https://docs.svix.com/receiving/verifying-payloads/how-manual
+    key = base64.b64decode("plJ3nmyCDGBKInavdOK15jsl")
     body = b'{"event_type":"ping","data":{"success":true}}'
     assert signature_headers(key, "msg_loFOjxBNrRLzqYUf", 1731705121, body) == {
         "webhook-id": "msg_loFOjxBNrRLzqYUf",

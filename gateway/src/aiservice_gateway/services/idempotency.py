@@ -27,7 +27,7 @@ from aiservice_gateway.errors import (
 )
 from aiservice_gateway.models import UsageRecord
 from aiservice_gateway.services.fingerprint import Fingerprint
-from aiservice_gateway.stores.keys import Keys, Known
+from aiservice_gateway.stores.keys import Keys, Known, holder
 from aiservice_gateway.stores.keys import Scope as KeyScope
 from aiservice_gateway.stores.pieces import Pieces
 
@@ -119,7 +119,7 @@ class Recorder:
         self._send = send
         self._fingerprint = Fingerprint(scope["query_string"], Headers(scope=scope))
         self._complete = False
-        self._pieces = Pieces(shared.keys.database, attempt, shared.keys.kept_seconds)
+        self._pieces = Pieces(shared.keys.database, holder(attempt), shared.keys.kept_seconds)
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self._charged = False

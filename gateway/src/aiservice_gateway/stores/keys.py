@@ -69,6 +69,11 @@ class Known:
     headers: Headers
 
 
+def holder(attempt: str) -> str:
+    """What the pieces of an answer belong to. A job may have the request's own id."""
+    return f"answer:{attempt}"
+
+
 class Keys:
     """The keys of all gateways that share the database."""
 
