@@ -13,10 +13,11 @@ from starlette.middleware.cors import CORSMiddleware
 from aiservice_gateway import __version__, telemetry
 from aiservice_gateway.cors import cors
 from aiservice_gateway.factory import Lifecycle, running_gateway
+from aiservice_gateway.idempotent import IdempotencyMiddleware, repeatable_routes
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.middleware import BodyLimitMiddleware, RequestMiddleware
 from aiservice_gateway.respond import install_error_handlers
-from aiservice_gateway.routers import health, limits, openai, probes, tasks, usage
+from aiservice_gateway.routers import health, jobs, limits, openai, probes, tasks, usage
 from aiservice_gateway.settings import Settings
 
 _DESCRIPTION = """
@@ -60,8 +61,9 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAP
     )
     app.state.lifecycle = lifecycle
     install_error_handlers(app)
-    for router in (health.router, tasks.router, openai.router, usage.router, limits.router, probes.router):
+    for router in (health.router, tasks.router, openai.router, jobs.router, usage.router, limits.router, probes.router):
         app.include_router(router)
+    app.add_middleware(IdempotencyMiddleware, lifecycle=lifecycle, routes=repeatable_routes(app))
     app.add_middleware(BodyLimitMiddleware, maximum=settings.max_body_bytes)
     app.add_middleware(RequestMiddleware, metrics=metrics, tracing=tracing)  # what is added last runs first
     if settings.cors_origins:

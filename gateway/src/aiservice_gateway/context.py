@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from opentelemetry.trace import Span
 from starlette.types import Scope
 
 from aiservice_gateway.ids import new_request_id
+from aiservice_gateway.models import UsageRecord
 
 _KEY = "aiservice_gateway"
+
+
+class Keeper(Protocol):
+    """Keeps the answer of a request that may be asked for again."""
+
+    async def keep(self, record: UsageRecord, last: bytes) -> None:
+        """Called once, when an answer is complete and before it is charged.
+
+        Args:
+            record: What will be charged.
+            last: The end of the answer's body, which nobody was sent yet.
+
+        Raises:
+            GatewayError: another answer counts, or this one cannot be kept: it ends here and costs nothing.
+        """
 
 
 @dataclass(slots=True)
@@ -29,6 +46,10 @@ class RequestContext:
     """Whether errors are answered in OpenAI's shape."""
     span: Span | None = None
     """The request's, where traces are recorded."""
+    keeper: Keeper | None = None
+    """Where the answer has to be safe before it is charged."""
+    first_id: str | None = None
+    """Of a request with an idempotency key: the same each time that it is tried after its gateway died."""
 
     def put(self, scope: Scope) -> None:
         """Makes this the context of a request."""

@@ -11,8 +11,11 @@ GatewayError
     BadRequestError                 400
         ParameterError                   one parameter of an OpenAI-compatible route
     RequestTimeoutError             408  the client's body did not arrive
+    ConflictError                   409  it is at work on it already; try again
+    GoneError                       410  there was an answer, or a job, and there is none any more
     PayloadTooLargeError            413
     UnsupportedMediaError           415
+    KeyReusedError                  422  an idempotency key that belongs to another request
     RateLimitedError                429
         BudgetSpentError                 until the month ends
     UpstreamFailedError             502  the service answered with something broken
@@ -147,6 +150,36 @@ class RequestTimeoutError(GatewayError):
     def headers(self) -> dict[str, str]:
         """Closes the connection: the rest of the body is not waited for."""
         return {"Connection": "close"}
+
+
+class ConflictError(GatewayError):
+    """The gateway is still at work on what this asks for; the same request may pass later."""
+
+    status = 409
+    code = "in_progress"
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to try again, in seconds."""
+        return {"Retry-After": str(self.retry_after)}
+
+
+class GoneError(GatewayError):
+    """What this asks for is over and was not kept; asking again cannot help."""
+
+    status = 410
+    code = "gone"
+
+
+class KeyReusedError(GatewayError):
+    """The idempotency key was sent before, with another request."""
+
+    status = 422
+    code = "idempotency_key_reused"
 
 
 class PayloadTooLargeError(GatewayError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -24,6 +25,10 @@ from aiservice_gateway.services.backlog import Backlog
 from aiservice_gateway.services.claims import Claims
 from aiservice_gateway.services.delivery import Delivery
 from aiservice_gateway.services.health import HealthCheck
+from aiservice_gateway.services.idempotency import Idempotency
+from aiservice_gateway.services.jobs.desk import Bounds, JobDesk
+from aiservice_gateway.services.jobs.runner import JobRunner, Rules
+from aiservice_gateway.services.jobs.webhooks import WebhookRules, Webhooks
 from aiservice_gateway.services.jwks import KeySource
 from aiservice_gateway.services.leases import Leases
 from aiservice_gateway.services.ledger import Ledger
@@ -32,18 +37,23 @@ from aiservice_gateway.services.openai.held import Room
 from aiservice_gateway.services.proxy import Proxy
 from aiservice_gateway.services.registry import Registry
 from aiservice_gateway.services.retention import Retention
+from aiservice_gateway.services.sweeper import Sweeper
 from aiservice_gateway.services.tenants import Tenants, may_use
 from aiservice_gateway.services.tokens import Expected, Secrets, TokenVerifier
 from aiservice_gateway.services.upstream import Upstream
 from aiservice_gateway.services.usage import Usage
 from aiservice_gateway.settings import Settings, TokenSettings
 from aiservice_gateway.stores.base import UsageStore
+from aiservice_gateway.stores.database import Database, PostgresDatabase, SqliteDatabase
+from aiservice_gateway.stores.jobs import Jobs, Terms
+from aiservice_gateway.stores.keys import Keys
 from aiservice_gateway.stores.memory import MemoryCounters, MemoryLimiter
 from aiservice_gateway.stores.postgres import SCHEMA_REVISION, PostgresUsage
 from aiservice_gateway.stores.redis import RedisStore
 from aiservice_gateway.stores.spool import Spool
 from aiservice_gateway.stores.sqlite import SqliteUsage
 from aiservice_gateway.telemetry import Tracing
+from aiservice_gateway.webhook_signing import read_secret
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +63,8 @@ _CLOSE_SECONDS = 3.0
 
 _NOTE_SECONDS = 1.0
 """How old the gauges of another worker may be."""
+_WORK_LEASES = 2
+"""Leases of jobs and keys in leases of Redis: what a dead gateway held of limits is free before its work is redone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +85,8 @@ class Gateway:
     redis: RedisStore | None
     room: Room
     """For what requests of the OpenAI-compatible API must hold."""
+    idempotency: Idempotency
+    jobs: JobDesk
 
     @property
     def ready(self) -> bool:
@@ -111,6 +125,9 @@ class Gateway:
             metrics.up.labels(dependency).set(up)
         for place, records in (await self.ledger.waiting()).items():
             metrics.usage_waiting.labels(place).set(records)
+        with contextlib.suppress(StoreUnavailableError):
+            for state, jobs in (await self.jobs.jobs.open()).items():
+                metrics.jobs_open.labels(state).set(jobs)
         self.proxy.backends.note()
         metrics.pods_followed.set(self.discovery.pods_followed)
         services = {(one.key, task.value): one.ready for one in self.registry.services() for task in one.tasks}
@@ -139,6 +156,7 @@ class Lifecycle:
         self.draining = True
         if self.gateway is not None:
             self.gateway.proxy.backends.close()
+            self.gateway.jobs.on_drain()
 
     @property
     def ready(self) -> bool:
@@ -220,9 +238,17 @@ async def running_gateway(
             retention = Retention(store, settings.usage_retention_days, metrics)
             retention.start()
             stack.push_async_callback(retention.close)
-        redis = None
+        database: Database = (
+            PostgresDatabase(settings.database_url.get_secret_value())
+            if settings.database_url is not None
+            else SqliteDatabase(settings.sqlite_file)
+        )
+        stack.push_async_callback(database.close)
+        sweeping = asyncio.create_task(Sweeper(database).run(), name="sweeper")
+        stack.push_async_callback(_cancel, sweeping)
+        redis, worker = None, uuid.uuid4().hex
         if settings.redis_url is not None:
-            redis = RedisStore(settings.redis_url.get_secret_value(), uuid.uuid4().hex, settings.lease_seconds)
+            redis = RedisStore(settings.redis_url.get_secret_value(), worker, settings.lease_seconds)
             stack.push_async_callback(redis.close)
             await redis.connect()
             renewing = asyncio.create_task(Leases(redis, settings.lease_seconds).run(), name="leases")
@@ -256,6 +282,7 @@ async def running_gateway(
             settings.upstream_timeout_seconds,
         )
         stack.push_async_callback(proxy.finished, _CLOSE_SECONDS)
+        room = Room(settings.held_upload_bytes)
         gateway = Gateway(
             auth=authenticator(settings, keys, tenants),
             keys=keys,
@@ -269,10 +296,13 @@ async def running_gateway(
             limits=limits,
             metrics=metrics,
             redis=redis,
-            room=Room(settings.held_upload_bytes),
+            room=room,
+            idempotency=_idempotency(settings, database, worker),
+            jobs=_desk(settings, database, worker, room, metrics),
         )
         if metrics.shared:
             stack.push_async_callback(_cancel, asyncio.create_task(gateway.note_often(), name="gauges"))
+        _start_jobs(settings, gateway, stack)
         yield gateway
 
 
@@ -291,6 +321,61 @@ def authenticator(
     if keys is not None:
         keys.on_change(auth.forget)
     return auth
+
+
+def _idempotency(settings: Settings, database: Database, worker: str) -> Idempotency:
+    keys = Keys(
+        database,
+        worker,
+        lease_seconds=_WORK_LEASES * settings.lease_seconds,
+        kept_seconds=settings.idempotency_seconds,
+    )
+    return Idempotency(keys, most_bytes=settings.idempotency_max_bytes, renew_seconds=settings.lease_seconds / 3)
+
+
+def _desk(settings: Settings, database: Database, worker: str, room: Room, metrics: Metrics) -> JobDesk:
+    jobs = _jobs(settings, database, worker)
+    bounds = Bounds(settings.job_input_bytes, settings.job_deadline_seconds, settings.upstream_timeout_seconds)
+    return JobDesk(jobs, Webhooks(jobs, _webhook_rules(settings), metrics), room, bounds)
+
+
+def _start_jobs(settings: Settings, gateway: Gateway, stack: AsyncExitStack) -> None:
+    desk = gateway.jobs
+    desk.webhooks.start()
+    stack.push_async_callback(desk.webhooks.close)
+    drain_seconds = settings.drain_delay_seconds + settings.drain_seconds
+    rules = Rules(settings.job_concurrency, settings.job_output_bytes, drain_seconds)
+    runner = JobRunner(
+        desk.jobs,
+        gateway.proxy,
+        resolve=gateway.resolve,
+        check=gateway.tenants.check,
+        rules=rules,
+        metrics=gateway.metrics,
+    )
+    desk.on_submit, desk.on_cancel, desk.on_drain = runner.wake, runner.cancel, runner.drain
+    runner.start()
+    stack.push_async_callback(runner.close)
+
+
+def _jobs(settings: Settings, database: Database, worker: str) -> Jobs:
+    terms = Terms(
+        _WORK_LEASES * settings.lease_seconds,
+        settings.job_attempts,
+        settings.job_retention_seconds,
+        settings.job_max_open,
+    )
+    return Jobs(database, worker, terms)
+
+
+def _webhook_rules(settings: Settings) -> WebhookRules:
+    secret = settings.webhook_secret
+    return WebhookRules(
+        None if secret is None else read_secret(secret.get_secret_value()),
+        settings.webhook_allow_http,
+        settings.webhook_allow_private,
+        settings.webhook_retry_seconds,
+    )
 
 
 def _keys(settings: Settings, stack: AsyncExitStack) -> KeySource | None:

@@ -151,6 +151,26 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.jobs = Counter(
+            "aiservice_gateway_jobs",
+            "Jobs that are over, by how they ended.",
+            ["task", "state"],
+            registry=self.registry,
+        )
+        self.jobs_open = Gauge(
+            "aiservice_gateway_jobs_open",
+            "Jobs of all gateways that wait (queued) or are worked on (running).",
+            ["state"],
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self.webhooks = Counter(
+            "aiservice_gateway_webhooks",
+            "Webhooks, by how they ended: delivered, or dead after their last try.",
+            ["state"],
+            registry=self.registry,
+        )
+
     def set_all(self, gauge: Gauge, values: Mapping[Labels, float]) -> None:
         """Sets a gauge for all that there is now, by labels, and drops what is gone.
 

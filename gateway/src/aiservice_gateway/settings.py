@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.errors import SettingsError
+from aiservice_gateway.webhook_signing import read_secret
 
 MINIMUM_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size
 _MINIMUM_DISTINCT_CHARACTERS = 8
@@ -215,7 +216,55 @@ class DatabaseSettings(_Environment):
         return value
 
 
-class Settings(TokenSettings, DatabaseSettings):
+class JobSettings(_Environment):
+    """What is kept of jobs, of their webhooks and of answers to requests with idempotency keys."""
+
+    idempotency_seconds: Annotated[float, Field(alias="GATEWAY_IDEMPOTENCY_SECONDS", ge=1, le=31 * 86400)] = 86400.0
+    """How long an idempotency key and its answer are kept."""
+    idempotency_max_bytes: Annotated[int, Field(alias="GATEWAY_IDEMPOTENCY_MAX_BYTES", ge=1024)] = 32 * 1024 * 1024
+    """Largest answer that is kept for its idempotency key."""
+
+    job_concurrency: Annotated[int, Field(alias="GATEWAY_JOB_CONCURRENCY", ge=0, le=1000)] = 8
+    """Jobs that one gateway process works on at once; 0: none, others do."""
+    job_input_bytes: Annotated[int, Field(alias="GATEWAY_JOB_INPUT_BYTES", ge=1024, le=1024**3)] = 32 * 1024 * 1024
+    """Largest input of a job."""
+    job_output_bytes: Annotated[int, Field(alias="GATEWAY_JOB_OUTPUT_BYTES", ge=1024, le=1024**3)] = 64 * 1024 * 1024
+    """Largest result of a job."""
+    job_retention_seconds: Annotated[float, Field(alias="GATEWAY_JOB_RETENTION_SECONDS", ge=1, le=366 * 86400)] = (
+        86400.0
+    )
+    """How long a job and its result are kept after its end."""
+    job_deadline_seconds: Annotated[float, Field(alias="GATEWAY_JOB_DEADLINE_SECONDS", ge=1, le=31 * 86400)] = 86400.0
+    """Longest time from when a job is handed in to its answer; jobs may ask for less."""
+    job_attempts: Annotated[int, Field(alias="GATEWAY_JOB_ATTEMPTS", ge=1, le=100)] = 3
+    """How often a job is begun, where gateways die of it or in the middle of it."""
+    job_max_open: Annotated[int, Field(alias="GATEWAY_JOB_MAX_OPEN", ge=1)] = 1000
+    """Jobs of one tenant that are not over."""
+    webhook_secret: Annotated[SecretStr | None, Field(alias="GATEWAY_WEBHOOK_SECRET")] = None
+    """What the tenants' own secrets for webhooks are made from: whsec_ and 24 to 64 bytes in base64. Unset: no
+    webhooks."""
+    webhook_allow_http: Annotated[bool, Field(alias="GATEWAY_WEBHOOK_ALLOW_HTTP")] = False
+    """Whether webhooks may go to http:// addresses, in a closed network."""
+    webhook_allow_private: Annotated[bool, Field(alias="GATEWAY_WEBHOOK_ALLOW_PRIVATE")] = False
+    """Whether webhooks may go to addresses that are not public, in a closed network."""
+    webhook_retry_seconds: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=86400)], ...],
+        Field(alias="GATEWAY_WEBHOOK_RETRY_SECONDS", max_length=20),
+        BeforeValidator(_from_list),
+    ] = (5, 60, 300, 1800, 7200, 18000, 36000)
+    """Seconds before the second, third and further tries of a webhook, with commas between them."""
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _webhook_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            key = read_secret(value.get_secret_value())
+            if len(set(key)) < _MINIMUM_DISTINCT_CHARACTERS or _PLACEHOLDER.search(key.decode("latin-1")):
+                raise ValueError("is too easily guessed, so anyone could sign webhooks: make one with openssl rand")
+        return value
+
+
+class Settings(TokenSettings, DatabaseSettings, JobSettings):
     """Everything that `serve` needs."""
 
     redis_url: Annotated[SecretStr | None, Field(alias="REDIS_URL")] = None

@@ -66,6 +66,9 @@ def test_a_new_table(postgres_server: PostgresServer, database_url: str) -> None
     tables = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
     assert sorted(postgres_server.psql(database_url, tables).splitlines()) == [
         "aiservice|alembic_version",
+        "aiservice|idempotency_keys",
+        "aiservice|jobs",
+        "aiservice|pieces",
         "aiservice|usage_daily",
         "aiservice|usage_rolled_up",
         "public|AIUsage",
@@ -166,7 +169,8 @@ def test_sqlite_is_made_and_kept(tmp_path: Path) -> None:
     with sqlite3.connect(path) as database:
         tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     database.close()
-    assert tables == {"AIUsage", "aiservice_usage_daily", "aiservice_usage_rolled_up", "alembic_version"}
+    own = {"usage_daily", "usage_rolled_up", "jobs", "pieces", "idempotency_keys"}
+    assert tables == {"AIUsage", "alembic_version", *(f"aiservice_{name}" for name in own)}
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

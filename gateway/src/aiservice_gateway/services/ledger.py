@@ -85,6 +85,14 @@ class Ledger:
         self._local.end(reservation, used_amounts(record.units, record.cost))
         await self._surely(self._settle(reservation, record))
 
+    async def restore(self, record: UsageRecord) -> None:
+        """Makes sure of the record of a request whose gateway may have died before it was safe; returns when it is."""
+        try:
+            await self._spool.add(record)
+            self._wake.set()
+        except StoreUnavailableError as error:
+            await self._last_resort(record, error)
+
     async def refund(self, reservation: Reservation) -> None:
         """Ends a request that no engine worked on: it takes nothing, and leaves no record."""
         self._local.end(reservation, NOTHING_USED)
@@ -172,11 +180,7 @@ class Ledger:
                 await self._shared.settle(reservation, record)
                 return
         self._backlog.ended(reservation, record)
-        try:
-            await self._spool.add(record)
-            self._wake.set()
-        except StoreUnavailableError as error:
-            await self._last_resort(record, error)
+        await self.restore(record)
 
     async def _refund(self, reservation: Reservation) -> None:
         if self._shared is not None and self._shared.available:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
 from aiservice_api.tasks import Task
-from aiservice_gateway.models import Measured
+from aiservice_gateway.models import Measured, UsageRecord
 
 # The engines' own rounding, so that the cost in an answer and in the ledger are the same.
 _SMALLEST_MONEY = Decimal("0.000001")
@@ -58,3 +58,8 @@ def _integer(text: str) -> int:
     if not 0 <= value <= _MOST_TOKENS:
         raise ValueError(f"out of range: {text!r}")
     return value
+
+
+def usage_of(record: UsageRecord) -> dict[str, object]:
+    """What a record charges, as the services' answers tell it."""
+    return {"units": float(record.units), "unit": record.unit, "tokens": record.tokens, "cost": float(record.cost)}

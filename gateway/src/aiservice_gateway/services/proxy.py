@@ -8,6 +8,7 @@ does not count.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -130,11 +131,14 @@ class Exchange(Response):
                 else:
                     reservation = admission.reservation
                     record = self._record(reservation, ending.outcome, ending.measured, started)
+                    if (error := await self._keep(record, ending)) is not None:
+                        ending = Ending(Outcome.CANCELLED, error=error)
+                        record = self._record(reservation, Outcome.CANCELLED, _NOTHING, started)
                     await self._proxy.ledger.settle(reservation, record)
             finally:
                 self._proxy.active.discard(settled)
                 settled.set_result(None)
-        if ending.error is not None:
+        if ending.error is not None and self._follower is None:
             raise ending.error
         if ending.last is not None:
             await send(ending.last)
@@ -150,6 +154,21 @@ class Exchange(Response):
             spent = admission.refused_by.measure is Measure.SPEND
             raise (BudgetSpentError if spent else RateLimitedError)(admission.retry_after)
         return admission
+
+    async def _keep(self, record: UsageRecord, ending: Ending) -> GatewayError | None:
+        """Hands a complete answer to whoever keeps it; what that says against it means that it costs nothing."""
+        keeper = self._call.context.keeper
+        if keeper is None or ending.last is None:
+            return None
+        keeping = asyncio.create_task(keeper.keep(record, ending.last["body"]))
+        while not keeping.done():
+            with contextlib.suppress(asyncio.CancelledError):  # whether it is kept decides what is charged
+                await asyncio.wait({keeping})
+        try:
+            keeping.result()
+        except GatewayError as error:
+            return error
+        return None
 
     async def _refund(self, admission: Admission) -> None:
         await self._proxy.ledger.refund(admission.reservation)

@@ -83,7 +83,7 @@ _ASKING: dict[int | str, dict[str, Any]] = {
     404: _error("No such model", "No service of that name does this.", _INVALID, "model_not_found"),
     503: _error("Not ready, or busy", "The service is busy or not ready.", "server_error", "unavailable"),
 }
-_ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, Any]] = {
     **_ASKING,
     400: _error(
         "A parameter is wrong, or cannot be done",
@@ -102,9 +102,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 MODELS = {**_ASKING, 200: _json("The services", {"object": "list", "data": [_MODEL]})}
 MODEL = {**_ASKING, 200: _json("The service", _MODEL)}
-IMAGES = {**_ERRORS, 200: _json("The images", _IMAGES)}
+IMAGES = {**ERRORS, 200: _json("The images", _IMAGES)}
 COMPLETION = {
-    **_ERRORS,
+    **ERRORS,
     200: {
         "description": "The answer; with `stream` as events that end with [DONE]",
         "content": {
@@ -114,7 +114,7 @@ COMPLETION = {
     },
 }
 TRANSLATION = {
-    **_ERRORS,
+    **ERRORS,
     200: {
         "description": "What was said, as `response_format` says",
         "content": {
@@ -127,7 +127,7 @@ TRANSLATION = {
 }
 _DELTA = 'data: {"type":"transcript.text.delta","delta":"Hello, this is a test."}\n\n'
 TRANSCRIPT = {
-    **_ERRORS,
+    **ERRORS,
     200: {
         "description": f"{TRANSLATION[200]['description']}; with `stream` as events",
         "content": {**TRANSLATION[200]["content"], "text/event-stream": _shown(_TEXT, _DELTA)},
@@ -135,7 +135,7 @@ TRANSCRIPT = {
 }
 _SOUNDS = ("audio/mpeg", "audio/wav", "audio/ogg", "audio/flac", "audio/pcm")
 SOUND = {
-    **_ERRORS,
+    **ERRORS,
     200: {
         "description": "The sound; with `stream_format` sse as events that hold it in base64",
         "content": {

@@ -1,0 +1,1 @@
+"""Asynchronous jobs: taken in, worked on by every gateway, told of by webhooks."""
