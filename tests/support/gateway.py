@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -296,6 +296,38 @@ async def gateway_process(folder: Path, variables: Mapping[str, str]) -> AsyncIt
         yield gateway
     finally:
         gateway.kill()
+
+
+@asynccontextmanager
+async def gateway_processes(folder: Path, *variables: Mapping[str, str]) -> AsyncIterator[list[GatewayProcess]]:
+    """Several of them."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(gateway_process(folder, one)) for one in variables]
+
+
+async def transcribed(client: aiohttp.ClientSession, tenant: str = "acme") -> tuple[int, float]:
+    """How many records a tenant has of speech-to-text, and what they cost."""
+    async with client.get("/api/usage", headers=bearer(tenant)) as answer:
+        speech = (await answer.json())["services"].get("speech-to-text", {"count": 0, "cost": 0.0})
+    return speech["count"], speech["cost"]
+
+
+@dataclass
+class Stage:
+    """An engine, and what gateways need to share it, their Redis and their database."""
+
+    engine: Engine
+    folder: Path
+    settings: dict[str, str]
+
+
+@asynccontextmanager
+async def staged(folder: Path, redis_url: str, database_url: str) -> AsyncIterator[Stage]:
+    """A stage for gateways whose leases are short."""
+    async with running_engine() as engine:
+        write_services(folder / "services.yaml", whisper(engine.url))
+        shared = {"REDIS_URL": redis_url, "DATABASE_URL": database_url, "GATEWAY_LEASE_SECONDS": "1"}
+        yield Stage(engine, folder, environment(folder, **shared))
 
 
 def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

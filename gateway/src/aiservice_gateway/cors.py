@@ -17,6 +17,8 @@ _EXPOSED = (
     "X-AIService-Unit",
     "X-AIService-Tokens",
     "X-AIService-Queue-Seconds",
+    "Idempotent-Replayed",
+    "Location",
 )
 """What scripts of those pages may read of an answer, besides what they always may."""
 

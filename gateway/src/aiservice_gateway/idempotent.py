@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aiservice_gateway.context import RequestContext, context_of
 from aiservice_gateway.errors import GatewayError, StoreUnavailableError
 from aiservice_gateway.factory import Gateway, Lifecycle
-from aiservice_gateway.respond import error_response
+from aiservice_gateway.respond import error_response, send_kept
 from aiservice_gateway.services.idempotency import Recorder, check_repeat, first_attempt, parse_key, unavailable
 from aiservice_gateway.stores.keys import Known, holder
 from aiservice_gateway.stores.keys import Scope as KeyScope
@@ -93,11 +93,7 @@ async def _replay(gateway: Gateway, known: Known, send: Send) -> None:
         piece = await anext(pieces, b"")
     except StoreUnavailableError as error:
         raise unavailable(error) from error
-    await send({"type": "http.response.start", "status": known.status, "headers": [*known.headers, _REPLAYED]})
-    async for following in pieces:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-        piece = following
-    await send({"type": "http.response.body", "body": piece, "more_body": False})
+    await send_kept(send, known.status, [*known.headers, _REPLAYED], piece, pieces)
 
 
 def repeatable_routes(app: FastAPI) -> Mapping[str, Route]:

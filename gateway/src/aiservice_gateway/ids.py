@@ -6,6 +6,9 @@ import os
 import time
 import uuid
 
+ID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+"""What ids look like."""
+
 
 def new_request_id() -> str:
     """A UUID of version 7: it starts with the time, so rows with it are inserted at one end of the index."""

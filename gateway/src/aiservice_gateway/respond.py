@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Send
 
 from aiservice_gateway.context import RequestContext, context_of
 from aiservice_gateway.errors import BadRequestError, GatewayError, MethodNotAllowedError, NotFoundError
@@ -23,6 +26,18 @@ def json_response(body: object, status: int = 200, headers: dict[str, str] | Non
     """An answer in JSON."""
     document = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)  # tasks are keys
     return Response(document, status, headers, media_type="application/json")
+
+
+async def send_kept(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], first: bytes, others: AsyncIterator[bytes]
+) -> None:
+    """Sends an answer that was kept: piece by piece, with the headers that it had."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    piece = first
+    async for following in others:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        piece = following
+    await send({"type": "http.response.body", "body": piece, "more_body": False})
 
 
 def install_error_handlers(app: FastAPI) -> None:

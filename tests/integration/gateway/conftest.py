@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
 
 from support.databases import PostgresServer
-from support.gateway import command
+from support.gateway import Stage, command, staged
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +25,10 @@ def migrated_database(postgres_server: PostgresServer, _migrated_template: str) 
     """A fresh database that is migrated."""
     postgres_server.start()
     return postgres_server.create_database(_migrated_template)
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, redis_url: str, migrated_database: str) -> AsyncIterator[Stage]:
+    """What several gateways share."""
+    async with staged(tmp_path, redis_url, migrated_database) as stage:
+        yield stage

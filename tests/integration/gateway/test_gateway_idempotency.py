@@ -7,7 +7,7 @@ import json
 import signal
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from aiservice_gateway.stores.expired import delete_expired
 from support.databases import PostgresServer
 from support.gateway import (
     Engine,
-    GatewayProcess,
+    Stage,
     bearer,
     environment,
     eventually,
     gateway_here,
-    gateway_process,
+    gateway_processes,
     running_engine,
+    transcribed,
     whisper,
     write_services,
 )
@@ -57,12 +58,6 @@ async def post(
         return Answer(answer.status, await answer.json(), answer.headers)
 
 
-async def used(client: aiohttp.ClientSession, tenant: str = "acme") -> tuple[int, float]:
-    async with client.get("/api/usage", headers=bearer(tenant)) as answer:
-        speech = (await answer.json())["services"].get("speech-to-text", {"count": 0, "cost": 0.0})
-    return speech["count"], speech["cost"]
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     variables = environment(tmp_path, GATEWAY_LEASE_SECONDS="1", GATEWAY_IDEMPOTENCY_MAX_BYTES="100000")
@@ -73,12 +68,6 @@ async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
         write_services(tmp_path / "services.yaml", whisper(engine.url))
         async with gateway_here(variables) as client:
             yield World(client, engine, tmp_path, variables)
-
-
-@asynccontextmanager
-async def two_gateways(folder: Path, variables: Mapping[str, str]) -> AsyncIterator[list[GatewayProcess]]:
-    async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(gateway_process(folder, variables)) for _ in range(2)]
 
 
 async def test_a_repeated_request_gets_the_first_answer_and_is_charged_once(world: World) -> None:
@@ -92,7 +81,7 @@ async def test_a_repeated_request_gets_the_first_answer_and_is_charged_once(worl
         assert again.headers[name] == first.headers[name]
     assert again.headers["X-Request-Id"] != first.headers["X-Request-Id"] == first.body["request_id"]
     assert len(world.engine.seen) == 1
-    assert await used(world.client) == (1, 0.0001)
+    assert await transcribed(world.client) == (1, 0.0001)
     async with world.client.get("/metrics") as metrics:
         assert f'route="{SPEECH}",status="200"}} 2.0' in await metrics.text()
 
@@ -140,7 +129,7 @@ async def test_while_the_first_is_at_work_a_repeat_is_told_to_wait(world: World)
     assert refused.headers["Retry-After"] == "1"
     assert (await post(world.client, sleep=1.5)).status == 200
     assert len(world.engine.seen) == 1
-    assert await used(world.client) == (1, 0.0001)
+    assert await transcribed(world.client) == (1, 0.0001)
 
 
 async def test_a_client_that_lost_its_connection_gets_its_answer_when_it_comes_back(world: World) -> None:
@@ -154,7 +143,7 @@ async def test_a_client_that_lost_its_connection_gets_its_answer_when_it_comes_b
 
     await eventually(answered)
     assert (len(world.engine.seen), world.engine.disconnects) == (1, 0)
-    assert await used(world.client) == (1, 0.0001)
+    assert await transcribed(world.client) == (1, 0.0001)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +156,7 @@ async def test_what_did_no_work_may_be_tried_again_and_what_an_engine_said_is_ke
     answers = [await post(world.client, **do) for _ in range(2)]
     assert [answer.status for answer in answers] == [status, status]
     assert len(world.engine.seen) == asked
-    assert await used(world.client) == ((0 if status == 503 else asked), 0.0)
+    assert await transcribed(world.client) == ((0 if status == 503 else asked), 0.0)
 
 
 async def test_a_refusal_by_a_limit_is_not_kept(tmp_path: Path) -> None:
@@ -197,7 +186,7 @@ async def test_a_streamed_answer_is_kept_with_its_pieces_and_one_that_is_too_lar
     assert status == 410
     assert b"too large" in body
     assert len(world.engine.seen) == 2
-    assert (await used(world.client))[0] == 2
+    assert (await transcribed(world.client))[0] == 2
 
 
 async def test_an_answer_that_breaks_off_may_be_tried_again(world: World) -> None:
@@ -205,7 +194,7 @@ async def test_an_answer_that_breaks_off_may_be_tried_again(world: World) -> Non
         with pytest.raises(aiohttp.ClientError):
             await post(world.client, chunks=3, cut=True)
     assert len(world.engine.seen) == 2
-    assert (await used(world.client))[1] == 0
+    assert (await transcribed(world.client))[1] == 0
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "ä"])
@@ -241,74 +230,64 @@ async def test_what_has_expired_is_deleted_and_the_key_is_new(tmp_path: Path, mi
             assert len(engine.seen) == 2 * number
 
 
-async def test_two_gateways_do_one_request_once(tmp_path: Path, redis_url: str, migrated_database: str) -> None:
-    async with running_engine() as engine:
-        write_services(tmp_path / "services.yaml", whisper(engine.url))
-        settings = environment(tmp_path, REDIS_URL=redis_url, DATABASE_URL=migrated_database)
-        async with two_gateways(tmp_path, settings) as gateways, AsyncExitStack() as stack:
-            clients = [await stack.enter_async_context(aiohttp.ClientSession(one.url)) for one in gateways]
-            keys = [uuid.uuid4().hex for _ in range(10)]
-            rounds = await asyncio.gather(*(post(client, key=key) for key in keys for client in clients * 3))
-            assert {answer.status for answer in rounds} <= {200, 409}
-            for key in keys:
-                one, two = [await post(client, key=key) for client in clients]
-                assert (one.status, two.status) == (200, 200)
-                assert one.body == two.body
-            assert len(engine.seen) == len(keys)
-            assert (await used(clients[0]))[0] == len(keys)
+async def test_two_gateways_do_one_request_once(stage: Stage) -> None:
+    engine, settings = stage.engine, stage.settings
+    async with gateway_processes(stage.folder, settings, settings) as gateways, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(aiohttp.ClientSession(one.url)) for one in gateways]
+        keys = [uuid.uuid4().hex for _ in range(10)]
+        rounds = await asyncio.gather(*(post(client, key=key) for key in keys for client in clients * 3))
+        assert {answer.status for answer in rounds} <= {200, 409}
+        for key in keys:
+            one, two = [await post(client, key=key) for client in clients]
+            assert (one.status, two.status) == (200, 200)
+            assert one.body == two.body
+        assert len(engine.seen) == len(keys)
+        assert (await transcribed(clients[0]))[0] == len(keys)
 
 
-async def test_a_repeat_takes_over_from_a_gateway_that_died(
-    tmp_path: Path, redis_url: str, migrated_database: str, postgres_server: PostgresServer
-) -> None:
-    async with running_engine() as engine:
-        write_services(tmp_path / "services.yaml", whisper(engine.url))
-        settings = environment(tmp_path, REDIS_URL=redis_url, DATABASE_URL=migrated_database, GATEWAY_LEASE_SECONDS="1")
-        async with (
-            two_gateways(tmp_path, settings) as (struck, other),
-            aiohttp.ClientSession(struck.url) as first,
-            aiohttp.ClientSession(other.url) as second,
-        ):
-            lost = asyncio.create_task(post(first, sleep=2))
-            await eventually(lambda: len(engine.seen) == 1)
-            struck.signal(signal.SIGKILL)
-            await asyncio.gather(lost, return_exceptions=True)
-            assert (await post(second, sleep=2)).status == 409
+async def test_a_repeat_takes_over_from_a_gateway_that_died(stage: Stage, postgres_server: PostgresServer) -> None:
+    engine, settings = stage.engine, stage.settings
+    async with (
+        gateway_processes(stage.folder, settings, settings) as (struck, other),
+        aiohttp.ClientSession(struck.url) as first,
+        aiohttp.ClientSession(other.url) as second,
+    ):
+        lost = asyncio.create_task(post(first, sleep=2))
+        await eventually(lambda: len(engine.seen) == 1)
+        struck.signal(signal.SIGKILL)
+        await asyncio.gather(lost, return_exceptions=True)
+        assert (await post(second, sleep=2)).status == 409
 
-            async def answered() -> bool:
-                return (await post(second, sleep=2)).status == 200
+        async def answered() -> bool:
+            return (await post(second, sleep=2)).status == 200
 
-            await eventually(answered)
-            assert len(engine.seen) == 2
-            assert await used(second) == (2, 0.0001)  # one interrupted, which costs nothing
-            rows = postgres_server.psql(migrated_database, 'SELECT status FROM "AIUsage" ORDER BY status')
-            assert rows.split() == ["interrupted", "succeeded"]
+        await eventually(answered)
+        assert len(engine.seen) == 2
+        assert await transcribed(second) == (2, 0.0001)  # one interrupted, which costs nothing
+        rows = postgres_server.psql(settings["DATABASE_URL"], 'SELECT status FROM "AIUsage" ORDER BY status')
+        assert rows.split() == ["interrupted", "succeeded"]
 
 
-async def test_a_gateway_that_stood_still_too_long_charges_nothing(
-    tmp_path: Path, redis_url: str, migrated_database: str
-) -> None:
-    async with running_engine() as engine:
-        write_services(tmp_path / "services.yaml", whisper(engine.url))
-        settings = environment(tmp_path, REDIS_URL=redis_url, DATABASE_URL=migrated_database, GATEWAY_LEASE_SECONDS="1")
-        async with (
-            two_gateways(tmp_path, settings) as (struck, other),
-            aiohttp.ClientSession(struck.url) as first,
-            aiohttp.ClientSession(other.url) as second,
-        ):
-            stalled = asyncio.create_task(post(first, sleep=1))
-            await eventually(lambda: len(engine.seen) == 1)
-            struck.signal(signal.SIGSTOP)
+async def test_a_gateway_that_stood_still_too_long_charges_nothing(stage: Stage) -> None:
+    engine, settings = stage.engine, stage.settings
+    async with (
+        gateway_processes(stage.folder, settings, settings) as (struck, other),
+        aiohttp.ClientSession(struck.url) as first,
+        aiohttp.ClientSession(other.url) as second,
+    ):
+        stalled = asyncio.create_task(post(first, sleep=1))
+        await eventually(lambda: len(engine.seen) == 1)
+        struck.signal(signal.SIGSTOP)
 
-            async def answered() -> bool:
-                return (await post(second, sleep=1)).status == 200
+        async def answered() -> bool:
+            return (await post(second, sleep=1)).status == 200
 
-            await eventually(answered)
-            struck.signal(signal.SIGCONT)
-            with pytest.raises(aiohttp.ClientError):  # it had begun its answer, which another one replaces
-                await stalled
-            assert await used(second) == (2, 0.0001)
-            assert (await post(first, sleep=1)).body == (await post(second, sleep=1)).body
+        await eventually(answered)
+        struck.signal(signal.SIGCONT)
+        with pytest.raises(aiohttp.ClientError):  # it had begun its answer, which another one replaces
+            await stalled
+        assert await transcribed(second) == (2, 0.0001)
+        assert (await post(first, sleep=1)).body == (await post(second, sleep=1)).body
 
 
 async def test_without_the_database_a_request_with_a_key_is_put_off_and_others_are_answered(

@@ -7,27 +7,29 @@ import io
 import json
 import signal
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from aiservice_gateway.stores.database import PostgresDatabase, SqliteDatabase, fetch
 from aiservice_gateway.stores.expired import delete_expired
 from support.databases import PostgresServer
 from support.gateway import (
     Engine,
-    GatewayProcess,
+    Stage,
     bearer,
     environment,
     eventually,
     gateway_here,
-    gateway_process,
+    gateway_processes,
     running_engine,
     token,
+    transcribed,
     whisper,
     write_services,
 )
@@ -94,18 +96,6 @@ async def result(client: aiohttp.ClientSession, job: Mapping[str, Any]) -> tuple
         return answer.status, await answer.read(), answer.headers
 
 
-async def used(client: aiohttp.ClientSession, tenant: str = "acme") -> tuple[int, float]:
-    async with client.get("/api/usage", headers=bearer(tenant)) as answer:
-        speech = (await answer.json())["services"].get(TASK, {"count": 0, "cost": 0.0})
-    return speech["count"], speech["cost"]
-
-
-@asynccontextmanager
-async def gateways(folder: Path, *settings: Mapping[str, str]) -> AsyncIterator[list[GatewayProcess]]:
-    async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(gateway_process(folder, one)) for one in settings]
-
-
 async def test_a_job_from_order_to_result(world: World) -> None:
     job = await order(world.client)
     assert (job["object"], job["status"], job["task"], job["result"]) == ("job", "queued", TASK, None)
@@ -124,7 +114,7 @@ async def test_a_job_from_order_to_result(world: World) -> None:
     [seen] = world.engine.seen
     assert seen.headers["x-request-id"] == done["request_id"] == json.loads(body)["request_id"] != job["id"]
     assert seen.headers["content-type"] == "application/json"
-    assert await used(world.client) == (1, 0.0001)
+    assert await transcribed(world.client) == (1, 0.0001)
 
 
 async def test_a_form_is_passed_on_with_its_file_and_without_what_the_job_is_told(world: World) -> None:
@@ -153,6 +143,7 @@ async def test_a_form_is_passed_on_with_its_file_and_without_what_the_job_is_tol
         ({"task": TASK, "request": {}, "deadline_seconds": 1e9}, 400, "deadline_seconds"),
         ({"task": TASK, "request": {}, "webhook": {"url": "https://example.com/"}}, 400, "webhook.url"),
         ({"task": TASK, "request": {}, "service": "nobody"}, 404, None),
+        ({"task": TASK, "request": {}, "service": "a\0"}, 400, "service"),
         ({"task": "text-to-image", "request": {}}, 404, None),
         ({"task": TASK, "request": {"x": "x" * 3_000_000}}, 413, None),
         ([], 400, "body"),
@@ -186,6 +177,19 @@ async def test_only_the_tenant_and_administrators_see_a_job(world: World) -> Non
     for query in ("tenant=acme", "tenant=*"):
         async with world.client.get(f"/v1/jobs?{query}", headers=admin) as answer:
             assert [one["id"] for one in (await answer.json())["data"]] == [job["id"]]
+
+
+@pytest.mark.parametrize("name", ["nonsense", "%00", "..%2f", "0199c3a6-1d9e-7cc0-8f6b-2f2d7d5a4c11"])
+async def test_what_is_no_job(world: World, name: str) -> None:
+    for method, path in (("GET", ""), ("GET", "/result"), ("POST", "/cancel"), ("DELETE", "")):
+        url = URL(f"/v1/jobs/{name}{path}", encoded=True)
+        async with world.client.request(method, url, headers=bearer()) as answer:
+            assert answer.status == 404
+    if name == "%00":
+        for query in ("after", "tenant"):
+            url = URL(f"/v1/jobs?{query}=%00", encoded=True)
+            async with world.client.get(url, headers=bearer()) as answer:
+                assert answer.status == 400
 
 
 async def test_jobs_are_listed_in_pages(world: World) -> None:
@@ -225,7 +229,7 @@ async def test_cancelling_while_it_runs_and_while_it_is_queued(world: World) -> 
     assert (await result(world.client, running[0]))[0] == 410
     async with world.client.delete(f"/v1/jobs/{waiting[1]['id']}", headers=bearer()) as answer:
         assert (await answer.json())["status"] == "succeeded"
-    assert await used(world.client) == (3, 0.0001)
+    assert await transcribed(world.client) == (3, 0.0001)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +247,7 @@ async def test_what_an_engine_refuses_or_fails_at(world: World, do: dict[str, An
     assert status == kept
     assert b"told to" in body or kept == 410
     assert len(world.engine.seen) == 1
-    assert await used(world.client) == (1, 0.0)
+    assert await transcribed(world.client) == (1, 0.0)
 
 
 async def test_large_results_are_kept_in_pieces_and_too_large_ones_are_not(world: World) -> None:
@@ -260,7 +264,7 @@ async def test_a_busy_service_is_asked_again_without_counting(world: World) -> N
     world.engine.status = 0
     done = await over(world.client, job)
     assert (done["status"], done["attempts"]) == ("succeeded", 1)
-    assert await used(world.client) == (1, 0.0001)
+    assert await transcribed(world.client) == (1, 0.0001)
 
 
 async def test_what_is_not_done_by_its_deadline_expires(world: World) -> None:
@@ -268,7 +272,7 @@ async def test_what_is_not_done_by_its_deadline_expires(world: World) -> None:
     ended = [await over(world.client, job) for job in jobs]
     assert [job["status"] for job in ended] == ["expired"] * 3
     await eventually(lambda: world.engine.disconnects == 2)
-    assert (await used(world.client))[1] == 0
+    assert (await transcribed(world.client))[1] == 0
 
 
 async def test_tenants_take_turns_and_may_have_so_many_jobs(world: World) -> None:
@@ -299,7 +303,9 @@ async def test_limits_put_a_job_off_and_a_spent_budget_ends_it(tmp_path: Path) -
                 jobs = [await order(client, tenant, sleep=0.5) for _ in range(3)]
                 ended = [await over(client, job, tenant) for job in jobs]
                 assert {(job["status"], job["attempts"]) for job in ended} == {("succeeded", 1)}
-                assert (await used(client, tenant))[0] == 3
+                assert (await transcribed(client, tenant))[0] == 3
+            job = await over(client, await order(client, "poor"), "poor")
+            assert job["status"] == "succeeded"  # a budget below the estimate lets one pass at a time
             job = await over(client, await order(client, "poor"), "poor")
             assert (job["status"], job["error"]["code"]) == ("failed", "budget_exhausted")
             assert "budget" in job["error"]["message"]
@@ -371,175 +377,144 @@ async def test_jobs_are_described_and_counted(world: World) -> None:
     assert 'aiservice_gateway_jobs_open{state="queued"} 0.0' in text
 
 
-def shared(folder: Path, redis_url: str, database: str, **more: str) -> dict[str, str]:
-    return environment(folder, REDIS_URL=redis_url, DATABASE_URL=database, GATEWAY_LEASE_SECONDS="1", **more)
-
-
 async def test_a_job_whose_gateway_is_killed_is_done_by_another_and_charged_once(
-    tmp_path: Path, redis_url: str, migrated_database: str, postgres_server: PostgresServer
+    stage: Stage, postgres_server: PostgresServer
 ) -> None:
-    async with running_engine() as engine:
-        write_services(tmp_path / "services.yaml", whisper(engine.url))
-        settings = shared(tmp_path, redis_url, migrated_database)
-        async with gateways(tmp_path, settings) as (struck,), aiohttp.ClientSession(struck.url) as client:
-            jobs = [await order(client, sleep=2) for _ in range(3)]
-            await eventually(lambda: len(engine.seen) == 3)
-            async with gateways(tmp_path, settings) as (other,), aiohttp.ClientSession(other.url) as second:
-                struck.signal(signal.SIGKILL)
-                done = [await over(second, job) for job in jobs]
-                assert {(job["status"], job["attempts"]) for job in done} == {("succeeded", 2)}
-                assert len(engine.seen) == 6
-                assert await used(second) == (6, 0.0003)
-                rows = postgres_server.psql(migrated_database, 'SELECT id, status FROM "AIUsage"').splitlines()
-                charged = {row.split("|")[0] for row in rows if row.endswith("succeeded")}
-                assert charged == {job["request_id"] for job in done}
+    engine, settings = stage.engine, stage.settings
+    async with gateway_processes(stage.folder, settings) as (struck,), aiohttp.ClientSession(struck.url) as client:
+        jobs = [await order(client, sleep=2) for _ in range(3)]
+        await eventually(lambda: len(engine.seen) == 3)
+        async with gateway_processes(stage.folder, settings) as (other,), aiohttp.ClientSession(other.url) as second:
+            struck.signal(signal.SIGKILL)
+            done = [await over(second, job) for job in jobs]
+            assert {(job["status"], job["attempts"]) for job in done} == {("succeeded", 2)}
+            assert len(engine.seen) == 6
+            assert await transcribed(second) == (6, 0.0003)
+            rows = postgres_server.psql(settings["DATABASE_URL"], 'SELECT id, status FROM "AIUsage"').splitlines()
+            charged = {row.split("|")[0] for row in rows if row.endswith("succeeded")}
+            assert charged == {job["request_id"] for job in done}
 
 
-async def test_a_job_that_kills_its_gateways_is_given_up(
-    tmp_path: Path, redis_url: str, migrated_database: str
-) -> None:
-    async with running_engine() as engine:
-        write_services(tmp_path / "services.yaml", whisper(engine.url))
-        settings = shared(tmp_path, redis_url, migrated_database, GATEWAY_JOB_ATTEMPTS="2")
-        async with (
-            gateways(tmp_path, settings | {"GATEWAY_JOB_CONCURRENCY": "0"}) as (desk,),
-            aiohttp.ClientSession(desk.url) as client,
-        ):
-            job = await order(client, sleep=60)
-            for number in (1, 2):
-                async with gateways(tmp_path, settings) as (victim,):
-                    await eventually(lambda: len(engine.seen) == number)  # noqa: B023 - within this turn
-                    victim.signal(signal.SIGKILL)
-            async with gateways(tmp_path, settings):
-                done = await over(client, job)
-                assert (done["status"], done["error"]["code"]) == ("failed", "interrupted")
-                assert len(engine.seen) == 2
+async def test_a_job_that_kills_its_gateways_is_given_up(stage: Stage) -> None:
+    engine, settings = stage.engine, stage.settings | {"GATEWAY_JOB_ATTEMPTS": "2"}
+    async with (
+        gateway_processes(stage.folder, settings | {"GATEWAY_JOB_CONCURRENCY": "0"}) as (desk,),
+        aiohttp.ClientSession(desk.url) as client,
+    ):
+        job = await order(client, sleep=60)
+        for number in (1, 2):
+            async with gateway_processes(stage.folder, settings) as (victim,):
+                await eventually(lambda: len(engine.seen) == number)  # noqa: B023 - within this turn
+                victim.signal(signal.SIGKILL)
+        async with gateway_processes(stage.folder, settings):
+            done = await over(client, job)
+            assert (done["status"], done["error"]["code"]) == ("failed", "interrupted")
+            assert len(engine.seen) == 2
 
 
-async def test_a_gateway_that_stood_still_charges_nothing_for_what_another_has_done(
-    tmp_path: Path, redis_url: str, migrated_database: str
-) -> None:
-    async with running_engine() as engine:
-        write_services(tmp_path / "services.yaml", whisper(engine.url))
-        settings = shared(tmp_path, redis_url, migrated_database)
-        async with gateways(tmp_path, settings) as (struck,), aiohttp.ClientSession(struck.url) as client:
-            job = await order(client, sleep=1)
-            await eventually(lambda: len(engine.seen) == 1)
-            struck.signal(signal.SIGSTOP)
-            async with gateways(tmp_path, settings) as (other,), aiohttp.ClientSession(other.url) as second:
-                done = await over(second, job)
-                assert (done["status"], done["attempts"]) == ("succeeded", 2)
-                struck.signal(signal.SIGCONT)
-                await asyncio.sleep(2)
-                assert await look(second, job) == done == await look(client, job)
-                assert (await used(second))[1] == 0.0001
+async def test_a_gateway_that_stood_still_charges_nothing_for_what_another_has_done(stage: Stage) -> None:
+    engine, settings = stage.engine, stage.settings
+    async with gateway_processes(stage.folder, settings) as (struck,), aiohttp.ClientSession(struck.url) as client:
+        job = await order(client, sleep=1)
+        await eventually(lambda: len(engine.seen) == 1)
+        struck.signal(signal.SIGSTOP)
+        async with gateway_processes(stage.folder, settings) as (other,), aiohttp.ClientSession(other.url) as second:
+            done = await over(second, job)
+            assert (done["status"], done["attempts"]) == ("succeeded", 2)
+            struck.signal(signal.SIGCONT)
+            await asyncio.sleep(2)
+            assert await look(second, job) == done == await look(client, job)
+            assert (await transcribed(second))[1] == 0.0001
 
 
 async def test_an_answer_that_was_kept_is_charged_by_another_gateway_and_not_made_again(
-    tmp_path: Path, redis_url: str, migrated_database: str, postgres_server: PostgresServer
+    stage: Stage, postgres_server: PostgresServer
 ) -> None:
     """The gateway dies between the mark and the charge: as the row is then, without a record anywhere."""
-    async with running_engine() as engine:
-        write_services(tmp_path / "services.yaml", whisper(engine.url))
-        settings = shared(tmp_path, redis_url, migrated_database)
-        async with gateways(tmp_path, settings) as (one,), aiohttp.ClientSession(one.url) as client:
-            job = await over(client, await order(client))
-            await used(client)
-            postgres_server.psql(
-                migrated_database,
-                "UPDATE aiservice.jobs SET state = 'running', lease_until = 0, finished_at = NULL;"
-                'DELETE FROM "AIUsage"',
-            )
-            again = await over(client, job)
-            assert (again["status"], again["request_id"]) == ("succeeded", job["request_id"])
-            assert again["usage"] == job["usage"]
-            assert await used(client) == (1, 0.0001)
-            assert (await result(client, job))[0] == 200
-            assert len(engine.seen) == 1
+    engine, settings = stage.engine, stage.settings
+    async with gateway_processes(stage.folder, settings) as (one,), aiohttp.ClientSession(one.url) as client:
+        job = await over(client, await order(client))
+        await transcribed(client)
+        postgres_server.psql(
+            settings["DATABASE_URL"],
+            "UPDATE aiservice.jobs SET state = 'running', lease_until = 0, finished_at = NULL;DELETE FROM \"AIUsage\"",
+        )
+        again = await over(client, job)
+        assert (again["status"], again["request_id"]) == ("succeeded", job["request_id"])
+        assert again["usage"] == job["usage"]
+        assert await transcribed(client) == (1, 0.0001)
+        assert (await result(client, job))[0] == 200
+        assert len(engine.seen) == 1
 
 
-async def test_a_gateway_that_stops_in_order_ends_its_jobs_or_hands_them_on(
-    tmp_path: Path, redis_url: str, migrated_database: str
-) -> None:
-    async with running_engine() as engine:
-        write_services(tmp_path / "services.yaml", whisper(engine.url))
-        settings = shared(tmp_path, redis_url, migrated_database, GATEWAY_DRAIN_SECONDS="2")
-        async with gateways(tmp_path, settings) as (stopping,), aiohttp.ClientSession(stopping.url) as client:
-            short = await order(client, sleep=1)
-            long = await order(client, sleep=5)
-            await eventually(lambda: len(engine.seen) == 2)
-            stopping.signal(signal.SIGTERM)
-            assert await stopping.ended() == 0
-        async with gateways(tmp_path, settings) as (other,), aiohttp.ClientSession(other.url) as client:
-            done = await over(client, short), await over(client, long)
-            assert [(job["status"], job["attempts"]) for job in done] == [("succeeded", 1), ("succeeded", 1)]
-            assert len(engine.seen) == 3
-            assert (await used(client))[1] == 0.0002
+async def test_a_gateway_that_stops_in_order_ends_its_jobs_or_hands_them_on(stage: Stage) -> None:
+    engine, settings = stage.engine, stage.settings | {"GATEWAY_DRAIN_SECONDS": "2"}
+    async with gateway_processes(stage.folder, settings) as (stopping,), aiohttp.ClientSession(stopping.url) as client:
+        short = await order(client, sleep=1)
+        long = await order(client, sleep=5)
+        await eventually(lambda: len(engine.seen) == 2)
+        stopping.signal(signal.SIGTERM)
+        assert await stopping.ended() == 0
+    async with gateway_processes(stage.folder, settings) as (other,), aiohttp.ClientSession(other.url) as client:
+        done = await over(client, short), await over(client, long)
+        assert [(job["status"], job["attempts"]) for job in done] == [("succeeded", 1), ("succeeded", 1)]
+        assert len(engine.seen) == 3
+        assert (await transcribed(client))[1] == 0.0002
 
 
 async def test_jobs_outlive_a_restart_without_postgresql_and_redis(tmp_path: Path) -> None:
     async with running_engine() as engine:
         write_services(tmp_path / "services.yaml", whisper(engine.url))
         settings = environment(tmp_path, GATEWAY_LEASE_SECONDS="1", GATEWAY_JOB_CONCURRENCY="1")
-        async with gateways(tmp_path, settings) as (first,), aiohttp.ClientSession(first.url) as client:
+        async with gateway_processes(tmp_path, settings) as (first,), aiohttp.ClientSession(first.url) as client:
             jobs = [await order(client, sleep=1) for _ in range(2)]
             await eventually(lambda: len(engine.seen) == 1)
             first.signal(signal.SIGKILL)
-        async with gateways(tmp_path, settings) as (second,), aiohttp.ClientSession(second.url) as client:
+        async with gateway_processes(tmp_path, settings) as (second,), aiohttp.ClientSession(second.url) as client:
             done = [await over(client, job) for job in jobs]
             assert [(job["status"], job["attempts"]) for job in done] == [("succeeded", 2), ("succeeded", 1)]
-            assert await used(client) == (2, 0.0002)
+            assert await transcribed(client) == (2, 0.0002)
 
 
-async def test_two_gateways_share_the_queue_and_do_each_job_once(
-    tmp_path: Path, redis_url: str, migrated_database: str
-) -> None:
-    async with running_engine() as engine:
-        write_services(tmp_path / "services.yaml", whisper(engine.url))
-        settings = shared(tmp_path, redis_url, migrated_database, GATEWAY_JOB_CONCURRENCY="3")
-        async with gateways(tmp_path, settings, settings) as both, AsyncExitStack() as stack:
-            clients = [await stack.enter_async_context(aiohttp.ClientSession(one.url)) for one in both]
-            jobs = await asyncio.gather(*(order(clients[number % 2], sleep=0.1) for number in range(40)))
-            done = [await over(clients[0], job) for job in jobs]
-            assert {(job["status"], job["attempts"]) for job in done} == {("succeeded", 1)}
-            assert len(engine.seen) == len({one.headers["x-request-id"] for one in engine.seen}) == 40
-            assert await used(clients[0]) == (40, 0.004)
+async def test_two_gateways_share_the_queue_and_do_each_job_once(stage: Stage) -> None:
+    engine, settings = stage.engine, stage.settings | {"GATEWAY_JOB_CONCURRENCY": "3"}
+    async with gateway_processes(stage.folder, settings, settings) as both, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(aiohttp.ClientSession(one.url)) for one in both]
+        jobs = await asyncio.gather(*(order(clients[number % 2], sleep=0.1) for number in range(40)))
+        done = [await over(clients[0], job) for job in jobs]
+        assert {(job["status"], job["attempts"]) for job in done} == {("succeeded", 1)}
+        assert len(engine.seen) == len({one.headers["x-request-id"] for one in engine.seen}) == 40
+        assert await transcribed(clients[0]) == (40, 0.004)
 
 
-async def test_cancelling_at_another_gateway(tmp_path: Path, redis_url: str, migrated_database: str) -> None:
-    async with running_engine() as engine:
-        write_services(tmp_path / "services.yaml", whisper(engine.url))
-        settings = shared(tmp_path, redis_url, migrated_database)
-        async with (
-            gateways(tmp_path, settings, settings | {"GATEWAY_JOB_CONCURRENCY": "0"}) as (_, desk),
-            aiohttp.ClientSession(desk.url) as client,
-        ):
-            job = await order(client, sleep=60)
-            await eventually(lambda: len(engine.seen) == 1)
-            async with client.delete(f"/v1/jobs/{job['id']}", headers=bearer()) as answer:
-                assert answer.status == 200
-            assert (await over(client, job))["status"] == "cancelled"
-            await eventually(lambda: engine.disconnects == 1)
+async def test_cancelling_at_another_gateway(stage: Stage) -> None:
+    engine, settings = stage.engine, stage.settings
+    async with (
+        gateway_processes(stage.folder, settings, settings | {"GATEWAY_JOB_CONCURRENCY": "0"}) as (_, desk),
+        aiohttp.ClientSession(desk.url) as client,
+    ):
+        job = await order(client, sleep=60)
+        await eventually(lambda: len(engine.seen) == 1)
+        async with client.delete(f"/v1/jobs/{job['id']}", headers=bearer()) as answer:
+            assert answer.status == 200
+        assert (await over(client, job))["status"] == "cancelled"
+        await eventually(lambda: engine.disconnects == 1)
 
 
-async def test_while_the_database_is_away(
-    tmp_path: Path, redis_url: str, migrated_database: str, postgres_server: PostgresServer
-) -> None:
-    async with running_engine() as engine:
-        write_services(tmp_path / "services.yaml", whisper(engine.url))
-        settings = shared(tmp_path, redis_url, migrated_database)
-        async with gateways(tmp_path, settings) as (one,), aiohttp.ClientSession(one.url) as client:
-            job = await order(client, sleep=2)
-            await eventually(lambda: len(engine.seen) == 1)
-            postgres_server.stop(signal.SIGQUIT)
-            async with client.post("/v1/jobs", json={"task": TASK, "request": {}}, headers=bearer()) as answer:
-                assert answer.status == 503
-                assert answer.headers["Retry-After"]
-            async with client.get(f"/v1/jobs/{job['id']}", headers=bearer()) as answer:
-                assert answer.status == 503
-            await asyncio.sleep(2.5)  # the engine has answered
-            postgres_server.launch()
-            await asyncio.to_thread(postgres_server.wait)
-            done = await over(client, job)
-            assert (done["status"], done["attempts"]) == ("succeeded", 1)
-            assert len(engine.seen) == 1
+async def test_while_the_database_is_away(stage: Stage, postgres_server: PostgresServer) -> None:
+    engine, settings = stage.engine, stage.settings
+    async with gateway_processes(stage.folder, settings) as (one,), aiohttp.ClientSession(one.url) as client:
+        job = await order(client, sleep=2)
+        await eventually(lambda: len(engine.seen) == 1)
+        postgres_server.stop(signal.SIGQUIT)
+        async with client.post("/v1/jobs", json={"task": TASK, "request": {}}, headers=bearer()) as answer:
+            assert answer.status == 503
+            assert answer.headers["Retry-After"]
+        async with client.get(f"/v1/jobs/{job['id']}", headers=bearer()) as answer:
+            assert answer.status == 503
+        await asyncio.sleep(2.5)  # the engine has answered
+        postgres_server.launch()
+        await asyncio.to_thread(postgres_server.wait)
+        done = await over(client, job)
+        assert (done["status"], done["attempts"]) == ("succeeded", 1)
+        assert len(engine.seen) == 1

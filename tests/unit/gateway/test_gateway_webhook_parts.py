@@ -91,7 +91,7 @@ def test_what_follows_from_a_try(status: int | None, attempts: int, then: tuple[
 
 def test_retries_are_a_list_of_seconds() -> None:
     loaded = Settings.load({"JWT_SECRET": SECRET, "GATEWAY_WEBHOOK_RETRY_SECONDS": "0.5, 10"})
-    assert loaded.webhook_retry_seconds == (0.5, 10)
+    assert list(loaded.webhook_retry_seconds) == [0.5, 10]
     with pytest.raises(SettingsError, match="GATEWAY_WEBHOOK_RETRY_SECONDS"):
         Settings.load({"JWT_SECRET": SECRET, "GATEWAY_WEBHOOK_RETRY_SECONDS": "-1"})
 

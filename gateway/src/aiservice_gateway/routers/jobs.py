@@ -9,9 +9,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from aiservice_gateway.context import context_of
-from aiservice_gateway.respond import json_response
+from aiservice_gateway.ids import ID_PATTERN
+from aiservice_gateway.respond import json_response, send_kept
 from aiservice_gateway.routers.dependencies import Caller, Running, bearer
 from aiservice_gateway.routers.job_documents import ANSWERS, JOB, JOBS, MADE, ORDER, RESULT, SECRET
+from aiservice_gateway.services.jobs.orders import PRINTABLE
 from aiservice_gateway.services.jobs.render import location, render
 from aiservice_gateway.services.openai.calls import NoAnswer
 from aiservice_gateway.services.upload import ClientGoneError
@@ -39,10 +41,11 @@ async def list_jobs(
     gateway: Running,
     caller: Caller,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs a page.")] = 20,
-    after: Annotated[str | None, Query(max_length=64, description="Id of the last job of the page before.")] = None,
+    after: Annotated[str | None, Query(pattern=ID_PATTERN, description="`last_id` of the page before.")] = None,
     status: Annotated[State | None, Query(description="Only jobs of this status.")] = None,
     tenant: Annotated[
-        str | None, Query(max_length=256, description="For administrators: another tenant's, or `*` for all.")
+        str | None,
+        Query(pattern=PRINTABLE, max_length=256, description="For administrators: another tenant's, or `*` for all."),
     ] = None,
 ) -> Response:
     """The newest first."""
@@ -100,9 +103,4 @@ class Kept(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers."""
         del scope, receive
-        await send({"type": "http.response.start", "status": self._status, "headers": self._kept})
-        piece = self._first
-        async for following in self._others:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            piece = following
-        await send({"type": "http.response.body", "body": piece, "more_body": False})
+        await send_kept(send, self._status, self._kept, self._first, self._others)

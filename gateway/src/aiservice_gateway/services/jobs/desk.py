@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +23,7 @@ from aiservice_gateway.errors import (
     StoreUnavailableError,
     UnavailableError,
 )
+from aiservice_gateway.ids import ID_PATTERN
 from aiservice_gateway.models import Identity, Service
 from aiservice_gateway.services.jobs.orders import Intake, Order
 from aiservice_gateway.services.jobs.webhooks import Webhooks
@@ -142,7 +144,7 @@ class JobDesk:
             NotFoundError: there is none that the caller may see.
             UnavailableError: the database does not answer.
         """
-        job = await _asked(self.jobs.get(name))
+        job = await _asked(self.jobs.get(name)) if re.fullmatch(ID_PATTERN, name) else None
         if job is None or (job.tenant != caller.tenant and not caller.admin):
             raise NotFoundError("There is no such job: it never was, or its time is over.")
         return job

@@ -32,6 +32,9 @@ from aiservice_gateway.stores.pieces import Pieces
 JSON: Final = "application/json"
 FORM: Final = "multipart/form-data"
 
+PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
+"""Text without control characters, which PostgreSQL does not all take."""
+
 _TEXT_BYTES: Final = 1024 * 1024
 _PARTS: Final = 64
 
@@ -51,7 +54,7 @@ class Order(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     task: Task
-    service: Annotated[str | None, Field(max_length=256)] = None
+    service: Annotated[str | None, Field(max_length=256, pattern=PRINTABLE)] = None
     """Name of the service to use; the task's default when left out."""
     webhook: WebhookOrder | None = None
     deadline_seconds: Annotated[float | None, Field(ge=1)] = None

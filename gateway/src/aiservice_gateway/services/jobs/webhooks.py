@@ -184,7 +184,9 @@ async def _send(session: aiohttp.ClientSession, key: bytes, job: Job) -> tuple[i
         # The answer's body is never read: nothing of it is wanted.
         async with session.post(job.webhook or "", data=body, headers=headers, allow_redirects=False) as answer:
             return answer.status, "" if answer.ok else f"answered {answer.status}"
-    except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
+    except (aiohttp.InvalidURL, ValueError):  # whose words would quote the address, and what is secret in it
+        return None, "the address cannot be used"
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
         return None, (str(error) or type(error).__name__)[:_PROBLEM_CHARACTERS]
 
 
