@@ -10,6 +10,8 @@ from starlette.types import Receive
 from aiservice_gateway.errors import GatewayError
 
 _REPLAYABLE_BYTES = 64 * 1024
+_UNWATCHED_SECONDS = 0.05
+"""A request that is answered sooner needs no task that watches for the client going away."""
 
 
 class ClientGoneError(Exception):
@@ -28,6 +30,7 @@ class Upload:
         """
         self._receive = receive
         self._on_gone = on_gone
+        self._watching: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.complete = False
         """Whether the whole body was read."""
@@ -60,6 +63,8 @@ class Upload:
 
     def close(self) -> None:
         """Stops watching."""
+        if self._watching is not None:
+            self._watching.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
 
@@ -75,9 +80,12 @@ class Upload:
             raise self.failure
         if not message.get("more_body", False):
             self.complete = True
-            self._watcher = asyncio.create_task(self._watch())
+            self._watching = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, self._begin_to_watch)
         body: bytes = message.get("body", b"")
         return body
+
+    def _begin_to_watch(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
