@@ -69,6 +69,8 @@ class Way:
     """Of the gateway, for a request at CONNECTIONS connections, one a round."""
     latencies: list[float] = field(default_factory=list)
     """Seconds, at one connection."""
+    alone_cpu_ms: list[float] = field(default_factory=list)
+    """As `cpu_ms`, at one connection."""
     steady: list[float] = field(default_factory=list)
     """Seconds, at RATE requests a second."""
     memory_mib: float = 0.0
@@ -86,7 +88,9 @@ class Way:
         latencies, took = await closed_loop(self.asked, CONNECTIONS, seconds)
         self.cpu_ms.append((self._cpu() - begin) / len(latencies) * 1000)
         self.rates.append(len(latencies) / took)
+        begin = self._cpu()
         alone, _ = await closed_loop(self.asked, 1, seconds)
+        self.alone_cpu_ms.append((self._cpu() - begin) / len(alone) * 1000)
         steady: list[float] = []
         if self.rates[0] > RATE:
             steady = await open_loop(self.asked, RATE, seconds, _OPEN_CONNECTIONS)
@@ -174,11 +178,14 @@ def show(ways: Sequence[Way], memory: Memory, *, facts: Mapping[str, Any], optio
     rows = [[way.name, *_row(way, direct, by_name[ENVOY], by_name[LITELLM])] for way in ways]
     header = ["", "requests/s, 16 connections", "of Envoy", "of LiteLLM", "added p50 ms", "added p99 ms"]
     header += ["p99 ms at 300/s", "CPU ms", "RSS MiB"]
-    tables = [table(header, rows), memory.table()]
+    one, two = by_name[OURS], by_name[OURS_2]
+    scaling = {"16": ratios(two.cpu_ms, one.cpu_ms), "1": ratios(two.alone_cpu_ms, one.alone_cpu_ms)}
+    scaled = [[f"CPU of 2 workers to 1, connections: {name}", ratio.shown(2)] for name, ratio in scaling.items()]
+    tables = [table(header, rows), table(["a request", "ratio"], scaled), memory.table()]
     document = {
         "machine": facts,
         "ways": {way.name: _figures(way) for way in ways},
-        "cpu_of_2_workers": asdict(ratios(by_name[OURS_2].cpu_ms, by_name[OURS].cpu_ms)),
+        "cpu_of_2_workers": {name: asdict(ratio) for name, ratio in scaling.items()},
         "memory": asdict(memory),
     }
     method = METHOD.format(rounds=options.rounds, seconds=options.seconds)

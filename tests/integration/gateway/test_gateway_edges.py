@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -329,5 +330,31 @@ async def test_an_odd_answer_of_an_engine_cannot_mislead_a_client(
                     assert got.headers["Server"] == "uvicorn"  # this process'; not the engine's
                     assert len(got.headers["X-Request-Id"]) == 36
                 assert body in bodies
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_small_answer_that_breaks_off_is_an_error_and_one_that_stalls_too(tmp_path: Path) -> None:
+    """Nothing of it was sent yet, so the client is told instead of cut off."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readexactly(5)
+            assert head
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhel")
+            if body == b"stall":
+                await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    write_services(tmp_path / "services.yaml", whisper(url, timeoutSeconds=1))
+    async with gateway_here(environment(tmp_path)) as client:
+        for body, status, code in ((b"break", 502, "upstream_failed"), (b"stall", 504, "upstream_timeout")):
+            async with client.post(SPEECH, data=body, headers=bearer()) as answer:
+                assert (answer.status, (await answer.json())["code"]) == (status, code)
+        async with client.get("/api/usage/records", headers=bearer()) as answer:
+            assert [record["status"] for record in (await answer.json())["records"]] == ["failed", "failed"]
     server.close()
     await server.wait_closed()

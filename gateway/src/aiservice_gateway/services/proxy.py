@@ -158,9 +158,9 @@ class Exchange(Response):
     async def _keep(self, record: UsageRecord, ending: Ending) -> GatewayError | None:
         """Hands a complete answer to whoever keeps it; what that says against it means that it costs nothing."""
         keeper = self._call.context.keeper
-        if keeper is None or ending.last is None:
+        if keeper is None or not ending.last:
             return None
-        keeping = asyncio.create_task(keeper.keep(record, ending.last["body"]))
+        keeping = asyncio.create_task(keeper.keep(record, ending.last[-1]["body"]))
         while not keeping.done():
             with contextlib.suppress(asyncio.CancelledError):  # whether it is kept decides what is charged
                 await asyncio.wait({keeping})
@@ -222,7 +222,8 @@ class Exchange(Response):
         start = {"type": "http.response.start", "status": response.status, "headers": headers}
         left, last = body_length(response), b""
         follower = Follower(measured, response.content_type)
-        if left is not None and left <= _PIECE_BYTES:
+        # A keeper is told of an answer's beginning before its end.
+        if call.context.keeper is None and left is not None and left <= _PIECE_BYTES:
             body = await self._small(delivered)
             follower.follow(body)
             return Ending(outcome, follower.whole, last=(start, {"type": "http.response.body", "body": body}))
