@@ -28,6 +28,9 @@ from aiservice_api.tasks import Task
 from aiservice_gateway.errors import SettingsError
 from aiservice_gateway.webhook_signing import read_secret
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that makes prometheus_client keep its values where all processes see them. Read when it is imported."""
+
 MINIMUM_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size
 _MINIMUM_DISTINCT_CHARACTERS = 8
 

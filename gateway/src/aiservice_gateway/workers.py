@@ -23,12 +23,10 @@ from types import FrameType
 from typing import Final
 
 from aiservice_gateway.errors import SettingsError
-from aiservice_gateway.settings import Settings
+from aiservice_gateway.settings import METRICS_FOLDER, Settings
 
 _log = logging.getLogger(__name__)
 
-METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable that makes prometheus_client keep its values where all processes see them. Read when it is imported."""
 _CANNOT_START: Final = 3
 """uvicorn's exit code."""
 _LEAST_LIFE_SECONDS: Final = 1.0
