@@ -312,6 +312,15 @@ async def transcribed(client: aiohttp.ClientSession, tenant: str = "acme") -> tu
     return speech["count"], speech["cost"]
 
 
+async def recorded(client: aiohttp.ClientSession, count: int, cost: float) -> None:
+    """Waits until a tenant's records are so many; those of one that was killed wait for its leases."""
+
+    async def look() -> bool:
+        return await transcribed(client) == (count, cost)
+
+    await eventually(look)
+
+
 @dataclass
 class Stage:
     """An engine, and what gateways need to share it, their Redis and their database."""
