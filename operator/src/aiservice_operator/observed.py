@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
+from aiservice_api.labels import MANAGED_BY, MANAGED_BY_LABEL
 from aiservice_api.v1alpha1 import (
     AIServiceSpec,
     AIServiceStatus,
@@ -59,7 +60,7 @@ class Meta:
     @property
     def ours(self) -> bool:
         """Whether the operator made it."""
-        return self.labels.get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
+        return self.labels.get(MANAGED_BY_LABEL) == MANAGED_BY
 
     @property
     def inline_cache(self) -> bool:
