@@ -84,6 +84,8 @@ class Engine:
         body, size = bytearray(), 0
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                return
             size += len(message.get("body", b""))
             if size < 65536:
                 body += message.get("body", b"")

@@ -127,6 +127,7 @@ class Recorder:
         """Whether the answer is to be kept, as far as is known."""
         self._ended = False
         self._kept = False
+        self._closed = False
 
     async def receive(self) -> Message:
         """The channel for the application. A client that goes away after its body's end will be back."""
@@ -156,7 +157,7 @@ class Recorder:
         self._charged = True
 
     async def send(self, message: Message) -> None:
-        """The channel for the answer. Its end is sent when it is kept."""
+        """The channel for the answer. Its end is sent when it is kept, or the key let go."""
         if message["type"] == "http.response.start":
             self._status, self._headers = message["status"], list(message["headers"])
             self._wanted = self._status < _SERVER_ERRORS
@@ -164,12 +165,15 @@ class Recorder:
             self._ended = not message.get("more_body", False)
             if self._wanted:
                 await self._take(message)
+            if self._ended:
+                await self.close()  # whoever has an answer's end and asks again finds that it has ended
         await self._send(message)
 
     async def close(self) -> None:
         """Lets go of the key, if nothing was done."""
-        if self._kept:
+        if self._kept or self._closed:
             return
+        self._closed = True
         try:
             await self._pieces.drop()
             if self._charged or not self._made:  # else its lease ends by itself, and `first_id` lives on
