@@ -67,7 +67,7 @@ def test_prisma_finds_nothing_to_change(
     tables = postgres_server.psql(migrated_database, TABLES)
     assert prisma.push(migrated_database, MODEL) == NOTHING
     assert postgres_server.psql(migrated_database, TABLES) == tables
-    assert len(tables.splitlines()) == 4
+    assert {"public.AIUsage", "aiservice.jobs"} <= set(tables.splitlines())
 
 
 def test_prisma_would_notice(prisma: Prisma, migrated_database: str) -> None:
