@@ -28,12 +28,12 @@ MODULES = {
 }
 NEEDS = {
     "operator": ["kopf", "kubernetes.aio"],
-    "gateway": ["fastapi", "redis", "asyncpg"],
+    "gateway": ["fastapi", "hiredis", "asyncpg", "cryptography", "multipart", "opentelemetry.sdk"],
     "model-downloader": ["httpx2", "huggingface_hub"],
-    "diffusion": ["torch", "diffusers", "peft", "accelerate", "aiservice_runtime.app"],
+    "diffusion": ["torch", "diffusers", "peft", "accelerate", "bitsandbytes", "aiservice_runtime.app"],
     "speech-recognition": ["torch", "whisper", "faster_whisper", "aiservice_runtime.app"],
     "speech-synthesis": ["torch", "soundfile", "soxr", "aiservice_speech_synthesis.engine", "aiservice_runtime.app"],
-    "vision": ["torch", "transformers", "cv2", "paddleocr", "onnxruntime", "aiservice_runtime.app"],
+    "vision": ["torch", "transformers", "bitsandbytes", "cv2", "paddleocr", "onnxruntime", "aiservice_runtime.app"],
 }
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="unpacks and runs images, which only root may")
