@@ -178,6 +178,7 @@ async def serving(
     config = uvicorn.Config(
         app, host=host, port=port, lifespan="on" if lifespan else "off", log_config=None, access_log=False,
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=75,  # longer than any client of a slow test is silent
     )  # fmt: skip
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())

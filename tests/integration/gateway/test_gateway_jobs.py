@@ -99,7 +99,8 @@ async def result(client: aiohttp.ClientSession, job: Mapping[str, Any]) -> tuple
 
 async def test_a_job_from_order_to_result(world: World) -> None:
     job = await order(world.client)
-    assert (job["object"], job["status"], job["task"], job["result"]) == ("job", "queued", TASK, None)
+    assert (job["object"], job["task"], job["result"]) == ("job", TASK, None)
+    assert job["status"] in {"queued", "running"}  # a gateway may have taken it meanwhile
     done = await over(world.client, job)
     assert done["status"] == "succeeded"
     assert done["usage"] == {"units": 2.5, "unit": "audio-second", "tokens": 7, "cost": 0.0001}
