@@ -109,7 +109,8 @@ async def replicas(count: int, redis_url: str, database: str, folder: Path) -> A
 
 async def back(*replicas: Replica) -> None:
     """Waits until all use Redis again, after it was down for a moment."""
-    await asyncio.gather(*(one.redis.ping() for one in replicas))  # who has not noticed, does now
+    # Who has not noticed, does now.
+    await asyncio.gather(*(one.redis.waiting() for one in replicas), return_exceptions=True)
     await eventually(lambda: all(one.redis.available for one in replicas))
 
 

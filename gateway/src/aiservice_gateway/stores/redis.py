@@ -281,14 +281,6 @@ class RedisStore:
         """
         return bool(await self._call("XRANGE", _WAITING, "-", receipt, "COUNT", 1))
 
-    async def ping(self) -> bool:
-        """Whether the server answers now."""
-        try:
-            await self._call("PING")
-        except StoreUnavailableError:
-            return False
-        return True
-
     async def close(self) -> None:
         """Closes the connections, lets another gateway write at once, and close what is still open here."""
         self._closed = True
