@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from aiservice_gateway import __version__, telemetry
 from aiservice_gateway.cors import cors
@@ -31,7 +32,7 @@ The routes under `/v1` are OpenAI's: its clients work unchanged with the token a
 """
 
 
-def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAPI:
+def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> ASGIApp:
     """The application for these settings; its lifespan starts and stops everything behind it.
 
     Args:
@@ -63,9 +64,9 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> FastAP
     install_error_handlers(app)
     for router in (health.router, tasks.router, openai.router, jobs.router, usage.router, limits.router, probes.router):
         app.include_router(router)
-    app.add_middleware(IdempotencyMiddleware, lifecycle=lifecycle, routes=repeatable_routes(app))
-    app.add_middleware(BodyLimitMiddleware, maximum=settings.max_body_bytes)
-    app.add_middleware(RequestMiddleware, metrics=metrics, tracing=tracing)  # what is added last runs first
-    if settings.cors_origins:
-        app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
-    return app
+    # Around FastAPI, not in it: what it puts around every request is not needed for most of them (routers/tasks.py).
+    served: ASGIApp = tasks.TaskRoutes(app, lifecycle)
+    served = IdempotencyMiddleware(served, lifecycle, repeatable_routes(app))
+    served = BodyLimitMiddleware(served, settings.max_body_bytes)
+    served = RequestMiddleware(served, metrics, tracing)
+    return CORSMiddleware(served, **cors(settings.cors_origins)) if settings.cors_origins else served

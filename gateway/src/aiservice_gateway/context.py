@@ -30,6 +30,13 @@ class Keeper(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What logs and metrics call a request that FastAPI is not asked about; the scope has it under `route`."""
+
+    path: str
+
+
 @dataclass(slots=True)
 class RequestContext:
     """Lives in the ASGI scope, from the outermost middleware to the end of the answer."""

@@ -164,6 +164,13 @@ class Lifecycle:
         return not self.draining and self.gateway is not None and self.gateway.ready
 
 
+def running(lifecycle: Lifecycle) -> Gateway:
+    """The running parts."""
+    if lifecycle.gateway is None:
+        raise RuntimeError("a request was served before the application's lifespan had begun")
+    return lifecycle.gateway
+
+
 def dependencies(
     discovery: Discovery, keys: KeySource | None, ledger: Ledger, redis: RedisStore | None
 ) -> Mapping[str, bool]:

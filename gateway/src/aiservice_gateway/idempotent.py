@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from aiservice_gateway.context import RequestContext, context_of
+from aiservice_gateway.context import RequestContext, Route, context_of
 from aiservice_gateway.errors import GatewayError, StoreUnavailableError
 from aiservice_gateway.factory import Gateway, Lifecycle
 from aiservice_gateway.respond import error_response, send_kept
@@ -21,13 +20,6 @@ from aiservice_gateway.stores.pieces import read
 
 _HEADER: Final = b"idempotency-key"
 _REPLAYED: Final = (b"idempotent-replayed", b"true")
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What logs and metrics call a request that the application is not asked about."""
-
-    path: str
 
 
 class IdempotencyMiddleware:

@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from aiservice_gateway.context import RequestContext, context_of
 from aiservice_gateway.errors import (
     BadRequestError,
-    GatewayError,
     PayloadTooLargeError,
     RequestTimeoutError,
     UnavailableError,
@@ -22,7 +21,7 @@ from aiservice_gateway.logs import FIELDS
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.openai_errors import is_openai
 from aiservice_gateway.protocol import stalled
-from aiservice_gateway.respond import error_response
+from aiservice_gateway.respond import error_response, unexpected
 from aiservice_gateway.telemetry import Tracing, trace_id
 
 _access = logging.getLogger("aiservice_gateway.access")
@@ -73,8 +72,7 @@ class RequestMiddleware:
         except Exception:  # noqa: BLE001 - the last place where a bug can become an answer
             _log.exception("A request failed unexpectedly", extra={FIELDS: {"request_id": context.request_id}})
             if not status:
-                unexpected = GatewayError("Something went wrong inside the gateway. Its log has the request id.")
-                await error_response(unexpected, context)(scope, receive, send_with_headers)
+                await error_response(unexpected(), context)(scope, receive, send_with_headers)
         finally:
             self._account(scope, context, status)
 

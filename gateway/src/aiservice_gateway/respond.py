@@ -22,6 +22,11 @@ def error_response(error: GatewayError, context: RequestContext) -> Response:
     return json_response(body, error.status, error.headers)
 
 
+def unexpected() -> GatewayError:
+    """What to answer where there is a fault in the gateway itself."""
+    return GatewayError("Something went wrong inside the gateway. Its log has the request id.")
+
+
 def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """An answer in JSON."""
     document = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)  # tasks are keys
@@ -47,7 +52,7 @@ def install_error_handlers(app: FastAPI) -> None:
         context = context_of(request.scope)
         return error_response(_translate(error, request.method, context), context)
 
-    for kind in (GatewayError, HTTPException, RequestValidationError):
+    for kind in (GatewayError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, render)
 
 
@@ -58,7 +63,9 @@ def _translate(error: Exception, method: str, context: RequestContext) -> Gatewa
     if isinstance(error, RequestValidationError):
         problem = error.errors()[0]
         return BadRequestError(f"{'.'.join(map(str, problem['loc'][1:]))}: {problem['msg']}.")
-    status = error.status_code if isinstance(error, HTTPException) else 0
+    if not isinstance(error, HTTPException):
+        return unexpected()
+    status = error.status_code
     if status == MethodNotAllowedError.status:
         allowed = getattr(error, "headers", {}).get("Allow", "another method")
         context.headers["Allow"] = allowed

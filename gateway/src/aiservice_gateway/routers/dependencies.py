@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from aiservice_gateway.context import context_of
-from aiservice_gateway.factory import Gateway, Lifecycle
+from aiservice_gateway.factory import Gateway, Lifecycle, running
 from aiservice_gateway.models import Identity
 
 bearer = HTTPBearer(auto_error=False, description="A JWT that names the tenant, or an API key (`ais_...`).")
@@ -23,10 +23,7 @@ async def lifecycle_of(request: Request) -> Lifecycle:
 
 async def gateway_of(request: Request) -> Gateway:
     """The running parts."""
-    gateway = (await lifecycle_of(request)).gateway
-    if gateway is None:
-        raise RuntimeError("a request was served before the application's lifespan had begun")
-    return gateway
+    return running(await lifecycle_of(request))
 
 
 async def identify(request: Request) -> Identity:

@@ -1,35 +1,29 @@
 """`POST /api/<task>`: the five services.
 
-Most requests go through here, so the route asks for what it needs itself: FastAPI's way of finding out what a route
-asks for, and in which order, takes a quarter of a request's processor time, and even for a route that asks for nothing
-a twentieth.
+Most requests go through here, so they do without FastAPI: its layers and its way of finding out what a route asks for
+would take a third of a request's processor time (docs/benchmarks.md). FastAPI describes the routes, and answers
+whatever else is asked of their paths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from typing import Final
+from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Response
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aiservice_api.tasks import Task
-from aiservice_gateway.context import context_of
-from aiservice_gateway.routers.dependencies import bearer, gateway_of, identify
+from aiservice_gateway.context import Route, context_of
+from aiservice_gateway.errors import GatewayError
+from aiservice_gateway.factory import Lifecycle, running
+from aiservice_gateway.respond import error_response
+from aiservice_gateway.routers.dependencies import bearer
 from aiservice_gateway.routers.documents import ERRORS, TASKS
 from aiservice_gateway.services.proxy import Call, Exchange
 
-
-class _PlainRoute(APIRoute):
-    """Calls its endpoint with the request, and sends what that returns."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's way to let a route do without its own handling of parameters and bodies."""
-        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return endpoint
-
-
-router = APIRouter(prefix="/api", tags=["services"], route_class=_PlainRoute)
+router = APIRouter(prefix="/api", tags=["services"])
 
 _SERVICE: Final = "service"
 _PARAMETERS: Final = [
@@ -41,25 +35,64 @@ _PARAMETERS: Final = [
         "description": "Name of the service to use; the task's default when left out.",
     }
 ]
+_METHOD: Final = "POST"
 
 
-def _route(task: Task) -> Callable[[Request], Awaitable[Response]]:
-    async def serve(request: Request) -> Response:
-        """Streams the request to the service and its answer back."""
-        gateway, caller = await gateway_of(request), await identify(request)
-        chosen = gateway.resolve(task, request.query_params.get(_SERVICE), caller)
-        context = context_of(request.scope)
-        context.service = chosen.key
-        return Exchange(gateway.proxy, Call(context, request.headers, caller, task, chosen))
+class TaskRoutes:
+    """Streams requests for the five services to them and their answers back; passes on all other requests."""
 
-    return serve
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+        """Wires it up.
+
+        Args:
+            app: What answers other requests.
+            lifecycle: Has the gateway while it runs.
+        """
+        self._app = app
+        self._lifecycle = lifecycle
+        self._routes = {f"{router.prefix}/{task}": (task, Route(f"{router.prefix}/{task}")) for task in Task}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        found = self._routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == _METHOD else None
+        if found is None:
+            await self._app(scope, receive, send)
+            return
+        task, scope["route"] = found
+        try:
+            exchange = await self._exchange(scope, task)
+            await exchange(scope, receive, send)
+        except GatewayError as error:
+            await error_response(error, context_of(scope))(scope, receive, send)
+
+    async def _exchange(self, scope: Scope, task: Task) -> Exchange:
+        """Finds out who asks and which service serves.
+
+        Raises:
+            GatewayError: nobody who may, or there is none.
+        """
+        gateway, context, headers = running(self._lifecycle), context_of(scope), Headers(scope=scope)
+        caller = await gateway.auth.identify(headers.getlist("authorization"))
+        context.tenant = caller.tenant
+        service = gateway.resolve(task, _service(scope["query_string"]), caller)
+        context.service = service.key
+        return Exchange(gateway.proxy, Call(context, headers, caller, task, service))
+
+
+def _service(query: bytes) -> str | None:
+    """The service that a request names; of several names, the last."""
+    return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)).get(_SERVICE) if query else None
+
+
+async def _described() -> Response:
+    raise RuntimeError("this route only describes what TaskRoutes serves")
 
 
 for _task in Task:
     router.add_api_route(
         f"/{_task}",
-        _route(_task),
-        methods=["POST"],
+        _described,
+        methods=[_METHOD],
         name=_task.value,
         operation_id=_task.value,
         summary=TASKS[_task].summary,

@@ -17,7 +17,6 @@ from decimal import Decimal
 
 import aiohttp
 from starlette.datastructures import Headers
-from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from aiservice_api.tasks import Task
@@ -96,11 +95,10 @@ class Ending:
     """The end of a complete answer, or all of a small one: it is held back until the call is settled."""
 
 
-class Exchange(Response):
-    """One call, in the form of the response that a route returns: it runs when the server wants the answer."""
+class Exchange:
+    """One call, in the form of an ASGI application: it runs when the server wants the answer."""
 
     def __init__(self, proxy: Proxy, call: Call) -> None:
-        self.background = None  # what Response has for FastAPI; its other fields describe answers that are known
         self._proxy = proxy
         self._call = call
         self._follower: Follower | None = None
