@@ -34,13 +34,13 @@ from aiservice_gateway.services.leases import Leases
 from aiservice_gateway.services.ledger import Ledger
 from aiservice_gateway.services.limits import Limits
 from aiservice_gateway.services.openai.held import Room
+from aiservice_gateway.services.pool import Pool
 from aiservice_gateway.services.proxy import Proxy
 from aiservice_gateway.services.registry import Registry
 from aiservice_gateway.services.retention import Retention
 from aiservice_gateway.services.sweeper import Sweeper
 from aiservice_gateway.services.tenants import Tenants, may_use
 from aiservice_gateway.services.tokens import Expected, Secrets, TokenVerifier
-from aiservice_gateway.services.upstream import Upstream
 from aiservice_gateway.services.usage import Usage
 from aiservice_gateway.settings import Settings, TokenSettings
 from aiservice_gateway.stores.base import UsageStore
@@ -277,10 +277,10 @@ async def running_gateway(
         )
         ledger.start()
         stack.push_async_callback(ledger.close, _CLOSE_SECONDS)
-        upstream = Upstream()
-        stack.push_async_callback(upstream.close)
+        pool = Pool()
+        stack.callback(pool.close)
         proxy = Proxy(
-            Delivery(upstream, metrics, tracing),
+            Delivery(pool, metrics, tracing),
             backends,
             limits,
             ledger,
@@ -299,7 +299,7 @@ async def running_gateway(
             proxy=proxy,
             usage=Usage(store, ledger, limits),
             ledger=ledger,
-            health=HealthCheck(registry, upstream, lambda: dependencies(discovery, keys, ledger, redis)),
+            health=HealthCheck(registry, pool, lambda: dependencies(discovery, keys, ledger, redis)),
             limits=limits,
             metrics=metrics,
             redis=redis,

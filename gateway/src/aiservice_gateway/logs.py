@@ -36,8 +36,9 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Nothing of these is in a line, so no record has to find them out.
+    # Nothing of these is in a line, so no record has to find them out ("Optimization" in the logging module's manual).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001 - the manual's name for it
     # A migration is told by its command; Alembic's own lines are about Alembic.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # Our own access log has what uvicorn's lacks; its lifecycle lines are kept.

@@ -28,6 +28,7 @@ class Metrics:
     def __init__(self) -> None:
         self.shared = METRICS_FOLDER in os.environ
         """Whether it is of several processes."""
+        self._answers: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "aiservice_gateway_requests",
@@ -170,6 +171,16 @@ class Metrics:
             ["state"],
             registry=self.registry,
         )
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Counts an answer. What it is counted in is kept at hand: finding that costs more than counting."""
+        known = self._answers.get((route, method, status))
+        if known is None:
+            known = self.requests.labels(route, method, status), self.latency.labels(route)
+            self._answers[route, method, status] = known
+        counter, latency = known
+        counter.inc()
+        latency.observe(seconds)
 
     def set_all(self, gauge: Gauge, values: Mapping[Labels, float]) -> None:
         """Sets a gauge for all that there is now, by labels, and drops what is gone.

@@ -81,8 +81,7 @@ class RequestMiddleware:
         if self._tracing is not None and context.span is not None:
             self._tracing.end(context.span, scope["method"], route, status, context.error)
         seconds = time.perf_counter() - context.started
-        self._metrics.requests.labels(route, scope["method"], status).inc()
-        self._metrics.latency.labels(route).observe(seconds)
+        self._metrics.answered(route, scope["method"], status, seconds)
         if route in _QUIET:
             return
         fields = {

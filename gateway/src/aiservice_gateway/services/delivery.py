@@ -18,16 +18,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-import aiohttp
-
 from aiservice_api.tasks import Task
 from aiservice_gateway.context import RequestContext
 from aiservice_gateway.errors import UnavailableError, UpstreamFailedError
 from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.services.backends import Backend
 from aiservice_gateway.services.balancer import Balancer, Choice, Pod
+from aiservice_gateway.services.connection import Answer, UnreachedError, WireError
+from aiservice_gateway.services.pool import Pool
 from aiservice_gateway.services.upload import Body, Upload, repeatable
-from aiservice_gateway.services.upstream import UNREACHED, Upstream, describe, note_failure, retry_after
+from aiservice_gateway.services.upstream import note_failure, retry_after
 from aiservice_gateway.telemetry import Tracing
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Errand:
 class Delivered:
     """An answer that has begun. As a context manager it lets go of the pod and of the connection."""
 
-    def __init__(self, response: aiohttp.ClientResponse, balancer: Balancer, pod: Pod) -> None:
+    def __init__(self, response: Answer, balancer: Balancer, pod: Pod) -> None:
         self.response = response
         self._balancer = balancer
         self._pod = pod
@@ -65,7 +65,7 @@ class Delivered:
     ) -> None:
         """Lets go."""
         self._balancer.release(self._pod)
-        await self.response.__aexit__(kind, error, trace)
+        self.response.release()
 
     def broke_off(self) -> None:
         """The pod did not end its answer."""
@@ -75,8 +75,8 @@ class Delivered:
 class Delivery:
     """Sends requests to pods."""
 
-    def __init__(self, upstream: Upstream, metrics: Metrics, tracing: Tracing | None) -> None:
-        self._upstream = upstream
+    def __init__(self, pool: Pool, metrics: Metrics, tracing: Tracing | None) -> None:
+        self._pool = pool
         self._metrics = metrics
         self._tracing = tracing
 
@@ -113,13 +113,13 @@ class Delivery:
             self._metrics.upstream_latency.labels(errand.task).observe(now - began)
             kept = True
             return Delivered(response, balancer, pod)
-        except UNREACHED as error:
+        except UnreachedError as error:
             balancer.failed(pod, time.monotonic())
-            _log.warning("A pod of the service %s cannot be reached: %s", errand.backend.service.key, describe(error))
+            _log.warning("A pod of the service %s cannot be reached: %s", errand.backend.service.key, error)
             if self._again(errand, tried, "unreached", sole=len(tried) == 1):
                 return None
             raise UnavailableError("The service cannot be reached at the moment: try again.") from error
-        except aiohttp.ClientError as error:
+        except WireError as error:
             raise _broken(errand, pod, error) from error
         except asyncio.CancelledError:
             if errand.upload.complete and not errand.upload.gone:  # it took too long
@@ -129,27 +129,29 @@ class Delivery:
             if not kept:
                 balancer.release(pod)
 
-    async def _post(self, errand: Errand, url: str, resent: int) -> aiohttp.ClientResponse:
+    async def _post(self, errand: Errand, url: str, resent: int) -> Answer:
         span = errand.context.span
         if self._tracing is None or span is None:
-            return await self._upstream.post(url, errand.body, errand.headers)
+            return await self._pool.request("POST", url, errand.headers, errand.body)
         with self._tracing.attempt(span, url, resent) as attempt:
-            response = await self._upstream.post(url, errand.body, {**errand.headers, **attempt.headers})
+            response = await self._pool.request("POST", url, {**errand.headers, **attempt.headers}, errand.body)
             attempt.answered(response.status)
             return response
 
-    async def _put_off(self, errand: Errand, response: aiohttp.ClientResponse, tried: Sequence[Pod]) -> None:
+    async def _put_off(self, errand: Errand, response: Answer, tried: Sequence[Pod]) -> None:
         """Deals with a 503: returns to try again.
 
         Raises:
             UnavailableError: there is nobody else to ask.
         """
         balancer, backend = errand.backend.balancer, errand.backend
-        async with response:
+        try:
             balancer.busy(tried[-1], time.monotonic(), retry_after(response))
             if self._again(errand, tried, "busy", sole=False):
                 return
             await note_failure(response, backend.service.name, errand.context.request_id)
+        finally:
+            response.release()
         raise UnavailableError(
             f"The service {backend.service.name} is busy or not ready: try again later.",
             retry_after=balancer.retry_after(errand.task, time.monotonic()),
@@ -165,10 +167,10 @@ class Delivery:
         return True
 
 
-def _broken(errand: Errand, pod: Pod, error: aiohttp.ClientError) -> Exception:
+def _broken(errand: Errand, pod: Pod, error: WireError) -> Exception:
     """What to raise when a connection broke after the request was sent, or was being sent."""
     if errand.upload.failure is not None:
         return errand.upload.failure
     errand.backend.balancer.failed(pod, time.monotonic())
-    _log.warning("The service %s broke off: %s", errand.backend.service.key, describe(error))
+    _log.warning("The service %s broke off: %s", errand.backend.service.key, error)
     return UpstreamFailedError("The service broke off without an answer. The gateway's log has the request id.")

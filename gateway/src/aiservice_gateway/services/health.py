@@ -11,9 +11,11 @@ from enum import StrEnum
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.models import Service
+from aiservice_gateway.services.connection import WireError
+from aiservice_gateway.services.pool import Pool
 from aiservice_gateway.services.registry import Registry
-from aiservice_gateway.services.upstream import Upstream
 
+_READY = 200
 _PROBE_SECONDS = 2.0
 _FRESH_SECONDS = 2.0
 
@@ -51,16 +53,16 @@ class Health:
 class HealthCheck:
     """Asks the services, at most once in a while however often it is asked itself."""
 
-    def __init__(self, registry: Registry, upstream: Upstream, dependencies: Callable[[], Mapping[str, bool]]) -> None:
+    def __init__(self, registry: Registry, pool: Pool, dependencies: Callable[[], Mapping[str, bool]]) -> None:
         """Asks nobody yet.
 
         Args:
             registry: The services.
-            upstream: Connections to them.
+            pool: Connections to them.
             dependencies: Says which of the gateway's own dependencies answer.
         """
         self._registry = registry
-        self._upstream = upstream
+        self._pool = pool
         self._dependencies = dependencies
         self._asking = asyncio.Lock()
         self._last: Health | None = None
@@ -85,10 +87,22 @@ class HealthCheck:
         if not service.ready or url is None:
             return ServiceHealth(Status.UNAVAILABLE, None)
         started = time.perf_counter()
-        ready = await self._upstream.ready(url, _PROBE_SECONDS)
+        ready = await self._says_ready(url)
         if not ready:
             return ServiceHealth(Status.UNHEALTHY, None)
         return ServiceHealth(Status.HEALTHY, round(time.perf_counter() - started, 4))
+
+    async def _says_ready(self, url: str) -> bool:
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                answer = await self._pool.request("GET", f"{url}/ready", {})
+                try:
+                    await answer.read()
+                finally:
+                    answer.release()
+        except (WireError, TimeoutError):
+            return False
+        return answer.status == _READY
 
 
 def overall(services: Mapping[Task, ServiceHealth], dependencies: Mapping[str, bool]) -> Status:

@@ -34,7 +34,7 @@ from aiservice_gateway.stores.spool import Spool
 _log = logging.getLogger(__name__)
 
 _BATCH_RECORDS = 500
-_IDLE_SECONDS = 0.2
+_REST_SECONDS = 0.2
 _FIRST_BACKOFF_SECONDS = 0.25
 _LONGEST_BACKOFF_SECONDS = 5.0
 _POLL_SECONDS = 0.02
@@ -64,7 +64,8 @@ class Ledger:
         self._backlog = backlog
         self._database_up = True
         self._closing = False
-        self._wake = asyncio.Event()
+        self._wakes: list[asyncio.Event] = []
+        """One of each writer: set, it looks for records at once."""
         self._writers: list[asyncio.Task[None]] = []
         self._settling: set[asyncio.Task[None]] = set()
 
@@ -73,7 +74,11 @@ class Ledger:
         places: list[tuple[str, WaitingRoom]] = [("spool", self._spool)]
         if self._shared is not None:
             places.append(("redis", self._shared))
-        self._writers = [asyncio.create_task(self._write_from(room), name=f"ledger-{name}") for name, room in places]
+        self._wakes = [asyncio.Event() for _ in places]
+        self._writers = [
+            asyncio.create_task(self._write_from(room, wake), name=f"ledger-{name}")
+            for (name, room), wake in zip(places, self._wakes, strict=True)
+        ]
 
     @property
     def database_up(self) -> bool:
@@ -90,7 +95,6 @@ class Ledger:
         """Makes sure of the record of a request whose gateway may have died before it was safe; returns when it is."""
         try:
             await self._spool.add(record)
-            self._wake.set()
         except StoreUnavailableError as error:
             await self._last_resort(record, error)
 
@@ -120,7 +124,8 @@ class Ledger:
 
     async def flushed(self, within_seconds: float) -> bool:
         """Waits until the database has what was settled before; False when it takes longer than that."""
-        self._wake.set()
+        for wake in self._wakes:
+            wake.set()
         deadline = time.monotonic() + within_seconds
         try:
             newest = await self._shared.newest_waiting() if self._shared is not None else None
@@ -211,12 +216,13 @@ class Ledger:
         except (StoreUnavailableError, RecordRefusedError) as error:
             self._lose(record, f"{why}; {error}")
 
-    async def _write_from(self, room: WaitingRoom) -> None:
+    async def _write_from(self, room: WaitingRoom, wake: asyncio.Event) -> None:
         """Moves batches until the end; waits longer and longer while the database is away."""
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._closing:
+            wake.clear()
             try:
-                moved = await self._move_batch(room)
+                full = await self._move_batch(room)
             except StoreUnavailableError as error:
                 self._note_database(error)
                 await asyncio.sleep(backoff)
@@ -226,18 +232,13 @@ class Ledger:
                 await asyncio.sleep(_LONGEST_BACKOFF_SECONDS)
             else:
                 backoff = _FIRST_BACKOFF_SECONDS
-                if not moved:
-                    await self._rest()
-
-    async def _rest(self) -> None:
-        """Until something is settled here, or long enough to look for what others left."""
-        self._wake.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_IDLE_SECONDS):
-                await self._wake.wait()
+                if not full:  # records come together until somebody waits for them: few large batches cost the least
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_REST_SECONDS):
+                            await wake.wait()
 
     async def _move_batch(self, room: WaitingRoom) -> bool:
-        """Moves the oldest records of a place; False when there are none.
+        """Moves the oldest records of a place; False when there were fewer than a batch may have.
 
         Raises:
             StoreUnavailableError: the database does not answer.
@@ -252,7 +253,7 @@ class Ledger:
         self._note_database(None)
         with contextlib.suppress(StoreUnavailableError):
             await room.done(batch.receipts)  # what is not forgotten is written again, which changes nothing
-        return True
+        return max(len(batch.receipts), len(batch.records)) >= _BATCH_RECORDS  # a receipt may be of many records
 
     async def _insert(self, records: Sequence[UsageRecord]) -> None:
         """Writes records; finds the one among them that the database refuses by halving."""

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-import aiohttp
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
@@ -35,13 +34,14 @@ from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.models import MODEL_CHARACTERS, Identity, Measure, Measured, Outcome, Service, UsageRecord
 from aiservice_gateway.plans import Reservation
 from aiservice_gateway.services.backends import Backends
+from aiservice_gateway.services.connection import WireError
 from aiservice_gateway.services.delivery import Delivered, Delivery, Errand
 from aiservice_gateway.services.ledger import Ledger
 from aiservice_gateway.services.limits import Admission, Limits
 from aiservice_gateway.services.pricing import cost, price_header, read_measured
 from aiservice_gateway.services.streams import Follower
 from aiservice_gateway.services.upload import ClientGoneError, Upload
-from aiservice_gateway.services.upstream import body_length, describe, note_failure, request_headers, response_headers
+from aiservice_gateway.services.upstream import note_failure, request_headers, response_headers
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +78,8 @@ class Call:
 
 
 _NOTHING = Measured()
-_PIECE_BYTES = 32 * 1024
-"""Most of an answer that is handed on at once; what comes sooner than the client takes it stays with the service."""
+_SMALL_BYTES = 32 * 1024
+"""An answer up to this size is handed on whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,26 +218,26 @@ class Exchange:
         measured = self._measured(response.headers) if outcome is Outcome.SUCCEEDED else _NOTHING
         headers = response_headers(response.headers)
         start = {"type": "http.response.start", "status": response.status, "headers": headers}
-        left, last = body_length(response), b""
+        left, last = response.length, b""
         follower = Follower(measured, response.content_type)
         # A keeper is told of an answer's beginning before its end.
-        if call.context.keeper is None and left is not None and left <= _PIECE_BYTES:
+        if call.context.keeper is None and left is not None and left <= _SMALL_BYTES:
             body = await self._small(delivered)
             follower.follow(body)
             return Ending(outcome, follower.whole, last=(start, {"type": "http.response.body", "body": body}))
         self._follower = follower
         await send(start)
         try:
-            async for chunk in response.content.iter_chunked(_PIECE_BYTES):
+            async for chunk in response.pieces():
                 left = None if left is None else left - len(chunk)
                 if left == 0:
                     last = chunk
                 else:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                     follower.follow(chunk)
-        except aiohttp.ClientError as error:
+        except WireError as error:
             delivered.broke_off()
-            _log.warning("The service %s broke off in its answer: %s", call.service.key, describe(error))
+            _log.warning("The service %s broke off in its answer: %s", call.service.key, error)
             return Ending(Outcome.FAILED)
         return Ending(outcome, follower.whole, last=({"type": "http.response.body", "body": last},))
 
@@ -249,10 +249,10 @@ class Exchange:
         """
         name = self._call.service.name
         try:
-            return await delivered.response.content.read()
-        except aiohttp.ClientError as error:
+            return await delivered.response.read()
+        except WireError as error:
             delivered.broke_off()
-            _log.warning("The service %s broke off in its answer: %s", self._call.service.key, describe(error))
+            _log.warning("The service %s broke off in its answer: %s", self._call.service.key, error)
             message = f"The service {name} broke off in its answer. The gateway's log has the request id."
             raise UpstreamFailedError(message) from error
 

@@ -1,20 +1,18 @@
-"""Connections to the services: what is sent to them, and what of theirs goes back to a client."""
+"""What services are told of a request, and what of their answers goes back to a client."""
 
 from __future__ import annotations
 
 import logging
 import re
-import socket
 from collections.abc import Mapping
 
-import aiohttp
 import orjson
 from starlette.datastructures import Headers
 
 from aiservice_gateway import __version__
 from aiservice_gateway.errors import UnsupportedMediaError
 from aiservice_gateway.logs import FIELDS
-from aiservice_gateway.services.upload import Body
+from aiservice_gateway.services.connection import Answer, WireError
 
 _log = logging.getLogger(__name__)
 
@@ -32,57 +30,10 @@ _USUAL_CONNECTION = frozenset({"keep-alive", "close"})
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 
-_CONNECT_SECONDS = 5.0
-_KEEPALIVE_SECONDS = 4.0  # below the 5 s after which uvicorn closes, so that a connection is rarely found dead
-_DNS_SECONDS = 10
-_BUFFERED_BYTES = 16 * 1024
-_RECEIVED_BYTES = 32 * 1024
 _DEFAULT_RETRY_AFTER = 5
 _LONGEST_RETRY_AFTER = 3600
 _LOGGED_BYTES = 4096
 _LOGGED_CHARACTERS = 500
-
-UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-"""No byte of the request was sent."""
-
-
-class Upstream:
-    """The connection pool."""
-
-    def __init__(self) -> None:
-        """Needs a running event loop."""
-        connector = aiohttp.TCPConnector(
-            limit=0, ttl_dns_cache=_DNS_SECONDS, keepalive_timeout=_KEEPALIVE_SECONDS, socket_factory=_socket
-        )
-        self._session = aiohttp.ClientSession(
-            read_bufsize=_BUFFERED_BYTES,
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("Accept", "Content-Type"),
-        )
-
-    async def post(self, url: str, body: Body, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """Sends a request once.
-
-        Raises:
-            aiohttp.ClientError: one of UNREACHED: nothing of it was sent. Another one: it may be at work.
-        """
-        return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
-
-    async def ready(self, url: str, timeout_seconds: float) -> bool:
-        """Whether the service at a base URL says that it can serve, within a time."""
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
-        try:
-            async with self._session.get(f"{url}/ready", timeout=timeout, allow_redirects=False) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
-
-    async def close(self) -> None:
-        """Closes all connections."""
-        await self._session.close()
 
 
 def request_headers(client: Headers, request_id: str, price: str) -> dict[str, str]:
@@ -115,24 +66,6 @@ def trace_headers(client: Headers) -> dict[str, str]:
     return {"traceparent": parent, "tracestate": state} if _TRACESTATE.fullmatch(state) else {"traceparent": parent}
 
 
-def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket that takes in little at once, so that a slow client does not have much of its answer kept here."""
-    family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED_BYTES)
-    return made
-
-
-def describe(error: aiohttp.ClientError) -> str:
-    """What went wrong with a connection, for the log. Never what was sent over it, which other messages may quote."""
-    return str(error) if isinstance(error, aiohttp.ClientOSError) else type(error).__name__
-
-
-def body_length(response: aiohttp.ClientResponse) -> int | None:
-    """Bytes of an answer's body, where its headers say how many."""
-    return None if "transfer-encoding" in response.headers else response.content_length
-
-
 def refuse_compressed(client: Headers) -> None:
     """Raises UnsupportedMediaError for a body whose size is not what it seems."""
     if client.get("content-encoding", "identity").lower() != "identity":
@@ -161,7 +94,7 @@ def _nominated(connection: str | None) -> frozenset[str]:
     return frozenset(map(str.strip, connection.lower().split(","))) - {"content-length", "content-type"}
 
 
-async def note_failure(response: aiohttp.ClientResponse, service: str, request_id: str) -> None:
+async def note_failure(response: Answer, service: str, request_id: str) -> None:
     """Logs a service's answer that is no use to a client, with what the service says about it."""
     fields = {
         "request_id": request_id,
@@ -172,16 +105,16 @@ async def note_failure(response: aiohttp.ClientResponse, service: str, request_i
     _log.warning("A service failed", extra={FIELDS: fields})
 
 
-async def _reason(response: aiohttp.ClientResponse) -> str:
+async def _reason(response: Answer) -> str:
     """The sentence in a service's error answer, as docs/inference.md has it; nothing else of it is kept."""
     try:
-        document = orjson.loads(await response.content.read(_LOGGED_BYTES))
-    except (orjson.JSONDecodeError, aiohttp.ClientError):
+        document = orjson.loads(await response.beginning(_LOGGED_BYTES))
+    except (orjson.JSONDecodeError, WireError):
         return ""
     return str(document.get("error", ""))[:_LOGGED_CHARACTERS] if isinstance(document, dict) else ""
 
 
-def retry_after(response: aiohttp.ClientResponse) -> int:
+def retry_after(response: Answer) -> int:
     """Seconds after which a busy service wants to be asked again, where it says a sensible number of them."""
     header = response.headers.get("Retry-After")
     if header is None or not header.isdecimal():
