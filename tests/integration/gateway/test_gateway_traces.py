@@ -107,7 +107,7 @@ async def test_a_request_and_each_try_at_a_pod_are_spans(tmp_path: Path) -> None
         }
     assert {span.parent_span_id for span in clients} == {span.span_id for span in servers}
     [failed] = [span for span in clients if span.status.code == ERROR]
-    assert attributes(failed)["error.type"] == "ClientConnectorError"
+    assert attributes(failed)["error.type"] == "UnreachedError"
     assert attributes(failed)["server.port"] == int(dead.rpartition(":")[2])
     [again] = [span for span in clients if "http.request.resend_count" in attributes(span)]
     assert again.parent_span_id == failed.parent_span_id

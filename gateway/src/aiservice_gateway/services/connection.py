@@ -225,14 +225,12 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._fail("the answer is not HTTP/1.1 as RFC 9112 has it")
-            self.close()
+            self._refuse()
             return
         if self._answer is None:
             self._head_bytes += len(data)
             if self._head_bytes > _MOST_HEAD_BYTES:
-                self._fail(f"the answer's head is larger than {_MOST_HEAD_BYTES} bytes")
-                self.close()
+                self._refuse()
 
     def pause_writing(self) -> None:
         """The transport's word that it holds enough."""
@@ -259,11 +257,13 @@ class Connection(asyncio.Protocol):
         """The parser's word: the head is whole.
 
         Raises:
-            _NotUnderstoodError: the body's end could not be told.
+            _NotUnderstoodError: it is too large, or the body's end could not be told.
         """
         status = self._parser.get_status_code()
         if status < _FIRST_FINAL_STATUS:
             return
+        if sum(len(name) + len(value) for name, value in self._fields) > _MOST_HEAD_BYTES:
+            raise _NotUnderstoodError
         headers = Headers(raw=self._fields)
         codings = headers.getlist("transfer-encoding")
         lengths = headers.getlist("content-length")
@@ -316,6 +316,12 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _refuse(self) -> None:
+        self._fail(
+            f"the answer is not HTTP/1.1 as RFC 9112 has it, or its head is larger than {_MOST_HEAD_BYTES} bytes"
+        )
+        self.close()
 
     def _fail(self, why: str) -> None:
         """The answer does not come, or not to its end. One that is over already cannot fail."""
