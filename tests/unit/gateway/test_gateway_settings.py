@@ -201,7 +201,7 @@ def test_the_gateway_takes_what_the_chart_writes() -> None:
     settings = Settings.load(variables)
     assert unknown_variables(variables) == []
     assert (settings.job_concurrency, settings.job_max_open, settings.workers) == (0, 2_000_000, 4)
-    assert settings.webhook_retry_seconds == (0.5, 86400)
+    assert list(settings.webhook_retry_seconds) == [0.5, 86400]
     assert settings.webhook_allow_private
     assert settings.lease_seconds == 7.5
     assert settings.reserved_units[Task.TEXT_TO_SPEECH] == 2000
