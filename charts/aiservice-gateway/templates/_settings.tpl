@@ -46,8 +46,20 @@
 {{- fail (printf "replicas is %d but %s is embedded in the pod, where the others do not see it: set replicas to 1, or %s.existingSecret" (int $.Values.replicas) $store $store) -}}
 {{- end -}}
 {{- end -}}
+{{- if and (gt (int .Values.workers) 1) (not (include "aiservice-gateway.storeSecret" (dict "root" . "store" "redis"))) -}}
+{{- fail (printf "workers is %d but redis is embedded, so each of them would count the limits of tenants by itself: set workers to 1, or redis.existingSecret" (int .Values.workers)) -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.enabled is true: set ingress.hosts to the host names of the gateway" -}}
+{{- end -}}
+{{- $own := list -}}
+{{- range fromYamlArray (include "aiservice-gateway.ownEnv" .) -}}
+{{- $own = append $own .name -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if has .name $own -}}
+{{- fail (printf "extraEnv states %s, which a value of this chart sets: state that value instead (the chart's README lists them)" .name) -}}
+{{- end -}}
 {{- end -}}
 {{- if and (ne .Values.service.nodePort nil) (eq .Values.service.type "ClusterIP") -}}
 {{- fail "service.nodePort is set but service.type is ClusterIP: set service.type to NodePort or LoadBalancer" -}}
@@ -56,6 +68,14 @@
 
 {{- /* Environment of the gateway's container. */ -}}
 {{- define "aiservice-gateway.env" -}}
+{{ include "aiservice-gateway.ownEnv" . }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* The variables that this chart's values set. */ -}}
+{{- define "aiservice-gateway.ownEnv" -}}
 - name: GATEWAY_JWKS_URL
   value: {{ .Values.auth.jwksUrl | quote }}
 {{- if or .Values.auth.existingSecret .Values.auth.jwtSecret }}
@@ -111,12 +131,18 @@
 - name: GATEWAY_PRICES
   value: {{ toJson . | quote }}
 {{- end }}
+{{- with .Values.reservedUnits }}
+- name: GATEWAY_RESERVED_UNITS
+  value: {{ toJson . | quote }}
+{{- end }}
 {{- with .Values.usageRetentionDays }}
 - name: GATEWAY_USAGE_RETENTION_DAYS
   value: {{ int64 . | quote }}
 {{- end }}
 - name: GATEWAY_MAX_BODY_BYTES
   value: {{ int64 .Values.maxBodyBytes | quote }}
+- name: GATEWAY_HELD_UPLOAD_BYTES
+  value: {{ int64 .Values.heldUploadBytes | quote }}
 - name: GATEWAY_UPSTREAM_TIMEOUT_SECONDS
   value: {{ .Values.upstreamTimeoutSeconds | quote }}
 - name: GATEWAY_FOLLOW_PODS
@@ -129,6 +155,47 @@
 - name: GATEWAY_CORS_ORIGINS
   value: {{ join "," . | quote }}
 {{- end }}
+{{- with .Values.jobs }}
+- name: GATEWAY_JOB_CONCURRENCY
+  value: {{ int64 .concurrency | quote }}
+- name: GATEWAY_JOB_ATTEMPTS
+  value: {{ int64 .attempts | quote }}
+- name: GATEWAY_JOB_DEADLINE_SECONDS
+  value: {{ int64 .deadlineSeconds | quote }}
+- name: GATEWAY_JOB_RETENTION_SECONDS
+  value: {{ int64 .retentionSeconds | quote }}
+- name: GATEWAY_JOB_INPUT_BYTES
+  value: {{ int64 .inputBytes | quote }}
+- name: GATEWAY_JOB_OUTPUT_BYTES
+  value: {{ int64 .outputBytes | quote }}
+- name: GATEWAY_JOB_MAX_OPEN
+  value: {{ int64 .maxOpen | quote }}
+{{- end }}
+{{- with .Values.webhooks }}
+{{- if .existingSecret }}
+- name: GATEWAY_WEBHOOK_SECRET
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret }}
+      key: {{ .secretKey }}
+{{- end }}
+- name: GATEWAY_WEBHOOK_ALLOW_HTTP
+  value: {{ .allowHttp | quote }}
+- name: GATEWAY_WEBHOOK_ALLOW_PRIVATE
+  value: {{ .allowPrivate | quote }}
+- name: GATEWAY_WEBHOOK_RETRY_SECONDS
+  value: {{ join "," .retrySeconds | quote }}
+{{- end }}
+{{- with .Values.idempotency }}
+- name: GATEWAY_IDEMPOTENCY_SECONDS
+  value: {{ int64 .retentionSeconds | quote }}
+- name: GATEWAY_IDEMPOTENCY_MAX_BYTES
+  value: {{ int64 .maxBytes | quote }}
+{{- end }}
+- name: GATEWAY_WORKERS
+  value: {{ int64 .Values.workers | quote }}
+- name: GATEWAY_LEASE_SECONDS
+  value: {{ .Values.leaseSeconds | quote }}
 {{- with .Values.otlpEndpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ . | quote }}
@@ -139,9 +206,6 @@
   value: {{ .Values.drainDelaySeconds | quote }}
 - name: GATEWAY_LOG_LEVEL
   value: {{ .Values.logLevel }}
-{{- with .Values.extraEnv }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{- /* Fields that all pods of this chart share. */ -}}

@@ -305,11 +305,11 @@ async def running_gateway(
             redis=redis,
             room=room,
             idempotency=_idempotency(settings, database, worker),
-            jobs=_desk(settings, database, worker, room, metrics),
+            jobs=_desk(settings, _jobs(settings, database, worker), room, metrics, tracing),
         )
         if metrics.shared:
             stack.push_async_callback(_cancel, asyncio.create_task(gateway.note_often(), name="gauges"))
-        _start_jobs(settings, gateway, stack)
+        _start_jobs(settings, gateway, tracing, stack)
         yield gateway
 
 
@@ -340,13 +340,12 @@ def _idempotency(settings: Settings, database: Database, worker: str) -> Idempot
     return Idempotency(keys, most_bytes=settings.idempotency_max_bytes, renew_seconds=settings.lease_seconds / 3)
 
 
-def _desk(settings: Settings, database: Database, worker: str, room: Room, metrics: Metrics) -> JobDesk:
-    jobs = _jobs(settings, database, worker)
+def _desk(settings: Settings, jobs: Jobs, room: Room, metrics: Metrics, tracing: Tracing | None) -> JobDesk:
     bounds = Bounds(settings.job_input_bytes, settings.job_deadline_seconds, settings.upstream_timeout_seconds)
-    return JobDesk(jobs, Webhooks(jobs, _webhook_rules(settings), metrics), room, bounds)
+    return JobDesk(jobs, Webhooks(jobs, _webhook_rules(settings), metrics, tracing), room, bounds)
 
 
-def _start_jobs(settings: Settings, gateway: Gateway, stack: AsyncExitStack) -> None:
+def _start_jobs(settings: Settings, gateway: Gateway, tracing: Tracing | None, stack: AsyncExitStack) -> None:
     desk = gateway.jobs
     desk.webhooks.start()
     stack.push_async_callback(desk.webhooks.close)
@@ -359,6 +358,7 @@ def _start_jobs(settings: Settings, gateway: Gateway, stack: AsyncExitStack) -> 
         check=gateway.tenants.check,
         rules=rules,
         metrics=gateway.metrics,
+        tracing=tracing,
     )
     desk.on_submit, desk.on_cancel, desk.on_drain = runner.wake, runner.cancel, runner.drain
     runner.start()

@@ -106,5 +106,6 @@ SHAPES: dict[str, Json] = {
         )
     ),
     "prices": _closed({task: {"type": "number", "minimum": 0} for task in _TASKS}),
+    "units": _closed({task: {"type": "number", "minimum": 0, "maximum": 1_000_000} for task in _TASKS}),
     "ingressTls": _list_of(_closed({"hosts": _list_of(_NAME), "secretName": _STRING})),
 }

@@ -14,8 +14,18 @@ from support.cluster import REPOSITORY, CommandError
 EXTERNAL = Case("aiservice-gateway", "external")
 BUNDLED = Case("aiservice-gateway", "bundled")
 EMBEDDED = Case("aiservice-gateway", "embedded")
+FULL = Case("aiservice-gateway", "full")
 BARE = Case("aiservice-gateway", "default")
 KEY = "0123456789abcdefghijklmnopqrstuv"
+WITHOUT_VALUE = {
+    "GATEWAY_HOST": "probes and Service reach the pod's address",
+    "GATEWAY_PORT": "the Service's port is what clients see: service.port",
+    "GATEWAY_SERVICES_FILE": "services are AIServices",
+    "KUBECONFIG": "a pod has its service account",
+}
+"""Settings of the gateway that the chart neither sets nor has a value for, and why."""
+FIXED = {"GATEWAY_SQLITE_FILE": "/data/usage.sqlite3", "GATEWAY_SPOOL_DIR": "/data/spool"}
+"""Settings that the chart itself states: where the pod has a volume."""
 
 
 def environment(case: Case, values: Mapping[str, Any] | None = None) -> dict[str, Manifest]:
@@ -70,15 +80,43 @@ def test_embedded_has_no_urls_and_one_pod_at_a_time() -> None:
     assert kinds(manifests, "Job") == []
 
 
-def test_every_variable_is_a_setting_of_the_gateway() -> None:
+def test_every_variable_is_a_setting_and_every_setting_a_value_or_an_exception() -> None:
     source = (REPOSITORY / "gateway/src/aiservice_gateway/settings.py").read_text()
     known = set(re.findall(r'alias="([A-Z_]+)"', source))
-    variables = environment(Case("aiservice-gateway", "full"))
+    variables = environment(FULL)
     given = set(variables) - {"OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT"}
-    assert given >= {"JWT_SECRET", "DATABASE_URL", "REDIS_URL", "GATEWAY_PRICES"}
-    assert given <= known
-    assert variables["GATEWAY_FOLLOW_PODS"]["value"] == "false"
-    assert variables["GATEWAY_CORS_ORIGINS"]["value"] == "https://app.example.com,http://localhost:3000"
+    assert given | WITHOUT_VALUE.keys() == known
+    assert not given & WITHOUT_VALUE.keys()
+    assert {name: variables[name]["value"] for name in FIXED} == FIXED
+
+
+def test_the_full_values_change_every_setting() -> None:
+    """So that the file shows each, and a value that reaches no variable is found."""
+    full, default = environment(FULL), environment(EXTERNAL)
+    same = {name for name in full if full[name] == default.get(name)}
+    assert same == {*FIXED, "GATEWAY_NAMESPACE"}
+
+
+def test_values_are_written_as_the_gateway_reads_them() -> None:
+    variables = environment(FULL)
+    written = {name: variables[name].get("value") for name in variables}
+    assert written["GATEWAY_FOLLOW_PODS"] == "false"
+    assert written["GATEWAY_CORS_ORIGINS"] == "https://app.example.com,http://localhost:3000"
+    assert written["GATEWAY_JOB_CONCURRENCY"] == "0"
+    assert written["GATEWAY_JOB_RETENTION_SECONDS"] == "31622400"
+    assert written["GATEWAY_WEBHOOK_RETRY_SECONDS"] == "0.5,86400"
+    assert written["GATEWAY_LEASE_SECONDS"] == "7.5"
+    assert secret_of(variables["GATEWAY_WEBHOOK_SECRET"]) == ("nextjs", "HOOKS")
+    assert json.loads(variables["GATEWAY_RESERVED_UNITS"]["value"]) == {"text-to-speech": 2000, "text-to-image": 1.5}
+
+
+def test_without_a_secret_there_are_no_webhooks() -> None:
+    assert "GATEWAY_WEBHOOK_SECRET" not in environment(EXTERNAL)
+
+
+def test_several_workers_only_need_redis() -> None:
+    values = {"workers": 2, "redis": {"bundled": {"enabled": True}}}
+    assert environment(EMBEDDED, values)["GATEWAY_WORKERS"]["value"] == "2"
 
 
 def test_an_issuers_keys_are_enough() -> None:
@@ -95,7 +133,7 @@ def test_tenants_are_those_of_the_pods_namespace() -> None:
 
 
 def test_numbers_are_written_out() -> None:
-    variables = environment(Case("aiservice-gateway", "full"))
+    variables = environment(FULL)
     assert variables["GATEWAY_RATE_LIMIT_PER_HOUR"]["value"] == "1000000"
     assert variables["GATEWAY_MAX_BODY_BYTES"]["value"] == "1073741824"
     assert json.loads(variables["GATEWAY_PRICES"]["value"]) == {"speech-to-text": 0.00005, "image-to-text": 0}
@@ -177,6 +215,21 @@ def test_roles_follow_the_namespaces() -> None:
         (EMBEDDED, {"auth": {"jwtSecret": "short"}}, "HS256 needs at least 32 characters"),
         (EXTERNAL, {"redis": {"url": "redis://x"}}, "set only one of redis.existingSecret, redis.url and"),
         (EMBEDDED, {"replicas": 2}, "replicas is 2 but postgresql is embedded"),
+        (EMBEDDED, {"workers": 2}, "workers is 2 but redis is embedded"),
+        (EXTERNAL, {"workers": 0}, "at '/workers'"),
+        (EXTERNAL, {"leaseSeconds": 0.5}, "at '/leaseSeconds'"),
+        (EXTERNAL, {"reservedUnits": {"text-to-image": 1000001}}, "at '/reservedUnits/text-to-image'"),
+        (EXTERNAL, {"jobs": {"concurrency": 1001}}, "at '/jobs/concurrency'"),
+        (EXTERNAL, {"jobs": {"deadlineSeconds": "1d"}}, "at '/jobs/deadlineSeconds': got string, want integer"),
+        (EXTERNAL, {"webhooks": {"secret": "whsec_x"}}, "at '/webhooks': additional properties 'secret' not allowed"),
+        (EXTERNAL, {"webhooks": {"retrySeconds": []}}, "at '/webhooks/retrySeconds': minItems"),
+        (EXTERNAL, {"webhooks": {"retrySeconds": [0]}}, "at '/webhooks/retrySeconds/0'"),
+        (EXTERNAL, {"idempotency": {"retentionSeconds": 2678401}}, "at '/idempotency/retentionSeconds'"),
+        (
+            EXTERNAL,
+            {"extraEnv": [{"name": "GATEWAY_JOB_ATTEMPTS", "value": "4"}]},
+            "extraEnv states GATEWAY_JOB_ATTEMPTS, which a value of this chart sets",
+        ),
         (EXTERNAL, {"ingress": {"enabled": True}}, "set ingress.hosts"),
         (EXTERNAL, {"service": {"nodePort": 30000}}, "set service.type to NodePort"),
         (EXTERNAL, {"serviceAccount": {"create": False}}, "set serviceAccount.name"),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
+import yaml
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.errors import SettingsError
 from aiservice_gateway.settings import DEFAULT_PRICES, DatabaseSettings, Settings, unknown_variables, weakness
 
+CHARTS = Path(__file__).parents[2] / "data" / "charts"
 SECRET = "Zk3vR8qLw1xT6bNf9sHd2mYc7pJg4aUe"
 
 
@@ -169,3 +173,35 @@ def test_migrating_needs_no_secret() -> None:
 
 def test_misspelt_variables_are_found() -> None:
     assert unknown_variables(["GATEWAY_PORT", "GATEWAY_PROT", "PATH"]) == ["GATEWAY_PROT"]
+
+
+def rendered(case: str) -> dict[str, str]:
+    """What the chart puts into the gateway's container, with something in place of what is in Secrets."""
+    manifests: list[Any] = list(yaml.safe_load_all((CHARTS / f"gateway-{case}.yaml").read_text()))
+    [pod] = [one["spec"]["template"]["spec"] for one in manifests if one["kind"] == "Deployment"]
+    secret = {
+        "DATABASE_URL": "postgresql://db/app",
+        "REDIS_URL": "redis://limits",
+        "GATEWAY_JWT_SECRETS": orjson.dumps({"old": SECRET}).decode(),
+        "GATEWAY_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    }
+    return {one["name"]: one.get("value", secret.get(one["name"], SECRET)) for one in pod["containers"][0]["env"]}
+
+
+def test_the_charts_defaults_are_the_gateways() -> None:
+    given = {name: value for name, value in rendered("external").items() if name != "GATEWAY_NAMESPACE"}
+    chart, own = Settings.load(given).model_dump(), load(DATABASE_URL="postgresql://db/app", REDIS_URL="redis://limits")
+    different = {name for name, value in own.model_dump().items() if chart[name] != value}
+    # The files are on the pod's volume; a Service takes longer to leave a pod out than a load balancer of one's own.
+    assert different == {"sqlite_file", "spool_dir", "drain_delay_seconds"}
+
+
+def test_the_gateway_takes_what_the_chart_writes() -> None:
+    variables = rendered("full")
+    settings = Settings.load(variables)
+    assert unknown_variables(variables) == []
+    assert (settings.job_concurrency, settings.job_max_open, settings.workers) == (0, 2_000_000, 4)
+    assert list(settings.webhook_retry_seconds) == [0.5, 86400]
+    assert settings.webhook_allow_private
+    assert settings.lease_seconds == 7.5
+    assert settings.reserved_units[Task.TEXT_TO_SPEECH] == 2000

@@ -18,6 +18,7 @@ from aiservice_gateway.services.jobs.render import location, render
 from aiservice_gateway.services.openai.calls import NoAnswer
 from aiservice_gateway.services.upload import ClientGoneError
 from aiservice_gateway.stores.jobs import State
+from aiservice_gateway.telemetry import note_job, place
 
 router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[Depends(bearer)])
 
@@ -28,10 +29,12 @@ async def make_job(request: Request, gateway: Running, caller: Caller) -> Respon
     context = context_of(request.scope)
     try:
         job = await gateway.jobs.submit(
-            context.request_id, context.first_id, caller, request.headers, request.receive, resolve=gateway.resolve
-        )
+            context.request_id, context.first_id, caller, request.headers, request.receive,
+            trace=place(context.span), resolve=gateway.resolve,
+        )  # fmt: skip
     except ClientGoneError:
         return NoAnswer()
+    note_job(context.span, job.id)
     return json_response(render(job), 202, {"Location": location(job.id)})
 
 

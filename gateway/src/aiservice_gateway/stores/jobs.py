@@ -52,6 +52,8 @@ class NewJob:
     content_type: str
     input_bytes: int
     deadline_seconds: float
+    trace: str | None
+    """Place of the request that hands it in in its trace, as `traceparent` has it, where traces are recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class Job:
     webhook: str | None
     webhook_state: WebhookState | None
     webhook_attempts: int
+    trace: str | None
+    """As of `NewJob`."""
 
     @property
     def over(self) -> bool:
@@ -113,15 +117,15 @@ class Terms:
 
 _COLUMNS: Final = """id, tenant, user_id, task, service, content_type, input_bytes, state, attempts, attempt,
 created_at, started_at, finished_at, deadline, expires_at, status, headers, output_bytes, record, error,
-webhook, webhook_state, webhook_attempts"""
+webhook, webhook_state, webhook_attempts, trace"""
 
 _OVER: Final = """finished_at = {now}, webhook_after = {now},
 webhook_state = CASE WHEN webhook IS NULL THEN NULL ELSE 'waiting' END"""
 
 _ADD: Final = """
 INSERT INTO {jobs} (id, tenant, user_id, task, service, webhook, content_type, input_bytes, state,
-                    created_at, run_after, deadline, expires_at)
-SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS bigint), 'queued', {now}, {now}, {now} + $9, {now} + $9 + $10
+                    created_at, run_after, deadline, expires_at, trace)
+SELECT $1, $2, $3, $4, $5, $6, $7, CAST($8 AS bigint), 'queued', {now}, {now}, {now} + $9, {now} + $9 + $10, $12
 WHERE (SELECT count(*) FROM {jobs} WHERE tenant = $2 AND state IN ('queued', 'running')) < CAST($11 AS bigint)
 ON CONFLICT (id) DO NOTHING
 RETURNING id
@@ -216,7 +220,7 @@ class Jobs:
                 (
                     *(job.id, job.tenant, job.user, job.task.value, job.service, job.webhook),
                     *(job.content_type, job.input_bytes, job.deadline_seconds),
-                    *(self.terms.kept_seconds, self.terms.most_open),
+                    *(self.terms.kept_seconds, self.terms.most_open, job.trace),
                 ),
             ),
             rest,
@@ -325,7 +329,7 @@ def _flat(statement: Statement) -> tuple[Any, ...]:
 def _job(row: tuple[Any, ...]) -> Job:
     name, tenant, user, task, service, content_type, size, state, attempts, attempt, *more = row
     created, started, finished, deadline, expires, status, headers, output, record, error, *hook = more
-    webhook, webhook_state, webhook_attempts = hook
+    webhook, webhook_state, webhook_attempts, trace = hook
     return Job(
         id=name,
         tenant=tenant,
@@ -350,4 +354,5 @@ def _job(row: tuple[Any, ...]) -> Job:
         webhook=webhook,
         webhook_state=None if webhook_state is None else WebhookState(webhook_state),
         webhook_attempts=webhook_attempts,
+        trace=trace,
     )

@@ -17,7 +17,7 @@ from aiservice_gateway.selection import Dimension, Group, StoredRecord, Want
 from aiservice_gateway.stores import usage_sql
 from aiservice_gateway.stores.base import distinct
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The newest migration that this code needs. Revisions sort as text."""
 
 OWN_SCHEMA = "aiservice"

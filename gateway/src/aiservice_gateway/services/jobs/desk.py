@@ -86,6 +86,7 @@ class JobDesk:
         headers: Headers,
         receive: Receive,
         *,
+        trace: str | None,
         resolve: Callable[[Task, str | None, Identity], Service],
     ) -> Job:
         """Queues a job.
@@ -96,6 +97,7 @@ class JobDesk:
             caller: Whose it is.
             headers: The request's.
             receive: The request's channel.
+            trace: The request's place in its trace.
             resolve: The service of a call; one that is not ready yet will do.
 
         Raises:
@@ -125,6 +127,7 @@ class JobDesk:
                 content_type=intake.content_type,
                 input_bytes=pieces.size,
                 deadline_seconds=order.deadline_seconds or seconds,
+                trace=trace,
             )
             if not await self.jobs.add(job, pieces.rest()):
                 raise TooManyJobsError(self.jobs.terms.most_open)

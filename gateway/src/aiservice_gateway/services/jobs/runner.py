@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from opentelemetry.trace import Span
 from starlette.datastructures import Headers
 from starlette.types import Message
 
@@ -34,6 +35,7 @@ from aiservice_gateway.models import Identity, Service, UsageRecord
 from aiservice_gateway.services.proxy import Call, Exchange, Proxy
 from aiservice_gateway.stores.jobs import Job, Jobs, Problem, State
 from aiservice_gateway.stores.pieces import Pieces, read
+from aiservice_gateway.telemetry import Tracing, note_service, trace_id
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ class Stop(StrEnum):
     """The gateway stops."""
 
 
+_UNANSWERED: Final = frozenset({State.CANCELLED, State.EXPIRED})
+_FAILURES: Final = frozenset({State.FAILED, State.EXPIRED})
 _DONE_AGAIN: Final = frozenset({Stop.LOST, Stop.CLOSING})
 
 
@@ -75,6 +79,21 @@ class Rules:
     """How long jobs may go on when the gateway stops."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a try at a job ended, as far as this process knows."""
+
+    state: State | None
+    """The job's; None: another worker's to say, or the database's."""
+    code: str | None = None
+    """Of what went wrong, or of what the job waits for."""
+    failed: bool = False
+    """Whether that is a failure."""
+
+
+_UNSETTLED: Final = Ending(None, "unsettled", failed=True)
+
+
 class Work:
     """One try at a job: the channels of its call, and the keeper of its answer."""
 
@@ -83,6 +102,9 @@ class Work:
         self.kept_status: int | None = None
         """Of the answer, once it is kept."""
         self.stopped: Stop | None = None
+        self.span: Span | None = None
+        """Where traces are recorded."""
+        self.ending = _UNSETTLED
         self._jobs = jobs
         self._most_bytes = most_bytes
         self._stop = asyncio.Event()
@@ -188,6 +210,7 @@ class JobRunner:
         check: Callable[[str], None],
         rules: Rules,
         metrics: Metrics,
+        tracing: Tracing | None,
     ) -> None:
         """Wires it up.
 
@@ -198,6 +221,7 @@ class JobRunner:
             check: Lets a tenant pass, or raises.
             rules: What it holds to.
             metrics: Counts.
+            tracing: Makes spans.
         """
         self._jobs = jobs
         self._proxy = proxy
@@ -205,6 +229,7 @@ class JobRunner:
         self._check = check
         self._rules = rules
         self._metrics = metrics
+        self._tracing = tracing
         self._works: dict[asyncio.Task[None], Work] = {}
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -296,6 +321,17 @@ class JobRunner:
                     work.stop(Stop.CANCELLED)
 
     async def _work(self, work: Work) -> None:
+        if self._tracing is None:
+            await self._try(work)
+            return
+        job = work.job
+        span = work.span = self._tracing.job(job.id, job.task, job.attempts, job.trace)
+        try:
+            await self._try(work)
+        finally:
+            self._tracing.end_job(span, work.ending.state, work.ending.code, failed=work.ending.failed)
+
+    async def _try(self, work: Work) -> None:
         job = work.job
         try:
             await self._settle(work, await self._run(work))
@@ -334,7 +370,8 @@ class JobRunner:
         self._check(job.tenant)
         identity = Identity(job.tenant, job.user)
         service = self._resolve(job.task, job.service, identity)
-        context = RequestContext(_attempt(job), tenant=job.tenant, service=service.key, keeper=work)
+        note_service(work.span, service.key)
+        context = RequestContext(_attempt(job), tenant=job.tenant, service=service.key, keeper=work, span=work.span)
         headers = Headers({"content-type": job.content_type, "content-length": str(job.input_bytes)})
         await Exchange(self._proxy, Call(context, headers, identity, job.task, service))({}, work.receive, work.send)
 
@@ -353,6 +390,7 @@ class JobRunner:
             return
         await work.drop()
         if work.stopped is Stop.LOST:
+            work.ending = Ending(None, Stop.LOST, failed=True)
             return
         if work.stopped is Stop.CANCELLED:
             await self._finish(work, State.CANCELLED)
@@ -362,11 +400,11 @@ class JobRunner:
             most = self._rules.output_bytes
             await self._finish(work, State.FAILED, Problem("payload_too_large", f"The answer is over {most} bytes."))
         elif work.stopped is Stop.CLOSING:
-            await self._jobs.requeue(job, 0, counted=False)
+            await self._put_off(work, 0, Ending(State.QUEUED, Stop.CLOSING), counted=False)
         elif isinstance(error, UnavailableError) or (
             isinstance(error, RateLimitedError) and not isinstance(error, BudgetSpentError)
         ):
-            await self._jobs.requeue(job, error.retry_after, counted=False)
+            await self._put_off(work, error.retry_after, Ending(State.QUEUED, error.code), counted=False)
         elif isinstance(error, GatewayError):
             await self._finish(work, State.FAILED, Problem(error.code, _sentence(error)))
         elif error is None:
@@ -374,16 +412,25 @@ class JobRunner:
         else:
             _log.error("A job failed unexpectedly", exc_info=error, extra={FIELDS: {"job": job.id}})
             if job.attempts < self._jobs.terms.most_attempts:
-                await self._jobs.requeue(job, _AWAY_SECONDS, counted=True)
+                ending = Ending(State.QUEUED, GatewayError.code, failed=True)
+                await self._put_off(work, _AWAY_SECONDS, ending, counted=True)
             else:
                 await self._finish(work, State.FAILED, Problem("internal", "Something went wrong inside the gateway."))
 
     async def _finish(self, work: Work, state: State, problem: Problem | None = None) -> None:
         if not await self._jobs.finish(work.job, state, problem):
+            work.ending = Ending(None, Stop.LOST, failed=True)
             return
+        code = problem.code if problem is not None else (state if state in _UNANSWERED else None)
+        work.ending = Ending(state, code, failed=state in _FAILURES)
         self._metrics.jobs.labels(work.job.task, state).inc()
         fields = {"job": work.job.id, "state": state, "attempts": work.job.attempts, "tenant": work.job.tenant}
-        _log.info("job", extra={FIELDS: fields})
+        traced = trace_id(work.span)
+        _log.info("job", extra={FIELDS: fields if traced is None else fields | {"trace_id": traced}})
+
+    async def _put_off(self, work: Work, seconds: float, ending: Ending, *, counted: bool) -> None:
+        await self._jobs.requeue(work.job, seconds, counted=counted)
+        work.ending = ending
 
 
 class LostError(GatewayError):

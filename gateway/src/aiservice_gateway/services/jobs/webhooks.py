@@ -26,6 +26,7 @@ from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.services.addresses import is_public
 from aiservice_gateway.services.jobs.render import location, render
 from aiservice_gateway.stores.jobs import Job, Jobs, WebhookState
+from aiservice_gateway.telemetry import Tracing
 from aiservice_gateway.webhook_signing import signature_headers, tenant_key, write_secret
 
 _log = logging.getLogger(__name__)
@@ -60,17 +61,19 @@ class WebhookRules:
 class Webhooks:
     """Sends the messages that are due."""
 
-    def __init__(self, jobs: Jobs, rules: WebhookRules, metrics: Metrics) -> None:
+    def __init__(self, jobs: Jobs, rules: WebhookRules, metrics: Metrics, tracing: Tracing | None) -> None:
         """Wires it up.
 
         Args:
             jobs: Have the messages.
             rules: What is sent where.
             metrics: Counts.
+            tracing: Makes spans.
         """
         self._jobs = jobs
         self._rules = rules
         self._metrics = metrics
+        self._tracing = tracing
         self._senders: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
 
@@ -136,13 +139,25 @@ class Webhooks:
                 if job is None:
                     await asyncio.sleep(_LOOK_SECONDS)
                 else:
-                    await self._note(job, *await _send(session, key, job))
+                    await self._note(job, *await self._try(session, key, job))
             except StoreUnavailableError as error:
                 _log.warning("Webhooks wait for the database: %s", error)
                 await asyncio.sleep(_AWAY_SECONDS)
             except Exception:  # noqa: BLE001 - messages would wait for ever
                 _log.exception("Sending webhooks met something unexpected and goes on")
                 await asyncio.sleep(_AWAY_SECONDS)
+
+    async def _try(self, session: aiohttp.ClientSession, key: bytes, job: Job) -> tuple[int | None, str]:
+        """As `_send`, with a span."""
+        if self._tracing is None:
+            return await _send(session, key, job)
+        with self._tracing.webhook(job.id, job.webhook_attempts - 1, job.trace) as attempt:
+            status, problem = await _send(session, key, job)
+            if status is None:
+                attempt.unreached()
+            else:
+                attempt.answered(status)
+            return status, problem
 
     async def _note(self, job: Job, status: int | None, problem: str) -> None:
         state, seconds = verdict(status, job.webhook_attempts, self._rules.retry_seconds)
