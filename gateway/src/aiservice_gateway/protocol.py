@@ -22,6 +22,7 @@ import orjson
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from aiservice_gateway.gathered import Gathered
 from aiservice_gateway.ids import new_request_id
 
 _log = logging.getLogger(__name__)
@@ -126,8 +127,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as the base has it
         """A client has connected."""
-        super().connection_made(transport)
         transport.set_write_buffer_limits(high=_KEPT_BYTES)
+        super().connection_made(Gathered(transport, self.loop.call_soon))
         self._last = self._head_since = self.loop.time()
         self.guard.add(self)
 
