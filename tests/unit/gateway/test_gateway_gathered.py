@@ -1,4 +1,4 @@
-"""What is written within one turn of the event loop goes out in one write, in order, and before the connection closes."""
+"""What is written within one turn of the event loop goes out in one write, in order, and before a close."""
 
 from __future__ import annotations
 
