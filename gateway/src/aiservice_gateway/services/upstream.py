@@ -26,6 +26,19 @@ _PASSED_TO_CLIENT = (
     "x-aiservice-unit",
     "x-aiservice-tokens",
     "x-aiservice-queue-seconds",
+    "vary",
+    # What JSON would tell of a picture or a sound that is the answer by itself.
+    "x-aiservice-cost",
+    "x-aiservice-format",
+    "x-aiservice-size",
+    "x-aiservice-seed",
+    "x-aiservice-steps",
+    "x-aiservice-guidance",
+    "x-aiservice-megapixel-steps",
+    "x-aiservice-sample-rate",
+    "x-aiservice-audio-seconds",
+    "x-aiservice-language",
+    "x-aiservice-voice",
 )
 
 _USUAL_CONNECTION = frozenset({"keep-alive", "close"})
@@ -94,6 +107,8 @@ def request_headers(client: Headers, request_id: str, price: str) -> dict[str, s
     refuse_compressed(client)
     nominated = _nominated(client.get("connection"))
     passed = {name: client[name].strip() for name in _PASSED_TO_SERVICE if name in client and name not in nominated}
+    if "accept" in passed:
+        passed["accept"] = ", ".join(client.getlist("accept"))  # several headers are one list
     return (
         passed
         | trace_headers(client)

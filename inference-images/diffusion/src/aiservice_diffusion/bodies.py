@@ -51,6 +51,7 @@ class _Common(FileBody):
     n: int = Field(1, ge=1, le=64)
     """How many images."""
     format: Format = "png"
+    """Left out: as Accept chooses, where that asks for the image itself."""
     quality: int = Field(90, ge=1, le=100)
     """Of jpeg and webp."""
     loras: Annotated[list[Lora], FormList] = Field([], max_length=8)

@@ -211,14 +211,15 @@ def _answered(task: Task[Any, Any, Any]) -> dict[str, Any]:
 
 
 def _form_headers(task: Task[Any, Any, Any]) -> dict[str, Any]:
-    """The headers of a task whose answer can be the file itself."""
+    """The headers of a task whose answer need not be JSON."""
+    priced = _header_refs("X-AIService-Cost") if any(shape.body is None for shape in task.answers) else {}
     if not task.files:
-        return {}
+        return priced
     facts = {
         f"X-AIService-{fact.name}": {"description": fact.description, "schema": {"type": fact.kind}}
         for fact in task.facts
     }
-    return {**_header_refs("Vary", "X-AIService-Cost"), **facts}
+    return {**priced, **_header_refs("Vary"), **facts}
 
 
 def _answers(shape: Shape, example: Example) -> bool:

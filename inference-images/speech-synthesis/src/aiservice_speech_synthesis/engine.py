@@ -59,7 +59,8 @@ class TextToSpeech(FileBody):
     speed: float = Field(1.0, ge=0.25, le=4)
     """1 is the model's own; 2 is twice as fast."""
     format: Format = "wav"
-    """What the sound is encoded as; pcm is 16-bit integers, little-endian, without a header."""
+    """What the sound is encoded as; pcm is 16-bit integers, little-endian, without a header. Left out: as Accept
+    chooses, where that asks for the sound itself."""
     stream: bool = False
     """Whether the answer is to be the sound itself, sent while it is computed, instead of JSON. Accept may choose its
     format, and must take it."""
