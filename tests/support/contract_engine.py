@@ -19,6 +19,7 @@ from aiservice_runtime import (
     Answer,
     Check,
     Engine,
+    Facts,
     FileBody,
     InvalidRequestError,
     Media,
@@ -172,7 +173,7 @@ class SpeechEngine(Engine):
         if body.voice not in (None, "Ana"):
             raise InvalidRequestError("This model has no such voice; it has Ana.")
         kind = body.file or body.format
-        facts = {"Format": kind, "Voice": "Ana", "Seed": body.seed or 0}
+        facts: Facts = {"Format": kind, "Voice": "Ana", "Seed": body.seed or 0}
 
         def finish(_: Sequence[str]) -> Answer:
             if body.file is not None:

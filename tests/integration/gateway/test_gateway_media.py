@@ -146,7 +146,7 @@ async def test_jobs_answer_json_and_streamed_sound_as_it_is(client: aiohttp.Clie
         async def over(path: str = f"/v1/jobs/{job['id']}", seen: dict[str, Any] = seen) -> bool:
             async with client.get(path, headers=bearer()) as answer:
                 seen |= await answer.json()
-            return seen["status"] == "succeeded"
+            return bool(seen["status"] == "succeeded")
 
         await eventually(over)
         async with client.get(f"/v1/jobs/{job['id']}/result", headers=bearer()) as answer:

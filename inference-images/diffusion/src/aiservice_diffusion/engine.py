@@ -19,7 +19,7 @@ from aiservice_diffusion import answers, bodies
 from aiservice_diffusion.bodies import ImageToImage, Picture, Start, TextToImage
 from aiservice_diffusion.parts import parameters_of
 from aiservice_diffusion.settings import DiffusionSettings, Offload
-from aiservice_runtime import Answer, Check, FatalError, Prepared, Raw, Task
+from aiservice_runtime import Answer, Check, Facts, FatalError, Prepared, Raw, Task
 from aiservice_runtime.precision import GIB, Model
 from aiservice_runtime.quantized import bitsandbytes_hidden
 from aiservice_runtime.torch_engine import TorchEngine
@@ -161,21 +161,23 @@ class DiffusionEngine(TorchEngine):
 
     def _prepared(self, body: TextToImage | ImageToImage, wanted: list[Picture]) -> Prepared[Picture, Made]:
         def finish(results: Sequence[Made]) -> Answer:
-            first = wanted[0]
-            told = {
-                "steps": first.steps,
-                "guidance": first.guidance,
-                "megapixel_steps": round(sum(picture.megapixel_steps for picture in wanted), 3),
-            }
-            units, tokens = len(wanted), math.ceil(len(body.prompt) / 4)
+            first, units, tokens = wanted[0], len(wanted), math.ceil(len(body.prompt) / 4)
+            cost = round(sum(picture.megapixel_steps for picture in wanted), 3)
             # An image that the safety filter refused has no bytes: JSON says so.
             if body.file is not None and results[0].pixels is not None:
                 content = _encoded(results[0].pixels, body.file, body.quality)
-                facts = {"Format": body.file, "Size": f"{first.width}x{first.height}", "Seed": first.seed}
-                facts |= {"-".join(map(str.capitalize, name.split("_"))): value for name, value in told.items()}
+                facts: Facts = {
+                    "Format": body.file,
+                    "Size": f"{first.width}x{first.height}",
+                    "Seed": first.seed,
+                    "Steps": first.steps,
+                    "Guidance": first.guidance,
+                    "Megapixel-Steps": cost,
+                }
                 return Answer({}, units, tokens, Raw(content, answers.FILES[body.file], facts))
             images = [_image(made, picture, body) for made, picture in zip(results, wanted, strict=True)]
-            return Answer({"images": images, **told}, units, tokens)
+            shown = {"images": images, "steps": first.steps, "guidance": first.guidance, "megapixel_steps": cost}
+            return Answer(shown, units, tokens)
 
         return Prepared(wanted, finish, wanted[0].together)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ Samples = npt.NDArray[np.float32]
 
 Format = Literal["wav", "mp3", "opus", "flac", "pcm"]
 
-FILES: dict[Format, str] = {
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+FILES: dict[str, str] = {
     "wav": "audio/wav",
     "mp3": "audio/mpeg",
     "opus": "audio/ogg; codecs=opus",

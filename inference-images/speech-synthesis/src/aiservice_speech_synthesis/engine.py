@@ -31,7 +31,17 @@ from aiservice_runtime import (
 )
 from aiservice_runtime.torch_engine import TorchEngine
 from aiservice_speech_synthesis import answers, coqui, folders
-from aiservice_speech_synthesis.encoders import FILES, Encoder, Format, Samples, encoded, media_type, rate_of, streamed
+from aiservice_speech_synthesis.encoders import (
+    FILES,
+    FORMATS,
+    Encoder,
+    Format,
+    Samples,
+    encoded,
+    media_type,
+    rate_of,
+    streamed,
+)
 from aiservice_speech_synthesis.settings import SynthesisSettings
 from aiservice_speech_synthesis.speaker import Script, Speaker, language_of, voice_of
 from aiservice_speech_synthesis.voices import Voice, decode_clip
@@ -75,7 +85,7 @@ class TextToSpeech(FileBody):
     @property
     def sound(self) -> Format:
         """What the sound is encoded as."""
-        return next((kind for kind in FILES if kind == self.file), self.format)
+        return next((kind for kind in FORMATS if kind == self.file), self.format)
 
 
 @dataclass(frozen=True)
