@@ -1,4 +1,4 @@
-"""Speech in both directions without a model, served by the real runtime, with the fields of the real engines.
+"""Speech in both directions and pictures without a model, served by the real runtime, with the real engines' fields.
 
 `python -m support.contract_engine` serves it as a container would; it needs the runtime's environment.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -18,6 +19,8 @@ from aiservice_runtime import (
     Answer,
     Check,
     Engine,
+    Facts,
+    FileBody,
     InvalidRequestError,
     Media,
     Prepared,
@@ -46,7 +49,7 @@ class SpeechToText(RequestBody):
     stream: bool = False
 
 
-class TextToSpeech(RequestBody):
+class TextToSpeech(FileBody):
     """As speech synthesis has it."""
 
     file_field: ClassVar[str] = "voice_clip"
@@ -59,6 +62,29 @@ class TextToSpeech(RequestBody):
     format: Literal["wav", "mp3", "opus", "flac", "pcm"] = "wav"
     stream: bool = False
     seed: int | None = Field(None, ge=0)
+
+    @property
+    def file_asked_by(self) -> str | None:
+        return "stream" if self.stream else None
+
+
+class TextToImage(FileBody):
+    """As diffusion has it, but for what it does not look at."""
+
+    prompt: str = Field(min_length=1)
+    seed: int = 7
+    n: int = Field(1, ge=1)
+    format: Literal["png", "jpeg", "webp"] = "png"
+
+    @property
+    def no_file(self) -> str | None:
+        return None if self.n == 1 else "n is not 1: set it to 1, or accept application/json."
+
+
+SOUNDS = {"wav": "audio/wav", "mp3": "audio/mpeg", "opus": "audio/ogg; codecs=opus", "pcm": "audio/pcm"}
+PICTURES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+TOKENS = 7
+"""Of whatever is spoken."""
 
 
 @dataclass
@@ -87,7 +113,7 @@ class Sound:
 
     units: float
     media_type: str
-    tokens: int = 7
+    tokens: int = TOKENS
 
     def encode(self, chunk: Any) -> bytes:
         return str(chunk).encode() * 1000
@@ -100,13 +126,14 @@ class Sound:
 
 
 class SpeechEngine(Engine):
-    """Hears how many bytes a recording has, and speaks digits."""
+    """Hears how many bytes a recording has, speaks digits, and draws what it is told in letters."""
 
     @property
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         return [
             Task("speech-to-text", "audio-second", SpeechToText, self._hear, self._run, self._pieces),
-            Task("text-to-speech", "character", TextToSpeech, self._speak, self._run, self._pieces),
+            Task("text-to-speech", "character", TextToSpeech, self._speak, self._run, self._pieces, files=SOUNDS),
+            Task("text-to-image", "image", TextToImage, self._draw, self._run, files=PICTURES),
         ]
 
     def load(self) -> None:
@@ -145,12 +172,33 @@ class SpeechEngine(Engine):
     def _speak(self, body: TextToSpeech) -> Prepared[str, str]:
         if body.voice not in (None, "Ana"):
             raise InvalidRequestError("This model has no such voice; it has Ana.")
-        media_type = {"mp3": "audio/mpeg", "wav": "audio/wav"}.get(body.format, "audio/pcm")
+        kind = body.file or body.format
+        facts: Facts = {"Format": kind, "Voice": "Ana", "Seed": body.seed or 0}
 
         def finish(_: Sequence[str]) -> Answer:
-            raise AssertionError("the gateway asks for streams")
+            if body.file is not None:
+                raw = Raw(body.text.encode(), SOUNDS[kind], {**facts, "Audio-Seconds": 1.5})
+                return Answer({}, units=len(body.text), tokens=TOKENS, raw=raw)
+            audio = {"b64": b64encode(body.text.encode()).decode(), "format": kind}
+            return Answer({"audio": audio}, units=len(body.text), tokens=TOKENS)
 
-        return Prepared([body.text], finish, stream=Sound(len(body.text), media_type))
+        if not body.stream:
+            return Prepared([body.text], finish)
+        stream = Sound(len(body.text), SOUNDS[kind])
+        return Prepared([body.text], finish, stream=stream, tokens=TOKENS, facts=facts)
+
+    def _draw(self, body: TextToImage) -> Prepared[str, str]:
+        kind = body.file or body.format
+
+        def finish(_: Sequence[str]) -> Answer:
+            content, tokens = body.prompt.encode() * 10_000, len(body.prompt)
+            if body.file is not None:
+                raw = Raw(content, PICTURES[kind], {"Format": kind, "Size": "64x64", "Seed": body.seed})
+                return Answer({}, units=1, tokens=tokens, raw=raw)
+            image = {"b64": b64encode(content).decode(), "format": kind, "seed": body.seed}
+            return Answer({"images": [image] * body.n}, units=body.n, tokens=tokens)
+
+        return Prepared([body.prompt] * body.n, finish)
 
     def _run(self, batch: Sequence[str], check: Check) -> list[str]:
         check()

@@ -20,6 +20,15 @@ def ask(engine: Engine, task: str = "", /, **fields: Any) -> Answer:
     return answer
 
 
+def ask_for_file(engine: Engine, kind: str, task: str = "", /, **fields: Any) -> Answer:
+    """Returns the engine's answer to one request that wants the file itself, in this format."""
+    [chosen] = [each for each in engine.tasks if task in {"", each.name}]
+    body = chosen.body(**fields)
+    body.answer_with_file(kind)
+    prepared = chosen.prepare(body)
+    return prepared.finish(chosen.run(prepared.pieces, lambda: None))
+
+
 def ask_together(engine: Engine, task: str, requests: Sequence[dict[str, Any]]) -> list[Answer]:
     """Returns the answers to requests that are computed in one batch. They must be compatible."""
     [chosen] = [each for each in engine.tasks if task in {"", each.name}]

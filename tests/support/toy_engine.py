@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,15 +22,16 @@ from aiservice_runtime import (
     Described,
     Engine,
     Example,
+    Fact,
     FatalError,
     Fault,
+    FileBody,
     FormList,
     InvalidRequestError,
     Media,
     Memory,
     Prepared,
     Raw,
-    RequestBody,
     RuntimeSettings,
     Shape,
     Task,
@@ -46,7 +47,7 @@ class Tag(Described):
     name: str
 
 
-class ToyBody(RequestBody):
+class ToyBody(FileBody):
     """What the toy's tasks take."""
 
     file_field: ClassVar[str] = "audio"
@@ -71,11 +72,25 @@ class ToyBody(RequestBody):
     raw: bool = False
     stream: int = 0
     """How many chunks to stream."""
+    known: int | None = None
+    """Tokens of the stream that are known before it begins."""
     hold: bool = False
     """Whether the stream waits after its first chunk, for the engine's `hold`."""
     words: bool = True
     """Whether the streamed format can tell of a failure."""
     tags: Annotated[list[Tag], FormList] = Field([], max_length=2)
+    format: Literal["low", "loud"] = "low"
+    """Of what is said, where that is the answer by itself."""
+    only: bool = False
+    """Whether the answer is what is said by itself."""
+
+    @property
+    def file_asked_by(self) -> str | None:
+        return "only" if self.only else None
+
+    @property
+    def no_file(self) -> str | None:
+        return "n is not 1: set it to 1, or accept application/json." if self.n > 1 else None
 
 
 class ToyAnswer(AnswerBody):
@@ -89,10 +104,13 @@ class ToyAnswer(AnswerBody):
     """Its size; only with a mask."""
 
 
+FILES = {"low": "audio/low", "loud": "audio/loud; level=11"}
+FACTS = (Fact("Format", "string", "Of what is said."), Fact("Said", "string", "What is said."))
 SHAPES = (
     Shape("application/json", body=ToyAnswer),
     Shape("text/toy", "With raw."),
     Shape("text/plain; charset=utf-8", "With stream: lines."),
+    *(Shape(media_type, "By itself.") for media_type in FILES.values()),
 )
 EXAMPLES = (
     Example(
@@ -121,6 +139,9 @@ EXAMPLES = (
     Example("raw", "No JSON", {"audio": "YWJj", "say": "x", "raw": True}, "x", "text/toy"),
     Example("lines", "Streamed", {"audio": "YWJj", "say": "x", "stream": 1}, "x 0\n2.0 1 None\n", "text/plain"),
 )
+
+
+FILE_EXAMPLES = (Example("low", "By itself", {"audio": "YWJj", "say": "x"}, "x", "audio/low"),)
 
 
 class ToyMemoryError(Exception):
@@ -184,8 +205,20 @@ class ToyEngine(Engine):
     @property
     def tasks(self) -> Sequence[Task[Any, Any, Any]]:
         return [
-            Task(name, unit, ToyBody, self._prepare, self._run, self._stream, self.max_batch, SHAPES, EXAMPLES)
-            for name, unit in (("speech-to-text", "audio-second"), ("image-to-text", "image"))
+            Task(
+                name,
+                unit,
+                ToyBody,
+                self._prepare,
+                self._run,
+                self._stream,
+                self.max_batch,
+                SHAPES,
+                files,
+                FACTS,
+                EXAMPLES + (FILE_EXAMPLES if files else ()),
+            )
+            for name, unit, files in (("speech-to-text", "audio-second", {}), ("image-to-text", "image", FILES))
         ]
 
     def load(self) -> None:
@@ -234,6 +267,9 @@ class ToyEngine(Engine):
             raise InvalidRequestError("The toy refuses.")
 
         def finish(results: Sequence[str]) -> Answer:
+            if body.file is not None:
+                told = {"Format": body.file, "Said": results[0]}
+                return Answer({}, units=1, tokens=1, raw=Raw(results[0].encode(), FILES[body.file], told))
             if body.raw:
                 return Answer({}, units=1, tokens=1, raw=Raw(results[0].encode(), "text/toy"))
             said = results[0] if body.n == 1 else list(results)
@@ -242,7 +278,10 @@ class ToyEngine(Engine):
                 answer["mask"] = len(body.mask)
             return Answer(answer, units=1.23456, tokens=len(body.say or ""))
 
-        return Prepared([body] * body.n, finish, body.group, ToyStream(body) if body.stream else None)
+        if not body.stream:
+            return Prepared([body] * body.n, finish, body.group)
+        facts = {"Said": body.say or ""} if body.file else {}
+        return Prepared([body], finish, body.group, ToyStream(body), tokens=body.known, facts=facts)
 
     def _run(self, batch: Sequence[ToyBody], check: Check) -> list[str | None]:
         self._note("run " + " + ".join(str(body.say) for body in batch))

@@ -20,7 +20,7 @@ from aiservice_runtime import FatalError, Fault, InvalidRequestError
 from aiservice_runtime.pictures import decode
 from aiservice_runtime.precision import GIB
 from aiservice_runtime.quantized import quantize
-from support.engines import ask, load
+from support.engines import ask, ask_for_file, load
 from weights import tiny
 
 SMALL: dict[str, Any] = {"prompt": "a red cup", "size": "64x64", "seed": 7, "steps": 2}
@@ -135,6 +135,11 @@ def test_the_safety_filter_keeps_pictures_back(start: Start, refuses: bool) -> N
     engine = start(lambda folder: tiny.safety_filter(folder / "safety_checker", refuses=refuses), safety_filter=True)
     [entry] = ask(engine, "text-to-image", **SMALL).body["images"]
     assert (entry["filtered"], entry["b64"] is None) == (refuses, refuses)
+    itself = ask_for_file(engine, "webp", "text-to-image", **SMALL)
+    assert (itself.raw is None) == refuses, "of a picture that is kept back there are no bytes"
+    if refuses:
+        [entry] = itself.body["images"]
+        assert (entry["filtered"], entry["format"]) == (True, "webp")
 
 
 def test_a_missing_safety_filter_is_told(start: Start) -> None:

@@ -56,7 +56,8 @@ def test_it_serves_both_tasks_as_described_and_batches_what_comes_together(tmp_p
                 refused = client.post(urls["text-to-image"], json=body)
                 assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
             with httpx.Client(base_url=urls["image-to-image"].rpartition("/api")[0], timeout=180) as other:
-                assert len(check_examples(other)) == 8
+                assert len(check_examples(other)) == 12
+            _check_pictures_by_themselves(client, urls)
             svg = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="http://127.0.0.1:9/x"/></svg>'
             refused = client.post(urls["image-to-image"], files={"file": ("x.svg", svg)}, data={"prompt": "x"})
             assert "The upload is no picture" in refused.json()["error"]
@@ -65,6 +66,52 @@ def test_it_serves_both_tasks_as_described_and_batches_what_comes_together(tmp_p
     finally:
         process.child.kill()
         process.end()
+
+
+def _check_pictures_by_themselves(client: httpx.Client, urls: dict[str, str]) -> None:
+    body = {"prompt": "a cup", "style": "realistic", "size": "64x72", "seed": 3}
+    url, price = urls["text-to-image"], {"X-AIService-Unit-Price": "0.003"}
+    json = client.post(url, json=body, headers=price | {"Accept": "application/json"}).json()
+    bare = client.post(url, json=body, headers=price | {"Accept": "image/png, */*;q=0.1"})
+    assert (bare.status_code, bare.headers["content-type"], bare.headers["vary"]) == (200, "image/png", "Accept")
+    assert bare.content == base64.b64decode(json["images"][0]["b64"])
+    told = {name: bare.headers[f"x-aiservice-{name}"] for name in ("seed", "steps", "guidance", "size", "format")}
+    assert told == {
+        "seed": "3",
+        "steps": str(json["steps"]),
+        "guidance": str(json["guidance"]),
+        "size": "64x72",
+        "format": "png",
+    }
+    assert float(bare.headers["x-aiservice-megapixel-steps"]) == json["megapixel_steps"]
+    usage = {name: float(bare.headers[f"x-aiservice-{name}"]) for name in ("units", "tokens", "cost")}
+    assert usage == {name: json["usage"][name] for name in usage}
+
+    for accept, kind in (("image/jpeg", "JPEG"), ("image/*", "PNG"), ("image/webp;q=0.9, image/jpeg;q=0.8", "WEBP")):
+        answer = client.post(url, json=body, headers={"Accept": accept})
+        picture = Image.open(io.BytesIO(answer.content))
+        assert (picture.format, picture.size) == (kind, (64, 72))
+    form = {"prompt": "a cup", "seed": "1", "strength": "0.5"}
+    other = client.post(
+        urls["image-to-image"],
+        files={"file": ("cup.png", bare.content)},
+        data=form,
+        headers={"Accept": "image/webp, application/json;q=0.5"},
+    )
+    assert Image.open(io.BytesIO(other.content)).format == "WEBP"
+    assert other.headers["x-aiservice-size"] == "64x72"
+
+    for accept, more, sentence in (
+        ("image/*", {"n": 2}, "n is 2, and an image by itself is one: set n to 1, or accept application/json."),
+        ("image/jpeg", {"format": "png"}, "format is png, which Accept does not take"),
+        ("audio/wav", {}, "Accept takes nothing that this task answers"),
+    ):
+        refused = client.post(url, json=body | more, headers={"Accept": accept})
+        assert (refused.status_code, refused.json()["code"]) == (406, "not_acceptable")
+        assert refused.json()["error"].startswith(sentence)
+        assert refused.headers["x-aiservice-device-seconds"] == "0.000000"
+    several = client.post(url, json=body | {"n": 2}, headers={"Accept": "image/*, application/json;q=0.5"})
+    assert len(several.json()["images"]) == 2
 
 
 def test_an_empty_folder_ends_it_with_a_sentence(tmp_path: Path) -> None:

@@ -102,10 +102,10 @@ def examples_of(folder: Path) -> list[Any]:
 
 def test_examples_are_those_that_the_model_answers(xtts: Path, small: SynthesisEngine, tmp_path: Path) -> None:
     [task] = small.tasks
-    assert [example.name for example in task.examples] == ["speech", "same-again", "stream"]
+    assert [example.name for example in task.examples] == ["speech", "same-again", "stream", "file"]
     for example in task.examples:
         assert task.prepare(task.body(**example.request)).pieces
-    assert [example.name for example in examples_of(xtts)] == ["speech", "same-again", "cloned-voice", "stream"]
+    assert [example.name for example in examples_of(xtts)] == ["speech", "same-again", "cloned-voice", "stream", "file"]
     shutil.copy(xtts / "config.json", tmp_path)
     assert [example.name for example in examples_of(tmp_path)] == ["cloned-voice"], "it has no voices of its own"
     (tmp_path / "config.json").write_text("{")

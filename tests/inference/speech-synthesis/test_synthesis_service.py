@@ -13,6 +13,8 @@ import numpy as np
 from support.openapi import check_examples
 from support.service_process import Process
 
+Heard = Callable[..., np.ndarray[tuple[int], np.dtype[np.int16]]]
+
 TEXT = "The sea was calm and grey today. And the wind did not blow at all."
 
 
@@ -20,7 +22,7 @@ def test_a_process_speaks_with_a_recorded_voice(
     xtts: Path,
     tmp_path: Path,
     clip: Callable[..., bytes],
-    heard: Callable[..., np.ndarray[tuple[int], np.dtype[np.int16]]],
+    heard: Heard,
 ) -> None:
     arguments = ["--model-dir", str(xtts), "--ports", "text-to-speech=0", "--threads", "1", "--stream-tokens", "8"]
     process = Process("aiservice_speech_synthesis", tmp_path, arguments, {})
@@ -40,8 +42,10 @@ def test_a_process_speaks_with_a_recorded_voice(
         with client.stream("POST", url, json={"text": TEXT, "seed": 7, "stream": True, "format": "opus"}) as stream:
             assert stream.headers["content-type"] == "audio/ogg; codecs=opus"
             assert stream.headers["x-aiservice-units"] == f"{len(TEXT)}.000"
+            streamed_tokens = int(stream.headers["x-aiservice-tokens"])
             content = b"".join(stream.iter_bytes())
         whole = client.post(url, json={"text": TEXT, "seed": 7}).json()
+        assert streamed_tokens == whole["usage"]["tokens"] > 0
         assert abs(heard(content).size / 24_000 - whole["audio"]["seconds"]) < 0.15
 
         # Nothing of these costs the device anything.
@@ -62,10 +66,54 @@ def test_a_process_speaks_with_a_recorded_voice(
         nan = client.post(url, content='{"text": "Hi.", "speed": NaN}', headers={"Content-Type": "application/json"})
         assert nan.status_code == 400
 
-        assert len(check_examples(client)) == 8, "each as JSON and as a form"
+        _check_sounds_by_themselves(client, heard)
+        assert len(check_examples(client)) == 10, "each as JSON and as a form"
 
         assert client.post("/sleep").json() == {"status": "asleep"}
         assert client.post("/wake").json() == {"status": "serving"}
     assert not any("calm" in line or "Hello there" in line for line in process.lines), "texts are not logged"
     process.child.send_signal(signal.SIGTERM)
     assert process.end() == 0
+
+
+def _check_sounds_by_themselves(client: httpx.Client, heard: Heard) -> None:
+    url, body = "/api/text-to-speech", {"text": TEXT, "seed": 7}
+    price = {"X-AIService-Unit-Price": "0.001"}
+    json = client.post(url, json=body, headers=price).json()
+    bare = client.post(url, json=body, headers=price | {"Accept": "audio/*"})
+    assert (bare.status_code, bare.headers["content-type"], bare.headers["vary"]) == (200, "audio/wav", "Accept")
+    assert bare.content == base64.b64decode(json["audio"]["b64"])
+    facts = {name: bare.headers[f"x-aiservice-{name}"] for name in ("format", "language", "voice", "seed")}
+    assert facts == {"format": "wav", "language": json["language"], "voice": json["voice"], "seed": "7"}
+    numbers = {name: float(bare.headers[f"x-aiservice-{name}"]) for name in ("sample-rate", "audio-seconds")}
+    assert numbers == {"sample-rate": json["audio"]["sample_rate"], "audio-seconds": json["audio"]["seconds"]}
+    usage = {name: float(bare.headers[f"x-aiservice-{name}"]) for name in ("units", "tokens", "cost")}
+    assert usage == {name: json["usage"][name] for name in usage}
+
+    for accept, media_type in (
+        ("audio/mpeg", "audio/mpeg"),
+        ("audio/ogg", "audio/ogg; codecs=opus"),
+        ("audio/pcm", "audio/pcm; rate=24000; channels=1"),
+    ):
+        for stream in (False, True):
+            answer = client.post(url, json=body | {"stream": stream}, headers={"Accept": accept})
+            assert answer.headers["content-type"] == media_type
+            assert ("x-aiservice-audio-seconds" in answer.headers) != stream
+            assert answer.headers["x-aiservice-seed"] == "7"
+            if media_type != "audio/pcm; rate=24000; channels=1":
+                assert abs(heard(answer.content).size / 24_000 - json["audio"]["seconds"]) < 0.15
+
+    for accept, more, sentence in (
+        (
+            "audio/mpeg",
+            {"format": "wav"},
+            "format is wav, which Accept does not take: leave format out, or accept audio",
+        ),
+        ("audio/mpeg", {"format": "wav", "stream": True}, "format is wav, which Accept does not take"),
+        ("application/json", {"stream": True}, "stream asks for the file itself, which Accept does not take"),
+        ("audio/aac", {}, "Accept takes nothing that this task answers: accept application/json, or one of audio/wav"),
+    ):
+        refused = client.post(url, json=body | more, headers={"Accept": accept})
+        assert (refused.status_code, refused.json()["code"]) == (406, "not_acceptable")
+        assert refused.json()["error"].startswith(sentence)
+        assert refused.headers["x-aiservice-device-seconds"] == "0.000000"

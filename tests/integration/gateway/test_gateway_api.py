@@ -12,6 +12,8 @@ import aiohttp
 import pytest
 
 from aiservice_api.tasks import Task
+from aiservice_gateway.cors import cors
+from aiservice_gateway.services.upstream import response_headers
 from support.databases import PostgresServer
 from support.gateway import (
     SECRET,
@@ -282,7 +284,13 @@ async def test_the_api_is_described(world: World) -> None:
         has_file = task in {Task.SPEECH_TO_TEXT, Task.IMAGE_TO_IMAGE, Task.IMAGE_TO_TEXT}
         assert ("multipart/form-data" in content) == has_file
         assert {"200", "401", "403", "404", "413", "429", "502", "503", "504"} <= set(operation["responses"])
-        assert operation["responses"]["200"]["content"]["application/json"]["example"]["usage"]["cost"] > 0
+        answer = operation["responses"]["200"]
+        assert answer["content"]["application/json"]["example"]["usage"]["cost"] > 0
+        by_itself = task in {Task.TEXT_TO_IMAGE, Task.IMAGE_TO_IMAGE, Task.TEXT_TO_SPEECH}
+        assert ("406" in operation["responses"]) == (len(answer["content"]) > 1) == by_itself
+        for name in answer.get("headers", {}):
+            assert response_headers({name.lower(): "x"}), f"{name} does not reach clients"
+            assert name in {"Vary", *cors(("*",))["expose_headers"]}, f"scripts of a page cannot read {name}"
     async with world.client.get("/docs") as answer:
         page = await answer.text()
     assert "//" not in re.sub(r"<!--.*?-->|// .*", "", page).replace("https://fastapi", "")

@@ -20,7 +20,7 @@ WAV = ("a.wav", b"RIFF" * 100_000, "audio/wav")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not RUNTIME.exists():
         pytest.fail("the runtime's environment is missing: scripts/env runtime")
-    variables = {"AISERVICE_PORTS": "speech-to-text=0,text-to-speech=0"}
+    variables = {"AISERVICE_PORTS": "speech-to-text=0,text-to-speech=0,text-to-image=0"}
     process = Process("support.contract_engine", tmp_path_factory.mktemp("runtime"), [], variables, python=RUNTIME)
     try:
         process.wait_for("ready")

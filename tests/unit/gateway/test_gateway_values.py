@@ -133,13 +133,25 @@ def test_only_listed_headers_reach_a_service() -> None:
     }
 
 
+def test_several_accept_headers_are_one_list() -> None:
+    client = Headers(raw=[(b"accept", b"image/png;q=0.5"), (b"accept", b"image/webp")])
+    assert request_headers(client, "id", "0")["accept"] == "image/png;q=0.5, image/webp"
+
+
 def test_compressed_bodies_are_refused() -> None:
     with pytest.raises(UnsupportedMediaError):
         request_headers(Headers({"Content-Encoding": "gzip"}), "id", "0")
 
 
 def test_only_listed_headers_reach_a_client() -> None:
-    passed = {"content-type": "a/b", "x-aiservice-units": "1", "x-aiservice-queue-seconds": "0.250000"}
+    passed = {
+        "content-type": "a/b",
+        "x-aiservice-units": "1",
+        "x-aiservice-queue-seconds": "0.250000",
+        "vary": "Accept",
+        "x-aiservice-size": "64x64",
+        "x-aiservice-voice": "Ana",
+    }
     service = Headers({**passed, "set-cookie": "a=b", "server": "uvicorn"})
     assert response_headers(service) == [(name.encode(), value.encode()) for name, value in passed.items()]
 

@@ -115,6 +115,15 @@ def test_a_fingerprint_knows_no_boundary_however_the_body_is_cut(size: int) -> N
     assert one != digest(form("abc"), "application/json", size)
 
 
+def test_accept_counts_in_a_fingerprint_where_it_asks_for_a_file() -> None:
+    def of(*accept: str) -> str:
+        return Fingerprint(b"", Headers(raw=[(b"accept", value.encode()) for value in accept])).digest()
+
+    assert of() == of("*/*") == of("application/json") == of("text/html", "*/*;q=0.8")
+    assert of("image/png") == of("IMAGE/png")
+    assert len({of(), of("image/png"), of("audio/*"), of("image/*"), of("image/png", "image/webp")}) == 5
+
+
 @pytest.mark.parametrize(("given", "key"), [("a", "a"), ('"a-b"', "a-b"), ("x" * 255, "x" * 255)])
 def test_keys(given: str, key: str) -> None:
     assert parse_key([given]) == key

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from aiservice_runtime import Answer, Prepared, RequestBody, Task, openapi
+from aiservice_runtime import Answer, FileBody, Prepared, RequestBody, Task, openapi
 from support.openapi import check_examples, check_refusal, described, operations
-from support.toy_engine import ToyBody, ToyEngine
+from support.toy_engine import FACTS, FILES, ToyBody, ToyEngine
 from support.toy_service import PATH, StartToy, Toy
 
 DOCS = Path(__file__).parents[3] / "docs" / "inference.md"
@@ -27,7 +27,7 @@ async def test_every_example_is_answered_as_described(start_toy: StartToy) -> No
     with client(toy) as own:
         done = await asyncio.to_thread(check_examples, own)
         await asyncio.to_thread(check_refusal, own, PATH)
-    assert len(done) == 2 * 4 * 2  # tasks, examples, JSON and form
+    assert len(done) == (4 + 5) * 2  # the examples of two tasks, JSON and form
 
 
 async def test_it_is_there_while_the_model_loads(start_toy: StartToy) -> None:
@@ -60,7 +60,13 @@ async def test_every_route_is_described(start_toy: StartToy) -> None:
 
 def made(body: type[RequestBody] = ToyBody) -> dict[str, Any]:
     task = Task(
-        "image-to-text", "image", body, lambda _: Prepared([1], lambda _: Answer({}, 1, 1)), lambda works, _: works
+        "image-to-text",
+        "image",
+        body,
+        lambda _: Prepared([1], lambda _: Answer({}, 1, 1)),
+        lambda works, _: works,
+        files=FILES if issubclass(body, FileBody) else {},
+        facts=FACTS,
     )
     return openapi.document([task])
 
@@ -97,7 +103,18 @@ def test_errors_are_those_of_the_documentation() -> None:
     assert told == documented
 
 
-@pytest.mark.parametrize("status", ["400", "413", "415", "500", "503"])
+async def test_only_a_task_with_files_looks_at_accept(start_toy: StartToy) -> None:
+    toy = await start_toy()
+    document = (await toy.client.get("/openapi.json")).json()
+    told = {path: operation["responses"] for path, operation in operations(document).items()}
+    assert "406" not in told["/api/speech-to-text"]
+    assert "406" in told["/api/image-to-text"]
+    names = {"Vary", "X-AIService-Format", "X-AIService-Said"}
+    assert names & set(told["/api/speech-to-text"]["200"]["headers"]) == set()
+    assert names <= set(told["/api/image-to-text"]["200"]["headers"])
+
+
+@pytest.mark.parametrize("status", ["400", "406", "413", "415", "500", "503"])
 def test_a_refusal_that_may_be_tried_again_says_when(status: str) -> None:
     response = made()["paths"]["/api/image-to-text"]["post"]["responses"][status]
     assert ("Retry-After" in response["headers"]) == (status == "503")

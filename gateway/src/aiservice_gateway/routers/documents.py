@@ -25,6 +25,10 @@ class TaskDocument:
     media: str | None = None
     """Name of the JSON field that holds the input file in base64; in multipart it is the part `file`."""
     required: tuple[str, ...] = field(default=())
+    files: tuple[str, ...] = ()
+    """Media types of the file in the answer, which `Accept` can ask for by itself, the usual one first."""
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By name without `X-AIService-`: OpenAPI headers that tell of the file by itself what JSON would."""
 
     def request_body(self) -> dict[str, Any]:
         """The OpenAPI request body: JSON, and multipart where there is a file."""
@@ -44,13 +48,27 @@ class TaskDocument:
             content["multipart/form-data"] = {"schema": form}
         return {"required": True, "content": content}
 
-    def answer(self) -> dict[str, Any]:
-        """The OpenAPI response."""
+    def answers(self) -> dict[int | str, dict[str, Any]]:
+        """The OpenAPI responses by status, besides those of every task."""
         example = {"request_id": "0199c3a6-1d9e-7cc0-8f6b-2f2d7d5a4c11", **self.result}
-        return {
+        answer: dict[str, Any] = {
             "description": "The result; `usage` says what it cost.",
             "content": {"application/json": {"schema": {"type": "object"}, "example": example}},
         }
+        if not self.files:
+            return {200: answer}
+        answer["description"] += _BY_ITSELF
+        answer["content"] |= {name: {"schema": {"contentMediaType": name}} for name in self.files}
+        answer["headers"] = {"Vary": _VARY} | {f"X-AIService-{name}": told for name, told in self.facts.items()}
+        sentence = f"Accept takes nothing that this task answers: accept application/json, or one of {self.files[0]}."
+        return {200: answer, 406: _coded("`Accept` and the body leave no form of answer", sentence, "not_acceptable")}
+
+
+_BY_ITSELF = (
+    " `Accept` may ask for the file in it by itself, and chooses its format where the body states none; headers then "
+    "tell what JSON would."
+)
+_VARY = {"description": "Another `Accept` may get another answer.", "schema": {"type": "string"}}
 
 
 def _usage(units: float, unit: str, tokens: int, cost: float) -> dict[str, Any]:
@@ -69,7 +87,38 @@ _DRAWING: dict[str, Any] = {
     "guidance": {**_NUMBER, "description": "How closely to follow the prompt."},
     "seed": {"type": "integer", "description": "The same seed draws the same image."},
     "n": {**_COUNT, "description": "Number of images."},
-    "format": {"type": "string", "enum": ["png", "jpeg", "webp"], "default": "png"},
+    "format": {
+        "type": "string",
+        "enum": ["png", "jpeg", "webp"],
+        "description": "Left out: as `Accept` wants it, else png.",
+    },
+}
+_PICTURES = ("image/png", "image/jpeg", "image/webp")
+_SOUNDS = ("audio/wav", "audio/mpeg", "audio/ogg", "audio/flac", "audio/pcm")
+
+
+def _told(kind: str, description: str, example: Any) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": kind}, "example": example}
+
+
+_COST = _told("number", "`usage.cost`; the other parts of `usage` are in headers of JSON too.", 0.003)
+_PICTURE_FACTS = {
+    "Format": _told("string", "Of the picture.", "png"),
+    "Size": _told("string", "Width and height in pixels.", "1024x1024"),
+    "Seed": _told("integer", "The same seed draws the same image.", 42),
+    "Steps": _told("integer", "That were taken.", 30),
+    "Guidance": _told("number", "That was followed.", 5.0),
+    "Megapixel-Steps": _told("number", "What it cost the device.", 31.457),
+    "Cost": _COST,
+}
+_SOUND_FACTS = {
+    "Format": _told("string", "Of the sound.", "mp3"),
+    "Sample-Rate": _told("integer", "Samples a second.", 24000),
+    "Audio-Seconds": _told("number", "How long it is; not of a streamed answer.", 1.7),
+    "Language": _told("string", "That was spoken.", "en"),
+    "Voice": _told("string", "Its name, where it has one; what is not ASCII is percent-encoded.", "Ana Florence"),
+    "Seed": _told("integer", "The same seed speaks the same way.", 42),
+    "Cost": _COST,
 }
 _IMAGE_RESULT = {
     "images": [{"b64": "iVBORw0KGgo=", "format": "png", "width": 1024, "height": 1024, "seed": 42, "filtered": False}],
@@ -83,7 +132,10 @@ _PICTURE = "/9j/4AAQSkZJRg=="
 TASKS: dict[Task, TaskDocument] = {
     Task.TEXT_TO_IMAGE: TaskDocument(
         summary="An image from text",
-        description="Makes an image that shows what the prompt says.",
+        description="Makes an image that shows what the prompt says. With `Accept: image/png` (or another of the "
+        "types below) the answer is the image itself.",
+        files=_PICTURES,
+        facts=_PICTURE_FACTS,
         fields=_DRAWING,
         required=("prompt",),
         example={"prompt": "A beautiful sunset", "style": "realistic", "size": "1024x1024"},
@@ -91,15 +143,26 @@ TASKS: dict[Task, TaskDocument] = {
     ),
     Task.TEXT_TO_SPEECH: TaskDocument(
         summary="Speech from text",
-        description="Speaks a text.",
+        description="Speaks a text. With `Accept: audio/mpeg` (or another of the types below) the answer is the sound "
+        "itself, and with `stream` it is sent while it is computed.",
+        files=_SOUNDS,
+        facts=_SOUND_FACTS,
         fields={
             "text": _TEXT,
             "language": {**_TEXT, "examples": ["en"]},
             "voice": {**_TEXT, "description": "A voice of the service by its name."},
             "voice_clip": {**_BASE64, "description": "A recording of a voice to speak with instead."},
             "speed": {**_NUMBER, "default": 1, "description": "2 is twice as fast."},
-            "format": {"type": "string", "enum": ["wav", "mp3", "opus", "flac", "pcm"], "default": "wav"},
-            "stream": {"type": "boolean", "default": False, "description": "The sound itself, while it is computed."},
+            "format": {
+                "type": "string",
+                "enum": ["wav", "mp3", "opus", "flac", "pcm"],
+                "description": "Left out: as `Accept` wants it, else wav.",
+            },
+            "stream": {
+                "type": "boolean",
+                "default": False,
+                "description": "The sound itself, while it is computed; `Accept` must take it.",
+            },
             "seed": {"type": "integer", "description": "The same seed speaks the same way."},
         },
         required=("text",),
@@ -132,7 +195,10 @@ TASKS: dict[Task, TaskDocument] = {
     ),
     Task.IMAGE_TO_IMAGE: TaskDocument(
         summary="An image from an image and text",
-        description="Changes an image towards what the prompt says.",
+        description="Changes an image towards what the prompt says. With `Accept: image/png` (or another of the "
+        "types below) the answer is the image itself.",
+        files=_PICTURES,
+        facts=_PICTURE_FACTS,
         fields={
             **_DRAWING,
             "strength": {**_NUMBER, "exclusiveMinimum": 0, "maximum": 1, "description": "How much to change."},

@@ -98,7 +98,7 @@ for _task in Task:
         summary=TASKS[_task].summary,
         description=TASKS[_task].description,
         response_class=Response,
-        responses={**ERRORS, 200: TASKS[_task].answer()},
+        responses={**ERRORS, **TASKS[_task].answers()},
         openapi_extra={
             "requestBody": TASKS[_task].request_body(),
             "parameters": _PARAMETERS,

@@ -11,15 +11,25 @@ from starlette.datastructures import Headers
 _FORM: Final = "multipart/form-data"
 
 
+_FILES: Final = ("image/", "audio/")
+"""What an Accept names that may get another answer than JSON."""
+
+
 class Fingerprint:
-    """Of one request. A form's boundary does not count: clients draw a new one each time that they send it."""
+    """Of one request.
+
+    A form's boundary does not count: clients draw a new one each time that they send it. Accept counts where it asks
+    for a picture or a sound by itself.
+    """
 
     def __init__(self, query: bytes, headers: Headers) -> None:
-        """Knows the request's target and type, and nothing of its body."""
+        """Knows the request's target and types, and nothing of its body."""
         media_type, options = parse_options_header(headers.get("content-type", ""))
         boundary = options.get("boundary", "") if media_type == _FORM else ""
         self._boundary = f"--{boundary}".encode() if boundary else b""
-        self._hash = hashlib.sha256(len(query).to_bytes(8, "big") + query + media_type.encode() + b"\n")
+        accept = ",".join(headers.getlist("accept")).lower()
+        wanted = f"\0{accept}" if any(kind in accept for kind in _FILES) else ""  # no type has a NUL
+        self._hash = hashlib.sha256(len(query).to_bytes(8, "big") + query + f"{media_type}{wanted}\n".encode())
         self._tail = b""
 
     def add(self, data: bytes) -> None:

@@ -229,7 +229,7 @@ async def check_repeat(known: Known, scope: Scope, receive: Receive) -> bool:
         more = message.get("more_body", False)
     if known.fingerprint is not None and known.fingerprint != fingerprint.digest():
         raise KeyReusedError(
-            "This Idempotency-Key was sent before with another body or query: draw a new key for a new request."
+            "This Idempotency-Key was sent before with another body, query or Accept: draw a new key for a new request."
         )
     if not known.kept:
         raise GoneError(

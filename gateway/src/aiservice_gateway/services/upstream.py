@@ -17,13 +17,28 @@ from aiservice_gateway.services.connection import Answer, WireError
 _log = logging.getLogger(__name__)
 
 _PASSED_TO_SERVICE = ("accept", "content-type", "content-length")
-_PASSED_TO_CLIENT = (
-    "content-type",
-    "content-length",
-    "x-aiservice-units",
-    "x-aiservice-unit",
-    "x-aiservice-tokens",
-    "x-aiservice-queue-seconds",
+_PASSED_TO_CLIENT = frozenset(
+    {
+        b"content-type",
+        b"content-length",
+        b"x-aiservice-units",
+        b"x-aiservice-unit",
+        b"x-aiservice-tokens",
+        b"x-aiservice-queue-seconds",
+        b"vary",
+        # What JSON would tell of a picture or a sound that is the answer by itself.
+        b"x-aiservice-cost",
+        b"x-aiservice-format",
+        b"x-aiservice-size",
+        b"x-aiservice-seed",
+        b"x-aiservice-steps",
+        b"x-aiservice-guidance",
+        b"x-aiservice-megapixel-steps",
+        b"x-aiservice-sample-rate",
+        b"x-aiservice-audio-seconds",
+        b"x-aiservice-language",
+        b"x-aiservice-voice",
+    }
 )
 
 _USUAL_CONNECTION = frozenset({"keep-alive", "close"})
@@ -45,6 +60,8 @@ def request_headers(client: Headers, request_id: str, price: str) -> dict[str, s
     refuse_compressed(client)
     nominated = _nominated(client.get("connection"))
     passed = {name: client[name].strip() for name in _PASSED_TO_SERVICE if name in client and name not in nominated}
+    if "accept" in passed:
+        passed["accept"] = ", ".join(client.getlist("accept"))  # several headers are one list
     return (
         passed
         | trace_headers(client)
@@ -72,16 +89,15 @@ def refuse_compressed(client: Headers) -> None:
         raise UnsupportedMediaError("Compressed request bodies are not taken: send the body without Content-Encoding.")
 
 
-def response_headers(service: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """What of a service's answer a client gets to see, as ASGI headers."""
-    nominated = _nominated(service.get("connection"))
-    if "transfer-encoding" in service:
-        nominated |= {"content-length"}  # it is not the length then (RFC 9112 section 6.3)
-    return [
-        (name.encode("latin-1"), service[name].encode("latin-1"))
-        for name in _PASSED_TO_CLIENT
-        if name in service and name not in nominated
-    ]
+def response_headers(service: Headers) -> list[tuple[bytes, bytes]]:
+    """What of a service's answer a client gets to see, as ASGI headers; of several of one name the first."""
+    passed: dict[bytes, bytes] = {}
+    for name, value in service.raw:
+        if name in _PASSED_TO_CLIENT:
+            passed.setdefault(name, value)
+    for name in _nominated(service.get("connection")):
+        passed.pop(name.encode("latin-1"), None)
+    return list(passed.items())
 
 
 def _nominated(connection: str | None) -> frozenset[str]:

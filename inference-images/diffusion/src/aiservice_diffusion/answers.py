@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiservice_diffusion.bodies import Format
-from aiservice_runtime import AnswerBody, Described, Example, Shape
+from aiservice_runtime import AnswerBody, Described, Example, Fact, Shape
 
 # A red square of 64 x 64 pixels.
 _PNG = (
@@ -36,7 +36,25 @@ class Images(AnswerBody):
     """What they cost the device: megapixels times the steps that were taken."""
 
 
-SHAPES = (Shape("application/json", body=Images),)
+FILES: dict[str, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+FACTS = (
+    Fact("Format", "string", "As `images[0].format` in JSON."),
+    Fact("Size", "string", "Width and height in pixels, such as 1024x768."),
+    Fact("Seed", "integer", "As `images[0].seed` in JSON."),
+    Fact("Steps", "integer", "As `steps` in JSON."),
+    Fact("Guidance", "number", "As `guidance` in JSON."),
+    Fact("Megapixel-Steps", "number", "As `megapixel_steps` in JSON."),
+)
+
+SHAPES = (
+    Shape(
+        "application/json",
+        "Also the answer to an `Accept` without it where the safety filter refused the one image.",
+        body=Images,
+    ),
+    *(Shape(media_type, f"With `Accept: {media_type}`: the image itself.") for media_type in FILES.values()),
+)
 
 
 def _made(width: int, height: int, **other: object) -> dict[str, object]:
@@ -80,6 +98,13 @@ FROM_TEXT = (
             "usage": {**_USAGE, "units": 2.0},
         },
     ),
+    Example(
+        "file",
+        "The image itself, with `Accept: image/jpeg`",
+        {"prompt": "A beautiful sunset", "size": "128x192", "steps": 4, "seed": 7},
+        "(the bytes of the file)",
+        "image/jpeg",
+    ),
 )
 
 FROM_IMAGE = (
@@ -106,5 +131,12 @@ FROM_IMAGE = (
             "megapixel_steps": 0.016,
             "usage": {**_USAGE, "tokens": 2},
         },
+    ),
+    Example(
+        "file",
+        "The image itself, with `Accept: image/webp`",
+        {"image": _PNG, "prompt": "a castle on a hill", "strength": 0.6, "steps": 5, "seed": 7},
+        "(the bytes of the file)",
+        "image/webp",
     ),
 )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aiservice_diffusion.settings import DiffusionSettings
 from aiservice_diffusion.styles import STYLES, Style, styled
-from aiservice_runtime import FormList, InvalidRequestError, Media, RequestBody
+from aiservice_runtime import FileBody, FormList, InvalidRequestError, Media
 from aiservice_runtime.pictures import decode, decode_mask
 
 # Latents are this many times smaller than the picture in all published layouts.
@@ -35,7 +35,7 @@ class Lora(BaseModel):
     weight: float = Field(1.0, ge=-2, le=2)
 
 
-class _Common(RequestBody):
+class _Common(FileBody):
     prompt: str = Field(min_length=1, max_length=2000)
     """What to draw."""
     negative_prompt: str = Field("", max_length=2000)
@@ -51,10 +51,18 @@ class _Common(RequestBody):
     n: int = Field(1, ge=1, le=64)
     """How many images."""
     format: Format = "png"
+    """Left out: as Accept chooses, where that asks for the image itself."""
     quality: int = Field(90, ge=1, le=100)
     """Of jpeg and webp."""
     loras: Annotated[list[Lora], FormList] = Field([], max_length=8)
     """Adapters of the model folder to use."""
+
+    @property
+    def no_file(self) -> str | None:
+        """A file is one image."""
+        if self.n == 1:
+            return None
+        return f"n is {self.n}, and an image by itself is one: set n to 1, or accept application/json."
 
 
 class TextToImage(_Common):

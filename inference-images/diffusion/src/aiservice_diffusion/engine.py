@@ -19,7 +19,7 @@ from aiservice_diffusion import answers, bodies
 from aiservice_diffusion.bodies import ImageToImage, Picture, Start, TextToImage
 from aiservice_diffusion.parts import parameters_of
 from aiservice_diffusion.settings import DiffusionSettings, Offload
-from aiservice_runtime import Answer, Check, FatalError, Prepared, Task
+from aiservice_runtime import Answer, Check, Facts, FatalError, Prepared, Raw, Task
 from aiservice_runtime.precision import GIB, Model
 from aiservice_runtime.quantized import bitsandbytes_hidden
 from aiservice_runtime.torch_engine import TorchEngine
@@ -74,6 +74,8 @@ class DiffusionEngine(TorchEngine):
                 self._run,
                 max_batch=_BATCH,
                 answers=answers.SHAPES,
+                files=answers.FILES,
+                facts=answers.FACTS,
                 examples=answers.FROM_TEXT,
             ),
             Task(
@@ -84,6 +86,8 @@ class DiffusionEngine(TorchEngine):
                 self._run,
                 max_batch=_BATCH,
                 answers=answers.SHAPES,
+                files=answers.FILES,
+                facts=answers.FACTS,
                 examples=answers.FROM_IMAGE,
             ),
         ]
@@ -157,15 +161,23 @@ class DiffusionEngine(TorchEngine):
 
     def _prepared(self, body: TextToImage | ImageToImage, wanted: list[Picture]) -> Prepared[Picture, Made]:
         def finish(results: Sequence[Made]) -> Answer:
+            first, units, tokens = wanted[0], len(wanted), math.ceil(len(body.prompt) / 4)
+            cost = round(sum(picture.megapixel_steps for picture in wanted), 3)
+            # An image that the safety filter refused has no bytes: JSON says so.
+            if body.file is not None and results[0].pixels is not None:
+                content = _encoded(results[0].pixels, body.file, body.quality)
+                facts: Facts = {
+                    "Format": body.file,
+                    "Size": f"{first.width}x{first.height}",
+                    "Seed": first.seed,
+                    "Steps": first.steps,
+                    "Guidance": first.guidance,
+                    "Megapixel-Steps": cost,
+                }
+                return Answer({}, units, tokens, Raw(content, answers.FILES[body.file], facts))
             images = [_image(made, picture, body) for made, picture in zip(results, wanted, strict=True)]
-            first = wanted[0]
-            answer = {
-                "images": images,
-                "steps": first.steps,
-                "guidance": first.guidance,
-                "megapixel_steps": round(sum(picture.megapixel_steps for picture in wanted), 3),
-            }
-            return Answer(answer, units=len(wanted), tokens=math.ceil(len(body.prompt) / 4))
+            shown = {"images": images, "steps": first.steps, "guidance": first.guidance, "megapixel_steps": cost}
+            return Answer(shown, units, tokens)
 
         return Prepared(wanted, finish, wanted[0].together)
 
@@ -177,13 +189,12 @@ class DiffusionEngine(TorchEngine):
 
 def _image(made: Made, picture: Picture, body: TextToImage | ImageToImage) -> dict[str, Any]:
     """Returns one entry of the answer's `images`."""
-    encoded = None
+    kind, encoded = body.file or body.format, None
     if made.pixels is not None:
-        image = Image.fromarray((made.pixels * 255).round().astype("uint8"))
-        encoded = base64.b64encode(_encoded(image, body.format, body.quality)).decode()
+        encoded = base64.b64encode(_encoded(made.pixels, kind, body.quality)).decode()
     return {
         "b64": encoded,
-        "format": body.format,
+        "format": kind,
         "width": picture.width,
         "height": picture.height,
         "seed": picture.seed,
@@ -191,8 +202,8 @@ def _image(made: Made, picture: Picture, body: TextToImage | ImageToImage) -> di
     }
 
 
-def _encoded(image: Image.Image, kind: str, quality: int) -> bytes:
-    buffer = io.BytesIO()
+def _encoded(pixels: Pixels, kind: str, quality: int) -> bytes:
+    image, buffer = Image.fromarray((pixels * 255).round().astype("uint8")), io.BytesIO()
     options: dict[str, Any] = {} if kind == "png" else {"quality": quality}
     image.save(buffer, kind, **options)
     return buffer.getvalue()

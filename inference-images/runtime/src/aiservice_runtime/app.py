@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from aiservice_runtime import metrics, openapi, tracing
 from aiservice_runtime.body import Incoming
 from aiservice_runtime.device import Phase
-from aiservice_runtime.engine import Answer, Stream, Task
+from aiservice_runtime.engine import Answer, Facts, Prepared, Stream, Task
 from aiservice_runtime.errors import ClientGoneError, InternalError, InvalidRequestError, RequestError
 from aiservice_runtime.service import Served, Service
 
@@ -35,6 +36,8 @@ _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CLIENT_GONE = 499  # nobody receives it; the log and the metrics tell it apart
 # What a price may be, so that units times price fit into a Decimal's 28 digits with 6 of them behind the point.
 _HIGHEST_PRICE, _PRICE_DIGITS = 1_000_000_000, 28
+# Of a fact in a header, what stands as it is: visible ASCII and blanks, but for %. All else is percent-encoded UTF-8.
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _MILLI, _MICRO = Decimal("0.001"), Decimal("0.000001")
 
 
@@ -152,19 +155,23 @@ class _Sink:
 
     async def respond(self, response: Response, served: Served | None = None) -> None:
         """Sends a whole answer, with the headers that tell its cost."""
-        response.headers.update(_usage_headers(self._task, served))
+        response.headers.update(_usage_headers(self._task, served) | self._vary)
         await self._begin(response.status_code, response.raw_headers)
         await self._send({"type": "http.response.body", "body": response.body})
 
-    async def start(self, stream: Stream, queue_seconds: float) -> None:
-        """Sends the headers of a streamed answer. Units and queue are known; tokens and device seconds are not yet."""
+    async def start(self, stream: Stream, prepared: Prepared[Any, Any], queue_seconds: float) -> None:
+        """Sends the headers of a streamed answer. Device seconds are not known yet, and tokens not always."""
         self._stream = stream
         headers = {
             "Content-Type": stream.media_type,
             "X-AIService-Units": f"{_rounded(stream.units):f}",
             "X-AIService-Unit": self._task.unit,
             "X-AIService-Queue-Seconds": f"{queue_seconds:.6f}",
+            **self.fact_headers(prepared.facts, stream.units),
+            **self._vary,
         }
+        if prepared.tokens is not None:
+            headers["X-AIService-Tokens"] = str(prepared.tokens)
         await self._begin(200, Headers(headers).raw)
 
     async def send(self, data: bytes) -> None:
@@ -186,6 +193,17 @@ class _Sink:
     async def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status, self.started = status, time.monotonic()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    @property
+    def _vary(self) -> dict[str, str]:
+        """The header that says that another Accept may get another answer, where that is so."""
+        return {"Vary": "Accept"} if self._task.files else {}
+
+    def fact_headers(self, facts: Facts, units: float) -> dict[str, str]:
+        """Returns the headers that tell what JSON would: the facts, and the cost where there is a price."""
+        told = {f"X-AIService-{name}": quote(str(value), safe=_PLAIN) for name, value in facts.items()}
+        money = cost(units, self.price)
+        return told if money is None else {**told, "X-AIService-Cost": f"{money:.6f}"}
 
     def usage(self, units: float, tokens: int) -> dict[str, Any]:
         """Returns what the answer says of its cost."""
@@ -226,7 +244,8 @@ def _rounded(units: float) -> Decimal:
 
 def _answer(request_id: str, sink: _Sink, answer: Answer) -> Response:
     if answer.raw is not None:
-        return Response(answer.raw.content, media_type=answer.raw.media_type)
+        headers = sink.fact_headers(answer.raw.facts, answer.units)
+        return Response(answer.raw.content, media_type=answer.raw.media_type, headers=headers)
     return JSONResponse({"request_id": request_id, **answer.body, "usage": sink.usage(answer.units, answer.tokens)})
 
 

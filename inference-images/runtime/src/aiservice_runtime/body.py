@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -56,6 +56,11 @@ class Incoming:
         self._receive = receive
         self._limit = limit
         self._complete = False
+
+    @property
+    def accept(self) -> Sequence[str]:
+        """The values of all Accept headers."""
+        return self._headers.getlist("accept")
 
     def check(self) -> None:
         """Looks at the headers only.

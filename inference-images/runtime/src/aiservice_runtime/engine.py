@@ -11,11 +11,11 @@ import binascii
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, WithJsonSchema
 
 # Where each task listens. The numbers are public: Services, Compose files and clients name them.
 PORTS = {
@@ -77,6 +77,40 @@ class RequestBody(BaseModel):
         ]
 
 
+class FileBody(RequestBody):
+    """Base of a body whose answer holds a file, which can be had by itself too (Task.files).
+
+    A subclass has the field `format`, whose values are the keys of Task.files.
+    """
+
+    _file: str | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> str | None:
+        """The format of the file that is to be the answer, by itself; None: the answer is JSON."""
+        return self._file
+
+    def answer_with_file(self, kind: str) -> None:
+        """Makes the answer the file itself, in this format; the runtime does so before Task.prepare."""
+        self._file = kind
+
+    @property
+    def stated_format(self) -> str | None:
+        """The field `format`, where the client has sent it."""
+        stated: str | None = self.model_dump(include={"format"}, exclude_unset=True).get("format")
+        return stated
+
+    @property
+    def file_asked_by(self) -> str | None:
+        """Name of the field by which the body itself asks for the file, so that JSON is no choice; None: none does."""
+        return None
+
+    @property
+    def no_file(self) -> str | None:
+        """Why the answer cannot be the file itself, as a sentence that says what to do; None: it can."""
+        return None
+
+
 class Described(BaseModel):
     """Base of what stands in an answer; the text below a field is its description in /openapi.json.
 
@@ -134,12 +168,27 @@ class Example:
     """Of the answer."""
 
 
+Facts = Mapping[str, str | int | float]
+"""What is told in headers of an answer that is no JSON: `Seed` is told as X-AIService-Seed."""
+
+
 @dataclass(frozen=True)
 class Raw:
     """An answer that is no JSON."""
 
     content: bytes
     media_type: str
+    facts: Facts = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One of the Facts that a task tells, for /openapi.json."""
+
+    name: str
+    kind: str
+    """Of the value, as JSON Schema calls it: string, integer, number."""
+    description: str
 
 
 @dataclass(frozen=True)
@@ -198,6 +247,10 @@ class Prepared(Generic[WorkT, ResultT]):
     """Pieces of one task with equal values may be computed together; None: each alone."""
     stream: Stream | None = None
     """Set when the answer is to be streamed: Task.stream computes the one piece, and finish is not called."""
+    tokens: int | None = None
+    """Of a streamed answer: the task's token count, where it is known before anything is computed."""
+    facts: Facts = field(default_factory=dict)
+    """Of a streamed answer: what its headers tell besides."""
 
 
 Check = Callable[[], None]
@@ -232,6 +285,11 @@ class Task(Generic[BodyT, WorkT, ResultT]):
     """Most pieces that run() should get at once, unless the settings say otherwise."""
     answers: Sequence[Shape] = (Shape("application/json", body=AnswerBody),)
     """The forms of its answers, the usual one first; /openapi.json tells them."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Content types of the file in an answer by its `format`, the usual one first; with these, a client's Accept may
+    ask for the file itself, and the body is a FileBody."""
+    facts: Sequence[Fact] = ()
+    """What the headers of an answer tell that is the file itself."""
     examples: Sequence[Example] = ()
     """Shown in /openapi.json; each must be answered as it is by the model in the folder."""
 

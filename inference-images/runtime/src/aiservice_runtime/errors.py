@@ -2,6 +2,7 @@
 
 RequestError                 one request fails, the process goes on
   InvalidRequestError   400  the request can never succeed as it is
+  NotAcceptableError    406  the client's Accept takes none of the forms that the answer can have
   UnsupportedMediaError 415  the body is neither JSON nor multipart
   ConflictError         409  not in the state that it is in
   PayloadTooLargeError  413  over a limit: bytes, seconds of audio, pixels
@@ -34,6 +35,13 @@ class InvalidRequestError(RequestError):
 
     status = 400
     code = "invalid_request"
+
+
+class NotAcceptableError(RequestError):
+    """The client's Accept takes none of the forms that the answer can have."""
+
+    status = 406
+    code = "not_acceptable"
 
 
 class UnsupportedMediaError(RequestError):

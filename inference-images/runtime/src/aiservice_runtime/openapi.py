@@ -18,6 +18,7 @@ from aiservice_runtime.errors import (
     ConflictError,
     InternalError,
     InvalidRequestError,
+    NotAcceptableError,
     NotReadyError,
     OutOfMemoryError,
     OverloadedError,
@@ -42,6 +43,10 @@ _REQUEST_ERRORS: Sequence[tuple[type[RequestError], str]] = (
     (OutOfMemoryError, "The device has no room for this request, even alone."),
     (NotReadyError, "Loading, asleep or draining."),
 )
+_FORM_ERRORS: Sequence[tuple[type[RequestError], str]] = (
+    (NotAcceptableError, "Accept takes none of the forms that the answer can have."),
+)
+"""Of tasks whose answers have several forms that Accept chooses between."""
 _STATE_ERRORS: Sequence[tuple[type[RequestError], str]] = (
     (ConflictError, "Not in a state in which it can be done."),
     (OverloadedError, "The device has no room now, or the process is stopping."),
@@ -157,9 +162,11 @@ def _part(field: Schema) -> Schema:
 
 
 def _operation(task: Task[Any, Any, Any]) -> dict[str, Any]:
+    errors = [*_REQUEST_ERRORS, *(_FORM_ERRORS if task.files else ())]
     return {
         "operationId": task.name,
         "summary": f"{task.name}, counted in {task.unit}",
+        **({"description": _NEGOTIATED} if task.files else {}),
         "tags": ["tasks"],
         "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS],
         "requestBody": {
@@ -172,7 +179,7 @@ def _operation(task: Task[Any, Any, Any]) -> dict[str, Any]:
                 ),
             },
         },
-        "responses": {"200": _answered(task), **_failures(_REQUEST_ERRORS)},
+        "responses": {"200": _answered(task), **_failures(errors)},
     }
 
 
@@ -189,10 +196,10 @@ def _in_form(value: Any) -> Any:
 
 
 def _answered(task: Task[Any, Any, Any]) -> dict[str, Any]:
-    fewer = "" if task.stream is None else " A streamed one has no X-AIService-Tokens and -Device-Seconds."
+    fewer = "" if task.stream is None else _FEWER_HEADERS
     return {
         "description": f"The answer.{fewer}",
-        "headers": _header_refs("X-Request-Id", *_USAGE_HEADERS),
+        "headers": {**_header_refs("X-Request-Id", *_USAGE_HEADERS), **_form_headers(task)},
         "content": {
             shape.media_type.partition(";")[0]: _content(
                 _shape_schema(shape),
@@ -201,6 +208,18 @@ def _answered(task: Task[Any, Any, Any]) -> dict[str, Any]:
             for shape in task.answers
         },
     }
+
+
+def _form_headers(task: Task[Any, Any, Any]) -> dict[str, Any]:
+    """The headers of a task whose answer need not be JSON."""
+    priced = _header_refs("X-AIService-Cost") if any(shape.body is None for shape in task.answers) else {}
+    if not task.files:
+        return priced
+    facts = {
+        f"X-AIService-{fact.name}": {"description": fact.description, "schema": {"type": fact.kind}}
+        for fact in task.facts
+    }
+    return {**priced, **_header_refs("Vary"), **facts}
 
 
 def _answers(shape: Shape, example: Example) -> bool:
@@ -323,6 +342,16 @@ def _named(name: str, summary: str) -> dict[str, Any]:
     return {"operationId": name, "summary": summary, "tags": ["process"]}
 
 
+_NEGOTIATED = (
+    "The answer is JSON, or the file in it by itself, as the header `Accept` wants: JSON without one, with `*/*` and "
+    "with `application/json`. Where the body states no `format`, `Accept` chooses that too. With the file itself, "
+    "headers tell what JSON would."
+)
+_FEWER_HEADERS = (
+    " A streamed one has no X-AIService-Device-Seconds, and X-AIService-Tokens only where they are known before it "
+    "begins."
+)
+
 _USAGE_HEADERS = (
     "X-AIService-Units",
     "X-AIService-Unit",
@@ -346,6 +375,14 @@ _HEADERS: Mapping[str, Any] = {
     "X-AIService-Device-Seconds": {
         "description": "Seconds that the device computed for it; those of a batch are shared by what was in it.",
         "schema": {"type": "number"},
+    },
+    "X-AIService-Cost": {
+        "description": "`usage.cost` of an answer that is no JSON; only with a price.",
+        "schema": {"type": "number"},
+    },
+    "Vary": {
+        "description": "That another Accept may get another answer.",
+        "schema": {"type": "string", "const": "Accept"},
     },
     "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}},
 }

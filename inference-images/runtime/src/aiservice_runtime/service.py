@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from aiservice_runtime.admission import Admission
 from aiservice_runtime.batching import Done, Job
 from aiservice_runtime.body import Incoming, RawBody, parse
 from aiservice_runtime.device import Device, Phase
-from aiservice_runtime.engine import Answer, Engine, Prepared, Stream, Task
+from aiservice_runtime.engine import Answer, Engine, FileBody, Prepared, Stream, Task
 from aiservice_runtime.errors import (
     ClientGoneError,
     ConflictError,
@@ -26,6 +26,7 @@ from aiservice_runtime.errors import (
     RequestError,
 )
 from aiservice_runtime.metrics import Metrics
+from aiservice_runtime.negotiation import check_accept, choose_form
 from aiservice_runtime.settings import RuntimeSettings
 from aiservice_runtime.tracing import Tracing
 
@@ -42,7 +43,7 @@ ResultT = TypeVar("ResultT")
 class Sink(Protocol):
     """Where a streamed answer goes."""
 
-    async def start(self, stream: Stream, queue_seconds: float) -> None:
+    async def start(self, stream: Stream, prepared: Prepared[Any, Any], queue_seconds: float) -> None:
         """Sends the headers; the request was in the queue for so long."""
 
     async def send(self, data: bytes) -> None:
@@ -115,6 +116,7 @@ class Service:
         if not self.ready:
             raise NotReadyError(f"This replica is {self.state}.", retry_after=1 if self.draining else _LOADING_RETRY)
         incoming.check()
+        check_accept(incoming.accept, task.files)
         with self.admission.slot(), self.metrics.in_flight.labels(task.name).track_inprogress():
             limit = self.settings.request_seconds
             try:
@@ -174,7 +176,7 @@ class Service:
 
     async def _compute(self, task: Task[Any, Any, Any], incoming: Incoming, raw: RawBody, sink: Sink) -> Served:
         with self.tracing.step("prepare"):
-            prepared: Prepared[Any, Any] = await self._before.run(partial(_prepared, task, raw))
+            prepared: Prepared[Any, Any] = await self._before.run(partial(_prepared, task, raw, incoming.accept))
         del raw
         job = Job(task, prepared)
         chunks = _Chunks(job) if prepared.stream is not None else None
@@ -196,7 +198,7 @@ class Service:
         async for chunk in chunks:
             data = await self._after.run(partial(stream.encode, chunk))
             if data and not started:
-                await sink.start(stream, job.queue_seconds)
+                await sink.start(stream, job.prepared, job.queue_seconds)
                 started = True
             if data:
                 await sink.send(data)
@@ -204,7 +206,7 @@ class Service:
         self._trace(job)
         last = await self._after.run(lambda: stream.end(sink.usage(stream.units, stream.tokens)))
         if not started:
-            await sink.start(stream, job.queue_seconds)
+            await sink.start(stream, job.prepared, job.queue_seconds)
         await sink.send(last)
         return _served(done, None, stream.units, stream.tokens)
 
@@ -277,8 +279,11 @@ class _Chunks:
             yield chunk
 
 
-def _prepared(task: Task[Any, Any, Any], raw: RawBody) -> Prepared[Any, Any]:
-    return task.prepare(parse(task.body, raw))
+def _prepared(task: Task[Any, Any, Any], raw: RawBody, accept: Sequence[str]) -> Prepared[Any, Any]:
+    body = parse(task.body, raw)
+    if isinstance(body, FileBody):
+        choose_form(body, accept, task.files)
+    return task.prepare(body)
 
 
 def _served(done: Done, answer: Answer | None, units: float, tokens: int) -> Served:

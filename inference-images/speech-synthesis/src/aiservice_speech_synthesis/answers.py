@@ -8,8 +8,8 @@ import wave
 from collections.abc import Sequence
 from dataclasses import replace
 
-from aiservice_runtime import AnswerBody, Described, Example, Shape
-from aiservice_speech_synthesis.encoders import Format
+from aiservice_runtime import AnswerBody, Described, Example, Fact, Shape
+from aiservice_speech_synthesis.encoders import FILES, Format
 
 
 class Sound(Described):
@@ -37,15 +37,22 @@ class Speech(AnswerBody):
 SHAPES = (
     Shape("application/json", body=Speech),
     *(
-        Shape(media_type, f"With `stream` and `format` {name}: the file itself, sent while it is computed.")
-        for name, media_type in (
-            ("wav", "audio/wav"),
-            ("mp3", "audio/mpeg"),
-            ("opus", "audio/ogg; codecs=opus"),
-            ("flac", "audio/flac"),
-            ("pcm", "audio/pcm"),
+        Shape(
+            media_type,
+            f"With `Accept: {media_type}`, or with `stream` and `format` {name}: the file itself. "
+            "With `stream` it is sent while it is computed.",
         )
+        for name, media_type in FILES.items()
     ),
+)
+
+FACTS = (
+    Fact("Format", "string", "As `audio.format` in JSON."),
+    Fact("Sample-Rate", "integer", "As `audio.sample_rate` in JSON."),
+    Fact("Audio-Seconds", "number", "As `audio.seconds` in JSON. Not of a streamed answer."),
+    Fact("Language", "string", "As `language` in JSON."),
+    Fact("Voice", "string", "As `voice` in JSON, where it has a name; what is not ASCII is percent-encoded UTF-8."),
+    Fact("Seed", "integer", "As `seed` in JSON."),
 )
 
 
@@ -89,6 +96,13 @@ _EXAMPLES = (
         {"text": "Hello, this is a test", "language": "en", "format": "opus", "stream": True},
         "(the bytes of the file)",
         "audio/ogg",
+    ),
+    Example(
+        "file",
+        "The sound itself, with `Accept: audio/mpeg`",
+        {"text": "Hello, this is a test", "language": "en", "seed": 42},
+        "(the bytes of the file)",
+        "audio/mpeg",
     ),
 )
 _CLONED = "cloned-voice"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,17 @@ Samples = npt.NDArray[np.float32]
 """Mono, between -1 and 1."""
 
 Format = Literal["wav", "mp3", "opus", "flac", "pcm"]
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+FILES: dict[str, str] = {
+    "wav": "audio/wav",
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg; codecs=opus",
+    "flac": "audio/flac",
+    "pcm": "audio/pcm",
+}
+"""Content types; that of pcm has the rate besides, which is the model's."""
 
 # libsndfile's names.
 _FILES = {"mp3": ("MP3", "MPEG_LAYER_III"), "opus": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16")}
@@ -48,9 +59,8 @@ def rate_of(kind: Format, rate: int) -> int:
 
 
 def media_type(kind: Format, rate: int) -> str:
-    """Returns the content type of a file."""
-    types = {"wav": "audio/wav", "mp3": "audio/mpeg", "opus": "audio/ogg; codecs=opus", "flac": "audio/flac"}
-    return types.get(kind, f"audio/pcm; rate={rate}; channels=1")
+    """Returns the content type of a file with sound of this rate."""
+    return f"{FILES[kind]}; rate={rate}; channels=1" if kind == "pcm" else FILES[kind]
 
 
 def streamed(kind: Format, rate: int) -> Encoder:

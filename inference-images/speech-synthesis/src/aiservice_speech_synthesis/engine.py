@@ -19,17 +19,29 @@ from pydantic import Field
 from aiservice_runtime import (
     Answer,
     Check,
+    Facts,
     FatalError,
+    FileBody,
     InvalidRequestError,
     Media,
     PayloadTooLargeError,
     Prepared,
-    RequestBody,
+    Raw,
     Task,
 )
 from aiservice_runtime.torch_engine import TorchEngine
 from aiservice_speech_synthesis import answers, coqui, folders
-from aiservice_speech_synthesis.encoders import Encoder, Format, Samples, encoded, media_type, rate_of, streamed
+from aiservice_speech_synthesis.encoders import (
+    FILES,
+    FORMATS,
+    Encoder,
+    Format,
+    Samples,
+    encoded,
+    media_type,
+    rate_of,
+    streamed,
+)
 from aiservice_speech_synthesis.settings import SynthesisSettings
 from aiservice_speech_synthesis.speaker import Script, Speaker, language_of, voice_of
 from aiservice_speech_synthesis.voices import Voice, decode_clip
@@ -41,7 +53,7 @@ _PAUSE = 0.25
 """Seconds of silence between two stretches."""
 
 
-class TextToSpeech(RequestBody):
+class TextToSpeech(FileBody):
     """Body of POST /api/text-to-speech."""
 
     file_field: ClassVar[str] = "voice_clip"
@@ -57,11 +69,23 @@ class TextToSpeech(RequestBody):
     speed: float = Field(1.0, ge=0.25, le=4)
     """1 is the model's own; 2 is twice as fast."""
     format: Format = "wav"
-    """What the sound is encoded as; pcm is 16-bit integers, little-endian, without a header."""
+    """What the sound is encoded as; pcm is 16-bit integers, little-endian, without a header. Left out: as Accept
+    chooses, where that asks for the sound itself."""
     stream: bool = False
-    """Whether the answer is to be the sound itself, sent while it is computed, instead of JSON."""
+    """Whether the answer is to be the sound itself, sent while it is computed, instead of JSON. Accept may choose its
+    format, and must take it."""
     seed: int | None = Field(None, ge=0, lt=_SEEDS)
     """Same seed, same speech; null: one is drawn and told."""
+
+    @property
+    def file_asked_by(self) -> str | None:
+        """What is streamed is the sound itself."""
+        return "stream" if self.stream else None
+
+    @property
+    def sound(self) -> Format:
+        """What the sound is encoded as."""
+        return next((kind for kind in FORMATS if kind == self.file), self.format)
 
 
 @dataclass(frozen=True)
@@ -95,6 +119,8 @@ class SynthesisEngine(TorchEngine):
                 self._run,
                 self._stream,
                 answers=answers.SHAPES,
+                files=FILES,
+                facts=answers.FACTS,
                 examples=examples,
             )
         ]
@@ -186,26 +212,33 @@ class SynthesisEngine(TorchEngine):
         if not scripts:
             raise InvalidRequestError("There is nothing in the text that can be spoken.")
         rate, tokens = self._loaded.rate, sum(script.tokens for script in scripts)
+        kind, name = body.sound, voice if isinstance(voice, str) else None
+        facts: Facts = {"Format": kind, "Sample-Rate": rate_of(kind, rate), "Language": language, "Seed": seed}
+        facts = facts if name is None else {**facts, "Voice": name}
 
         def finish(results: Sequence[Samples]) -> Answer:
             samples = np.concatenate(list(_paused(results, rate)))
+            content, seconds = encoded(samples, kind, rate), round(samples.size / rate, 3)
+            if body.file is not None:
+                raw = Raw(content, media_type(kind, rate), {**facts, "Audio-Seconds": seconds})
+                return Answer({}, units=len(body.text), tokens=tokens, raw=raw)
             shown = {
                 "audio": {
-                    "b64": base64.b64encode(encoded(samples, body.format, rate)).decode(),
-                    "format": body.format,
-                    "sample_rate": rate_of(body.format, rate),
-                    "seconds": round(samples.size / rate, 3),
+                    "b64": base64.b64encode(content).decode(),
+                    "format": kind,
+                    "sample_rate": rate_of(kind, rate),
+                    "seconds": seconds,
                 },
                 "language": language,
-                "voice": voice if isinstance(voice, str) else None,
+                "voice": name,
                 "seed": seed,
             }
             return Answer(shown, units=len(body.text), tokens=tokens)
 
         if not body.stream:
             return Prepared([Reading([script]) for script in scripts], finish)
-        stream = SoundStream(body.format, rate, len(body.text), tokens)
-        return Prepared([Reading(scripts)], finish, stream=stream)
+        stream = SoundStream(kind, rate, len(body.text), tokens)
+        return Prepared([Reading(scripts)], finish, stream=stream, tokens=tokens, facts=facts)
 
     def _run(self, batch: Sequence[Reading], check: Check) -> list[Samples]:
         return [np.concatenate([self._loaded.speak(script, check) for script in each.scripts]) for each in batch]

@@ -187,6 +187,7 @@ class AnswerChannel:
 
     async def _begin(self, length: int | None) -> None:
         headers = MutableHeaders(raw=list(self._start["headers"]))
+        del headers["vary"]  # Accept chooses nothing here
         if self._rewriter.media_type is not None:
             headers["content-type"] = self._rewriter.media_type
             del headers["content-length"]
