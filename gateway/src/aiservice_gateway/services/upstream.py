@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
 
 import orjson
 from starlette.datastructures import Headers
@@ -95,8 +94,8 @@ def response_headers(service: Headers) -> list[tuple[bytes, bytes]]:
     for name, value in service.raw:
         if name in _PASSED_TO_CLIENT:
             passed.setdefault(name, value)
-    for name in _nominated(service.get("connection")):
-        passed.pop(name.encode("latin-1"), None)
+    for nominated in _nominated(service.get("connection")):
+        passed.pop(nominated.encode("latin-1"), None)
     return list(passed.items())
 
 
