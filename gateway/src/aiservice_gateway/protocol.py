@@ -122,6 +122,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_since: float | None = None
         self._head_bytes = 0
         self._body_bytes = 0
+        self._between_bytes = 0
+        """Of a body's framing (chunk extensions, trailers), since its last byte."""
         self._body_wait = 0.0
         self._last = 0.0
 
@@ -131,6 +133,10 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(Gathered(transport, self.loop.call_soon))
         self._last = self._head_since = self.loop.time()
         self.guard.add(self)
+
+    def eof_received(self) -> None:
+        """The client sends no more: what was written for it goes out, and nothing after it."""
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and with it every request that came over it."""
@@ -147,7 +153,9 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self._last = self.loop.time()
-        if not self._in_body:
+        if self._in_body:
+            self._between_bytes += len(data)
+        else:
             self._head_bytes += len(data)
         try:
             self._feed(data)
@@ -157,6 +165,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_head:
             if self._head_bytes > _MOST_HEAD_BYTES + _MOST_URL_BYTES:
                 self._refuse(_LARGE_HEAD)
+        elif self._in_body and self._between_bytes > _MOST_HEAD_BYTES:
+            self._refuse(_LARGE_HEAD)
         elif not self._in_body and self._head_since is None and self._idle():
             self._head_since = self._last  # empty lines, which belong to no request
 
@@ -188,12 +198,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             raise RefusedError
         self._in_head, self._in_body, self._head_since = False, True, None
-        self._body_bytes, self._body_wait = 0, 0.0
+        self._body_bytes, self._between_bytes, self._body_wait = 0, 0, 0.0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of a body has come."""
         self._body_bytes += len(body)
+        self._between_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:

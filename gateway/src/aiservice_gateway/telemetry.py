@@ -119,7 +119,7 @@ class Tracing:
             "http.request.method": "POST",
             "server.address": address.hostname or "",
             "server.port": address.port or 80,
-            "url.full": url,
+            "url.full": address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(),  # without a password
         }
         if resent:
             attributes["http.request.resend_count"] = resent

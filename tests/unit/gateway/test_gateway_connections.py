@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -242,13 +244,32 @@ async def test_what_comes_unasked_closes_the_connection(pool: Pool) -> None:
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"a" * 70_000 + b"\r\n\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\n" * 4000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 8000,
+        b"HTTP/1.1 099 Early\r\ncontent-length: 4\r\n\r\nevil" + OK,
+        b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\nconnection: keep-alive\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        CHUNKED + b"2\r\nok\r\n0\r\nx-trailer: " + b"a" * 300_000,
+        CHUNKED + b"2;" + b"a" * 300_000,
     ],
-    ids=["2", "nonsense", "both", "two", "negative", "gzip", "gzip-chunked", "upgrade", "large", "endless"],
+    ids=[
+        "2",
+        "nonsense",
+        "both",
+        "two",
+        "negative",
+        "gzip",
+        "gzip-chunked",
+        "upgrade",
+        "large",
+        "endless",
+        "below 100",
+        "chunks in 1.0",
+        "endless trailer",
+        "endless extension",
+    ],
 )
 async def test_what_is_no_answer(pool: Pool, wire: bytes) -> None:
     async with place(says(wire)) as here:
-        with pytest.raises(BrokenError):
+        with pytest.raises(BrokenError, match=r"HTTP/1\.1"):
             await ask(pool, here.url)
 
 
@@ -273,6 +294,80 @@ async def test_nobody_there(pool: Pool) -> None:
         await pool.request("POST", f"http://127.0.0.1:{free_port()}", {})
     with pytest.raises(UnreachedError, match=r"no-such-host\.invalid"):
         await pool.request("POST", "http://no-such-host.invalid", {})
+
+
+@pytest.mark.parametrize("url", ["http://a..b", f"http://{'a' * 64}.example", "http://127.0.0.1:0"])
+async def test_an_address_that_is_none(pool: Pool, url: str) -> None:
+    with pytest.raises(UnreachedError):
+        await pool.request("POST", url, {})
+
+
+async def test_of_several_addresses_one_that_is_silent_does_not_take_all_the_time(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_ADDRESS_SECONDS", 0.1)
+    asked: list[str] = []
+    async with place(says(OK)) as here, contextlib.AsyncExitStack() as stack:
+        port = int(here.url.rpartition(":")[2])
+        silent = stack.enter_context(socket.create_server(("127.0.0.2", port), backlog=0))
+        for _ in range(4):  # a full backlog swallows whoever else comes
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(silent.getsockname())
+
+        async def look_up(origin: Origin) -> deque[pool_module.Address]:
+            asked.append(origin.host)
+            await asyncio.sleep(0.02)
+            return deque((socket.AF_INET, (address, port)) for address in ("127.0.0.2", "127.0.0.1"))
+
+        monkeypatch.setattr(pool, "_look_up", look_up)
+        answers = await asyncio.gather(*(ask(pool, f"http://engine:{port}") for _ in range(20)))
+        assert answers == [(200, b"ok")] * 20
+        assert asked == ["engine"]
+
+
+async def test_a_connection_that_is_closing_is_not_used(pool: Pool) -> None:
+    async with place(says(OK)) as here:
+        answer = await pool.request("POST", here.url, {})
+        await answer.read()
+        answer.release()
+        answer.connection.close()  # its end is told in the next turn of the event loop
+        assert not answer.connection.usable
+        with pytest.raises(UnreachedError):
+            await answer.connection.ask(b"", b"", chunked=False)
+        assert await ask(pool, here.url) == (200, b"ok")
+        assert here.connections == 2
+
+
+async def test_only_what_is_of_no_use_is_closed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_LOOK_SECONDS", 0.05)
+    async with place(says(OK)) as here:
+        answers = [await pool.request("POST", here.url, {}) for _ in range(3)]
+        for answer in answers:
+            await answer.read()
+            answer.release()
+        answers[1].connection.close()
+        await asyncio.sleep(0.2)
+        assert [answer.connection.usable for answer in answers] == [True, False, True]
+
+
+async def test_an_answer_that_came_and_is_not_read_costs_no_connection(pool: Pool) -> None:
+    async with place(says(OK)) as here:
+        for _ in range(5):
+            answer = await pool.request("POST", here.url, {})
+            await asyncio.sleep(0.01)
+            answer.release()
+        assert here.connections == 1
+        assert await ask(pool, here.url) == (200, b"ok")
+
+
+async def test_closing_everything_does_not_make_half_an_answer_whole(pool: Pool) -> None:
+    async with place(says(b"HTTP/1.1 200 OK\r\n\r\nhalf")) as here:
+        answer = await pool.request("POST", here.url, {})
+        assert await answer.beginning(4) == b"half"
+        pool.close()
+        with pytest.raises(BrokenError):
+            await answer.read()
 
 
 async def test_a_stream_by_its_length_and_in_chunks(pool: Pool) -> None:

@@ -22,6 +22,9 @@ from aiservice_gateway.services.upload import Body
 _BUFFERED_BYTES: Final = 16 * 1024
 """Of a body, beyond which nothing more is read until it is taken; beside one read and what the kernel keeps."""
 _MOST_HEAD_BYTES: Final = 64 * 1024
+_MOST_BETWEEN_BYTES: Final = 2 * _MOST_HEAD_BYTES
+"""That are no part of a body, one after the other: interim answers, the head, what is between chunks, trailers."""
+_FIRST_STATUS: Final = 100
 _FIRST_FINAL_STATUS: Final = 200
 _WITHOUT_BODY: Final = frozenset({204, 304})
 
@@ -121,7 +124,7 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> None:
         """Forgets the last answer."""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        self._between_bytes = 0
         self._answer: Answer | None = None
         self._kept: list[bytes] = []
         self._kept_bytes = 0
@@ -134,7 +137,7 @@ class Connection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether a request can be sent."""
-        return self._transport is not None and not self._busy
+        return self._transport is not None and not self._busy and not self._transport.is_closing()
 
     async def ask(self, head: bytes, body: Body, *, chunked: bool) -> Answer:
         """Sends a request, and returns when the head of its answer has come.
@@ -145,10 +148,11 @@ class Connection(asyncio.Protocol):
             chunked: Whether the head says that the body, which then is a stream, comes in chunks.
 
         Raises:
+            UnreachedError: the connection had ended before.
             BrokenError: the connection ended, or the body could not be read to its end.
         """
-        if self._transport is None:
-            raise BrokenError("the connection was closed")
+        if self._transport is None or self._transport.is_closing():
+            raise UnreachedError("the connection was closed")
         self._begin()
         self._busy = True
         if isinstance(body, bytes):
@@ -176,9 +180,7 @@ class Connection(asyncio.Protocol):
             if self._kept:
                 piece = self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
                 self._kept, self._kept_bytes = [], 0
-                if self._paused and self._transport is not None:
-                    self._paused = False
-                    self._transport.resume_reading()
+                self._resume()
                 return piece
             if self._complete:
                 return b""
@@ -189,14 +191,17 @@ class Connection(asyncio.Protocol):
     def let_go(self) -> None:
         """The answer is of no interest any more: the connection is free if it is over, and closed if it is not."""
         sent = self._sending is None or self._sending.done()
-        if self._transport is None or not (self._complete and self._lasts and sent) or self._kept or self._paused:
+        if self._transport is None or not (self._complete and self._lasts and sent):
             self.close()
             return
+        self._resume()
+        self._begin()
         self._busy, self._sending = False, None
         self._on_free(self)
 
     def close(self) -> None:
         """Ends it, whatever is under way."""
+        self._ends_with_connection = False
         if self._sending is not None:
             self._sending.cancel()
         if self._transport is not None:
@@ -222,15 +227,14 @@ class Connection(asyncio.Protocol):
         if not self._busy:
             self.close()  # nothing was asked
             return
+        self._between_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse()
             return
-        if self._answer is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > _MOST_HEAD_BYTES:
-                self._refuse()
+        if self._between_bytes > _MOST_BETWEEN_BYTES:
+            self._refuse()
 
     def pause_writing(self) -> None:
         """The transport's word that it holds enough."""
@@ -261,13 +265,17 @@ class Connection(asyncio.Protocol):
         """
         status = self._parser.get_status_code()
         if status < _FIRST_FINAL_STATUS:
+            if status < _FIRST_STATUS:
+                raise _NotUnderstoodError
             return
         if sum(len(name) + len(value) for name, value in self._fields) > _MOST_HEAD_BYTES:
             raise _NotUnderstoodError
         headers = Headers(raw=self._fields)
         codings = headers.getlist("transfer-encoding")
         lengths = headers.getlist("content-length")
-        if (codings and (list(map(str.lower, codings)) != ["chunked"] or lengths)) or len(lengths) > 1:
+        if codings and (
+            list(map(str.lower, codings)) != ["chunked"] or lengths or self._parser.get_http_version() != "1.1"
+        ):
             raise _NotUnderstoodError
         framed = codings or lengths or status in _WITHOUT_BODY
         self._ends_with_connection = not framed
@@ -277,6 +285,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """The parser's word: more of the body."""
+        self._between_bytes = 0
         self._kept.append(body)
         self._kept_bytes += len(body)
         if self._kept_bytes > _BUFFERED_BYTES and not self._paused and self._transport is not None:
@@ -304,6 +313,11 @@ class Connection(asyncio.Protocol):
         except Exception:  # noqa: BLE001 - `Upload.failure` has it; here it ends the request, whatever it was
             self._fail("the request's body could not be read to its end")
             self._wake()
+
+    def _resume(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
 
     async def _more(self) -> None:
         """Waits until something happens."""

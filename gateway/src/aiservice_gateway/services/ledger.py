@@ -124,14 +124,14 @@ class Ledger:
 
     async def flushed(self, within_seconds: float) -> bool:
         """Waits until the database has what was settled before; False when it takes longer than that."""
-        for wake in self._wakes:
-            wake.set()
-        deadline = time.monotonic() + within_seconds
+        deadline, files = time.monotonic() + within_seconds, self._spool.files()
         try:
             newest = await self._shared.newest_waiting() if self._shared is not None else None
-            while not await self._empty_until(newest):
+            while files & self._spool.files() or await self._waits_until(newest):
                 if time.monotonic() >= deadline:
                     return False
+                for wake in self._wakes:
+                    wake.set()
                 # Another gateway may be the one that writes: no event of this process tells.
                 await asyncio.sleep(_POLL_SECONDS)
         except StoreUnavailableError:
@@ -168,10 +168,9 @@ class Ledger:
                 places["redis"] = await self._shared.waiting()
         return places
 
-    async def _empty_until(self, newest: str | None) -> bool:
-        if not self._spool.empty:
-            return False
-        return self._shared is None or newest is None or not await self._shared.waits_until(newest)
+    async def _waits_until(self, newest: str | None) -> bool:
+        """Whether Redis still has records up to this one."""
+        return self._shared is not None and newest is not None and await self._shared.waits_until(newest)
 
     async def _surely(self, ending: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs it to its end. If the caller is cancelled meanwhile, once more and beside it: twice does no harm.

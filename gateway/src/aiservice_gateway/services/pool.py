@@ -18,6 +18,7 @@ from aiservice_gateway.services.connection import Answer, Connection, UnreachedE
 from aiservice_gateway.services.upload import Body
 
 _CONNECT_SECONDS: Final = 5.0
+_ADDRESS_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 4.0
 """Below the 5 s after which uvicorn closes, so that a connection is rarely found dead."""
 _LOOK_SECONDS: Final = 1.0
@@ -25,6 +26,9 @@ _NAMES_SECONDS: Final = 10.0
 """For which the addresses of a name are taken to stay the same."""
 _RECEIVED_BYTES: Final = 32 * 1024
 _KNOWN_URLS: Final = 4096
+
+Address = tuple[int, Any]
+"""Family and what a socket of it connects to, as `getaddrinfo` has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ def parse_target(url: str) -> Target:
     """Reads an absolute URL of http or https; a user and a password in it are sent (RFC 7617)."""
     parts = urlsplit(url)
     tls = parts.scheme == "https"
-    host, port = parts.hostname or "", parts.port or (443 if tls else 80)
+    usual = 443 if tls else 80
+    host, port = parts.hostname or "", usual if parts.port is None else parts.port
     fields = f"host: {parts.netloc.rpartition('@')[2]}\r\n"
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -70,8 +75,9 @@ class Pool:
         """All that are open."""
         self._idle: dict[Origin, list[tuple[Connection, float]]] = {}
         """With the time since when."""
-        self._names: dict[Origin, tuple[deque[_Address], float]] = {}
+        self._names: dict[Origin, tuple[deque[Address], float]] = {}
         """With the time until when."""
+        self._asking: dict[Origin, asyncio.Task[deque[Address]]] = {}
         self._looking: asyncio.TimerHandle | None = None
         self._trust: ssl.SSLContext | None = None
 
@@ -124,9 +130,12 @@ class Pool:
         """Closes what nobody needed for long."""
         oldest = time.monotonic() - _IDLE_SECONDS
         for origin, idle in list(self._idle.items()):
-            kept = [(connection, since) for connection, since in idle if since > oldest and connection.usable]
-            for connection, _ in idle[: len(idle) - len(kept)]:
-                connection.close()
+            kept: list[tuple[Connection, float]] = []
+            for connection, since in idle:
+                if since > oldest and connection.usable:
+                    kept.append((connection, since))
+                else:
+                    connection.close()
             if kept:
                 self._idle[origin] = kept
             else:
@@ -151,8 +160,7 @@ class Pool:
                 )
         except TimeoutError as error:
             raise UnreachedError(f"{where}: no connection within {_CONNECT_SECONDS:g} s") from error
-        except OSError as error:
-            self._names.pop(origin, None)
+        except (OSError, ValueError) as error:  # ValueError: a name that can be none
             raise UnreachedError(f"{where}: {error}") from error
         self._origins[connection] = origin
         return connection
@@ -164,40 +172,60 @@ class Pool:
             OSError: none of them can be reached, or there is none.
         """
         problem = OSError("it has no address")
-        for family, address in await self._addresses(origin):
-            made = socket.socket(family, socket.SOCK_STREAM)
+        addresses = await self._addresses(origin)
+        for index, address in enumerate(addresses):
             try:
-                made.setblocking(False)
-                # Little is taken in at once, so that a slow client does not have much of its answer kept here.
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED_BYTES)
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await self._loop.sock_connect(made, address)
-            except BaseException as error:
-                made.close()
-                if not isinstance(error, OSError):
-                    raise
+                # An address that does not answer leaves time for the others.
+                async with asyncio.timeout(_ADDRESS_SECONDS if index + 1 < len(addresses) else None):
+                    return await self._connected(address)
+            except TimeoutError:
+                problem = OSError(f"{address[1][0]} does not answer")
+            except OSError as error:
                 problem = error
-            else:
-                return made
         raise problem
 
-    async def _addresses(self, origin: Origin) -> list[_Address]:
-        known, until = self._names.get(origin, (deque[_Address](), 0.0))
-        if time.monotonic() >= until:
-            found = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-            known = deque((family, address) for family, _, _, _, address in found)
-            self._names[origin] = known, time.monotonic() + _NAMES_SECONDS
+    async def _connected(self, address: Address) -> socket.socket:
+        made = socket.socket(address[0], socket.SOCK_STREAM)
+        try:
+            made.setblocking(False)
+            # Little is taken in at once, so that a slow client does not have much of its answer kept here.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED_BYTES)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._loop.sock_connect(made, address[1])
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    async def _addresses(self, origin: Origin) -> list[Address]:
+        """The addresses of a name, which take turns; who asks at once shares the look-up.
+
+        Raises:
+            OSError, ValueError: there is none.
+        """
+        known, until = self._names.get(origin, (None, 0.0))
+        if known is None or time.monotonic() >= until:
+            asking = self._asking.get(origin)
+            if asking is None:
+                asking = self._asking[origin] = self._loop.create_task(self._look_up(origin))
+                asking.add_done_callback(lambda _: self._asking.pop(origin))
+            known = await asyncio.shield(asking)
         turn = list(known)
         known.rotate(-1)
         return turn
+
+    async def _look_up(self, origin: Origin) -> deque[Address]:
+        found = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        addresses: deque[Address] = deque((family, address) for family, _, _, _, address in found)
+        now = time.monotonic()
+        self._names = {name: kept for name, kept in self._names.items() if kept[1] > now}
+        self._names[origin] = addresses, now + _NAMES_SECONDS
+        return addresses
 
     def _trusted(self) -> ssl.SSLContext:
         if self._trust is None:
             self._trust = ssl.create_default_context()
         return self._trust
-
-
-_Address = tuple[int, Any]
 
 
 def _head(method: str, target: Target, headers: Mapping[str, str], body: Body) -> tuple[bytes, bool]:

@@ -93,6 +93,11 @@ class Spool:
         for name in receipts:
             (self.folder / name).unlink(missing_ok=True)
 
+    def files(self) -> frozenset[str]:
+        """What tells the files that hold records now, whatever they are called later."""
+        active = [self._active.path] if self._active is not None and self._active.records else []
+        return frozenset(_identity(path) for path in (*active, *self._ready()))
+
     @property
     def empty(self) -> bool:
         """Whether no record waits here."""
@@ -173,6 +178,11 @@ class Spool:
 
 def _make_ready(path: Path) -> None:
     path.rename(path.with_name(f"ready-{path.stat().st_mtime_ns:020}-{path.name.removeprefix('active-')}"))
+
+
+def _identity(path: Path) -> str:
+    """The part of a file's name that stays."""
+    return path.stem.rpartition("-")[2]
 
 
 def _adopt(path: Path) -> None:
