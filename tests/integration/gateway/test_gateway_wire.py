@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from bench.report import memory_mib
 from support.gateway import (
     Engine,
     GatewayProcess,
@@ -221,6 +222,18 @@ def test_trailers_are_not_taken_for_headers(fresh: Wire) -> None:
     assert [answer.status for answer in fresh.exchange(typed + NEXT)] == [200, 200]
     [seen] = fresh.engine.seen
     assert "content-type" not in seen.headers
+
+
+@pytest.mark.parametrize("endless", [b"0\r\nX-Trailer: ", b"5;extension="], ids=["trailer", "chunk extension"])
+def test_what_is_around_a_body_is_bounded(fresh: Wire, endless: bytes) -> None:
+    sent = 0
+    with fresh.connect() as connection, suppress(ConnectionError):
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n" + endless)
+        while sent < 32 * 1024 * 1024:
+            connection.sendall(b"a" * 65536)
+            sent += 65536
+    assert sent < 16 * 1024 * 1024
+    assert memory_mib(fresh.gateway.pid) < 300
 
 
 def test_a_wish_for_another_protocol_is_passed_over(fresh: Wire) -> None:
