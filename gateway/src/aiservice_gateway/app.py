@@ -58,6 +58,7 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> ASGIAp
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the host that the client stated, and lose a POST's body
         static_url="/docs/assets",
     )
     app.state.lifecycle = lifecycle

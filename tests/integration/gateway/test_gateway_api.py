@@ -154,6 +154,19 @@ async def test_wrong_requests_are_answered_with_a_sentence(
     assert body["request_id"] == answer.headers["X-Request-Id"]
 
 
+@pytest.mark.parametrize("path", ["/api/text-to-speech/", "/api/usage/", "/v1/jobs/", "/v1/chat/completions/", "/health/"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_slash_at_the_end_leads_nowhere(world: World, method: str, path: str) -> None:
+    """A redirect would name whatever host the client stated."""
+    headers = {**bearer(), "Host": "evil.example.com"}
+    async with world.client.request(method, path, headers=headers, allow_redirects=False) as answer:
+        assert answer.status == 404
+        assert "Location" not in answer.headers
+        body = await answer.json()
+    code = body["error"]["code"] if path.startswith("/v1/") else body["code"]
+    assert code == "not_found"
+
+
 async def test_a_service_is_chosen_by_name(world: World) -> None:
     async with running_engine() as other:
         write_services(
