@@ -8,15 +8,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from aiservice_gateway import __version__, telemetry
-from aiservice_gateway.cors import cors
+from aiservice_gateway.cors import PageMiddleware, cors
 from aiservice_gateway.factory import Lifecycle, running_gateway
 from aiservice_gateway.idempotent import IdempotencyMiddleware, repeatable_routes
 from aiservice_gateway.metrics import Metrics
-from aiservice_gateway.middleware import BodyLimitMiddleware, RequestMiddleware
+from aiservice_gateway.middleware import BodyLimitMiddleware, FaultMiddleware, RequestMiddleware
 from aiservice_gateway.respond import install_error_handlers
 from aiservice_gateway.routers import health, jobs, limits, openai, probes, tasks, usage
 from aiservice_gateway.settings import Settings
@@ -69,5 +68,7 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> ASGIAp
     served: ASGIApp = tasks.TaskRoutes(app, lifecycle)
     served = IdempotencyMiddleware(served, lifecycle, repeatable_routes(app))
     served = BodyLimitMiddleware(served, settings.max_body_bytes)
-    served = RequestMiddleware(served, metrics, tracing)
-    return CORSMiddleware(served, **cors(settings.cors_origins)) if settings.cors_origins else served
+    served = FaultMiddleware(served)
+    if settings.cors_origins:
+        served = PageMiddleware(served, **cors(settings.cors_origins))
+    return RequestMiddleware(served, metrics, tracing)
