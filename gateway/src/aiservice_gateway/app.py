@@ -18,6 +18,7 @@ from aiservice_gateway.metrics import Metrics
 from aiservice_gateway.middleware import BodyLimitMiddleware, FaultMiddleware, RequestMiddleware
 from aiservice_gateway.respond import install_error_handlers
 from aiservice_gateway.routers import health, jobs, limits, openai, probes, tasks, usage
+from aiservice_gateway.routers.description import complete
 from aiservice_gateway.settings import Settings
 
 _DESCRIPTION = """
@@ -64,6 +65,7 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> ASGIAp
     install_error_handlers(app)
     for router in (health.router, tasks.router, openai.router, jobs.router, usage.router, limits.router, probes.router):
         app.include_router(router)
+    app.openapi_schema = complete(app.openapi())
     # Around FastAPI, not in it: what it puts around every request is not needed for most of them (routers/tasks.py).
     served: ASGIApp = tasks.TaskRoutes(app, lifecycle)
     served = IdempotencyMiddleware(served, lifecycle, repeatable_routes(app))

@@ -154,7 +154,9 @@ async def test_wrong_requests_are_answered_with_a_sentence(
     assert body["request_id"] == answer.headers["X-Request-Id"]
 
 
-@pytest.mark.parametrize("path", ["/api/text-to-speech/", "/api/usage/", "/v1/jobs/", "/v1/chat/completions/", "/health/"])
+@pytest.mark.parametrize(
+    "path", ["/api/text-to-speech/", "/api/usage/", "/v1/jobs/", "/v1/chat/completions/", "/health/"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_slash_at_the_end_leads_nowhere(world: World, method: str, path: str) -> None:
     """A redirect would name whatever host the client stated."""

@@ -13,6 +13,8 @@ from aiservice_gateway.models import Identity, Measure, Standing
 from aiservice_gateway.plans import amount
 from aiservice_gateway.respond import json_response
 from aiservice_gateway.routers.dependencies import Caller, Running, bearer
+from aiservice_gateway.routers.documents import ERRORS, coded
+from aiservice_gateway.routers.examples import with_nulls
 from aiservice_gateway.services.limit_headers import plain
 
 router = APIRouter(tags=["usage"])
@@ -61,7 +63,15 @@ class LimitsAnswer(BaseModel):
     "/api/limits",
     summary="The tenant's own limits",
     response_model=LimitsAnswer,
-    responses={200: {"content": {"application/json": {"example": _EXAMPLE}}}},
+    responses={
+        **{status: ERRORS[status] for status in (401, 403)},
+        200: {"content": {"application/json": {"example": with_nulls(_EXAMPLE)}}},
+        503: coded(
+            "The issuer's keys are not known yet; with `Retry-After`",
+            "The gateway does not have the token issuer's keys yet: try again.",
+            "unavailable",
+        ),
+    },
     dependencies=[Depends(bearer)],
 )
 async def limits(gateway: Running, caller: Caller) -> Response:
