@@ -10,6 +10,8 @@ from aiservice_gateway.services.openai.parameters import Parameters
 
 _FILE = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
 _TEXT = {"type": "string"}
+_EVENTS = {"contentMediaType": "text/event-stream"}
+"""Without a type: some programs hold each event to the schema."""
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+M8AAAQBAQCRwVoFAAAAAElFTkSuQmCC"  # 1 x 1
 PICTURE_URL = f"data:image/png;base64,{_PIXEL}"
 _MODEL = {
@@ -159,7 +161,7 @@ COMPLETION = {
         "description": "The answer; with `stream` as events that end with [DONE]",
         "content": {
             "application/json": _shown({"type": "object"}, _COMPLETION),
-            "text/event-stream": _shown(_TEXT, "data: [DONE]\n\n"),
+            "text/event-stream": _shown(_EVENTS, "data: [DONE]\n\n"),
         },
     },
 }
@@ -180,7 +182,7 @@ TRANSCRIPT = {
     **ERRORS,
     200: {
         "description": f"{TRANSLATION[200]['description']}; with `stream` as events",
-        "content": {**TRANSLATION[200]["content"], "text/event-stream": _shown(_TEXT, _DELTA)},
+        "content": {**TRANSLATION[200]["content"], "text/event-stream": _shown(_EVENTS, _DELTA)},
     },
 }
 _SOUNDS = ("audio/mpeg", "audio/wav", "audio/ogg", "audio/flac", "audio/pcm")
@@ -190,7 +192,7 @@ SOUND = {
         "description": "The sound; with `stream_format` sse as events that hold it in base64",
         "content": {
             **{media_type: itself(media_type) for media_type in _SOUNDS},
-            "text/event-stream": _shown(_TEXT, 'data: {"type":"speech.audio.delta","audio":"SUQzBAAAAAAA"}\n\n'),
+            "text/event-stream": _shown(_EVENTS, 'data: {"type":"speech.audio.delta","audio":"SUQzBAAAAAAA"}\n\n'),
         },
     },
 }
