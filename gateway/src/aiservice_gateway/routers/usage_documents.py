@@ -157,7 +157,7 @@ _REFUSED: Responses = {
     401: ERRORS[401],
     403: coded(
         "The token names no tenant, one that may not, or asks for another's usage and is no administrator's",
-        "The token is for the usage of its own tenant only: leave 'tenant' out.",
+        "The token is for its own tenant only: leave 'tenant' out.",
         "forbidden",
     ),
     503: coded(
