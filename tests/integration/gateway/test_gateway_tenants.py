@@ -209,7 +209,7 @@ async def test_administrators_see_the_limits_of_every_tenant(tmp_path: Path, eng
         member, admin = bearer("acme"), {"Authorization": f"Bearer {token('acme', role='admin')}"}
         assert (await ask(client, headers=bearer("globex")))[0] == 200
 
-        async def limits(query: str, headers: dict[str, str]) -> tuple[int, Any]:
+        async def limits(query: str, headers: dict[str, str]) -> tuple[Any, Any]:
             async with client.get(f"/api/limits{query}", headers=headers) as answer:
                 body = await answer.json()
                 if answer.status != 200:
