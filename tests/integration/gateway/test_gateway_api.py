@@ -188,6 +188,28 @@ async def test_a_service_is_chosen_by_name(world: World) -> None:
         assert len(world.engine.seen) == 1
 
 
+async def test_an_empty_name_is_the_default(world: World) -> None:
+    for query in ("?service=", "?service=whisper&service="):
+        async with world.client.post(f"{SPEECH}{query}", json={}, headers=bearer()) as answer:
+            assert (await answer.json())["text"] == "hello"
+
+
+async def test_probes_answer_head_as_they_answer_get(world: World) -> None:
+    async def head(path: str) -> int:
+        async with world.client.get(path) as answer:
+            status, size = answer.status, int(answer.headers["Content-Length"])
+            assert len(await answer.read()) == size
+        async with world.client.head(path) as answer:
+            assert (answer.status, answer.content_type) == (status, "application/json")
+            assert (int(answer.headers["Content-Length"]) == size) or path == "/health"  # the time that it took
+            assert await answer.read() == b""
+        return status
+
+    assert [await head(path) for path in ("/livez", "/readyz", "/health")] == [200] * 3
+    async with world.client.get("/metrics") as answer:
+        assert 'requests_total{method="HEAD",route="/livez",status="200"} 1.0' in await answer.text()
+
+
 async def test_health_has_the_guides_shape(world: World) -> None:
     async with world.client.get("/health") as answer:
         assert answer.status == 200

@@ -46,6 +46,7 @@ class HealthAnswer(BaseModel):
     timestamp: str
 
 
+@router.head("/health", include_in_schema=False)
 @router.get(
     "/health",
     summary="The services' health",

@@ -33,6 +33,7 @@ class Readiness(BaseModel):
     """Whether each answers; `ready` does not depend on them."""
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get(
     "/livez",
     summary="Whether the process answers",
@@ -43,6 +44,7 @@ async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     summary="Whether requests should be sent here",
