@@ -272,7 +272,7 @@ async def test_a_job_is_a_trace_with_a_link_to_its_order(
     assert len({run.trace_id for [run] in runs} - {bytes.fromhex(TRACE)}) == 2
     assert len(clients) == 3
     [failed] = [span for span in clients if span.status.code == ERROR]
-    assert attributes(failed)["error.type"] == "ClientConnectorError"
+    assert attributes(failed)["error.type"] == "UnreachedError"
     # The engines' own spans become children of the try that reached them.
     reached = {(span.trace_id.hex(), span.span_id.hex()) for span in clients if span is not failed}
     assert {tuple(seen.headers["traceparent"].split("-")[1:3]) for seen in engine.seen} == reached
