@@ -110,7 +110,12 @@ class Contract:
             self.sent.append(request)
             await self._answer(request, receive, send)
         except (ValueError, KeyError, TypeError, AttributeError):
-            await _respond(send, 400, json.dumps({"error": "No such request.", "code": "invalid_request"}).encode(), {})
+            refusal = {
+                "error": "No such request.",
+                "code": "invalid_request",
+                "request_id": headers.get("x-request-id"),
+            }
+            await _respond(send, 400, json.dumps(refusal).encode(), {})
 
     async def _answer(self, request: Sent, receive: Receive, send: Send) -> None:
         headers = request.headers

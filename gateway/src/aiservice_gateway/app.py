@@ -8,17 +8,17 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from aiservice_gateway import __version__, telemetry
-from aiservice_gateway.cors import cors
+from aiservice_gateway.cors import PageMiddleware, cors
 from aiservice_gateway.factory import Lifecycle, running_gateway
 from aiservice_gateway.idempotent import IdempotencyMiddleware, repeatable_routes
 from aiservice_gateway.metrics import Metrics
-from aiservice_gateway.middleware import BodyLimitMiddleware, RequestMiddleware
+from aiservice_gateway.middleware import BodyLimitMiddleware, FaultMiddleware, RequestMiddleware
 from aiservice_gateway.respond import install_error_handlers
 from aiservice_gateway.routers import health, jobs, limits, openai, probes, tasks, usage
+from aiservice_gateway.routers.description import complete
 from aiservice_gateway.settings import Settings
 
 _DESCRIPTION = """
@@ -58,15 +58,19 @@ def create_app(settings: Settings, lifecycle: Lifecycle | None = None) -> ASGIAp
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the host that the client stated, and lose a POST's body
         static_url="/docs/assets",
     )
     app.state.lifecycle = lifecycle
     install_error_handlers(app)
     for router in (health.router, tasks.router, openai.router, jobs.router, usage.router, limits.router, probes.router):
         app.include_router(router)
+    app.openapi_schema = complete(app.openapi())
     # Around FastAPI, not in it: what it puts around every request is not needed for most of them (routers/tasks.py).
     served: ASGIApp = tasks.TaskRoutes(app, lifecycle)
     served = IdempotencyMiddleware(served, lifecycle, repeatable_routes(app))
     served = BodyLimitMiddleware(served, settings.max_body_bytes)
-    served = RequestMiddleware(served, metrics, tracing)
-    return CORSMiddleware(served, **cors(settings.cors_origins)) if settings.cors_origins else served
+    served = FaultMiddleware(served)
+    if settings.cors_origins:
+        served = PageMiddleware(served, **cors(settings.cors_origins))
+    return RequestMiddleware(served, metrics, tracing)

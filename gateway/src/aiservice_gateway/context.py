@@ -49,6 +49,8 @@ class RequestContext:
     service: str | None = None
     error: str | None = None
     """Code of the error that is answered."""
+    status: int = 0
+    """Of the answer; 0 until it begins."""
     openai: bool = False
     """Whether errors are answered in OpenAI's shape."""
     span: Span | None = None

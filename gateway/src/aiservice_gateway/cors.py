@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from aiservice_gateway.context import Route, context_of
+from aiservice_gateway.errors import BadRequestError
+from aiservice_gateway.respond import error_response
 
 _EXPOSED = (
     "X-Request-Id",
@@ -29,15 +38,16 @@ _EXPOSED = (
     "X-AIService-Language",
     "X-AIService-Voice",
     "Idempotent-Replayed",
-    "Location",
 )
 """What scripts of those pages may read of an answer, besides what they always may."""
 
 _PREFLIGHT_SECONDS = 3600
+_ROUTE: Final = Route("preflight")
+"""Of preflights, in logs and metrics: they ask for no path that could be told apart."""
 
 
 def cors(origins: tuple[str, ...]) -> dict[str, Any]:
-    """Options for Starlette's middleware, which is outermost: a preflight needs no token and costs no request.
+    """Options of the middleware, which is around all that ask for a token or count: a preflight needs and costs none.
 
     Args:
         origins: Those whose pages may call; `*` alone for all, without credentials (cookies), which a browser must not
@@ -51,3 +61,33 @@ def cors(origins: tuple[str, ...]) -> dict[str, Any]:
         "expose_headers": list(_EXPOSED),
         "max_age": _PREFLIGHT_SECONDS,
     }
+
+
+class PageMiddleware(CORSMiddleware):
+    """Starlette's, with refusals in the shape of all errors."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to a preflight."""
+        return _Preflight(super().preflight_response(request_headers))
+
+
+class _Preflight(Response):
+    def __init__(self, answer: Response) -> None:
+        self.background = None  # what Response has for FastAPI
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers."""
+        scope["route"] = _ROUTE
+        answer = self._answer
+        if answer.status_code == BadRequestError.status:
+            answer = error_response(_refused(answer), context_of(scope))
+            kept = self._answer.headers.items()
+            answer.headers.update({name: value for name, value in kept if not name.startswith("content-")})
+        await answer(scope, receive, send)
+
+
+def _refused(answer: Response) -> BadRequestError:
+    """Why Starlette refuses a preflight, in a sentence: its own answer lists what is not allowed."""
+    reasons = bytes(answer.body).decode().removeprefix("Disallowed CORS ")
+    return BadRequestError(f"A page may not send this request because of its {reasons}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from fastapi import FastAPI
@@ -89,9 +89,18 @@ async def _replay(gateway: Gateway, known: Known, send: Send) -> None:
 
 
 def repeatable_routes(app: FastAPI) -> Mapping[str, Route]:
-    """By path, those that take the header: every POST that is described and whose path has no parameters."""
-    described = app.openapi()["paths"].items()
-    return {path: Route(path) for path, item in described if "post" in item and "{" not in path}
+    """By path, those that take the header."""
+    return {path: Route(path) for path, item in app.openapi()["paths"].items() if repeatable(path, item)}
+
+
+def repeatable(path: str, methods: Collection[str]) -> bool:
+    """Whether a path takes the header: with a POST that is described, and without parameters.
+
+    Args:
+        path: As it is described.
+        methods: That it has, in small letters.
+    """
+    return "post" in methods and "{" not in path
 
 
 def _has_key(scope: Scope) -> bool:

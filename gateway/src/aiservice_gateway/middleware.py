@@ -35,7 +35,7 @@ _QUIET = {"/livez", "/readyz", "/metrics"}
 
 
 class RequestMiddleware:
-    """Gives each request its id, counts it, logs it, and answers what nothing else caught."""
+    """Gives each request its id, counts it and logs it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self._app = app
@@ -51,12 +51,10 @@ class RequestMiddleware:
         context.put(scope)
         if self._tracing is not None and scope["path"] not in _QUIET:
             context.span = self._tracing.request(Headers(scope=scope), scope["method"], scope["scheme"])
-        status = 0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                context.status = message["status"]
                 added = {"x-request-id": context.request_id, **context.headers}
                 message["headers"] = [*message["headers"], *_raw(added.items())]
             await send(message)
@@ -64,31 +62,22 @@ class RequestMiddleware:
         try:
             with self._metrics.in_flight.track_inprogress():
                 await self._app(scope, receive, send_with_headers)
-        except asyncio.CancelledError:
-            # Only the server cancels, when it stops and this took too long; nobody waits for the cancellation itself.
-            if not status:
-                stopping = UnavailableError("The gateway was stopped before it had an answer: try again.")
-                await error_response(stopping, context)(scope, receive, send_with_headers)
-        except Exception:  # noqa: BLE001 - the last place where a bug can become an answer
-            _log.exception("A request failed unexpectedly", extra={FIELDS: {"request_id": context.request_id}})
-            if not status:
-                await error_response(unexpected(), context)(scope, receive, send_with_headers)
         finally:
-            self._account(scope, context, status)
+            self._account(scope, context)
 
-    def _account(self, scope: Scope, context: RequestContext, status: int) -> None:
+    def _account(self, scope: Scope, context: RequestContext) -> None:
         route = getattr(scope.get("route"), "path", _UNMATCHED)
         if self._tracing is not None and context.span is not None:
-            self._tracing.end(context.span, scope["method"], route, status, context.error)
+            self._tracing.end(context.span, scope["method"], route, context.status, context.error)
         seconds = time.perf_counter() - context.started
-        self._metrics.answered(route, scope["method"], status, seconds)
+        self._metrics.answered(route, scope["method"], context.status, seconds)
         if route in _QUIET:
             return
         fields = {
             "request_id": context.request_id,
             "method": scope["method"],
             "route": route,
-            "status": status,
+            "status": context.status,
             "duration_ms": round(seconds * 1000, 1),
             "tenant": context.tenant,
             "service": context.service,
@@ -96,6 +85,31 @@ class RequestMiddleware:
             "trace_id": trace_id(context.span),
         }
         _access.info("request", extra={FIELDS: {name: value for name, value in fields.items() if value is not None}})
+
+
+class FaultMiddleware:
+    """Answers what nothing else caught; within the layer that lets pages of other origins read answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        context = context_of(scope)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            # Only the server cancels, when it stops and this took too long; nobody waits for the cancellation itself.
+            if not context.status:
+                stopping = UnavailableError("The gateway was stopped before it had an answer: try again.")
+                await error_response(stopping, context)(scope, receive, send)
+        except Exception:  # noqa: BLE001 - the last place where a bug can become an answer
+            _log.exception("A request failed unexpectedly", extra={FIELDS: {"request_id": context.request_id}})
+            if not context.status:
+                await error_response(unexpected(), context)(scope, receive, send)
 
 
 class BodyLimitMiddleware:

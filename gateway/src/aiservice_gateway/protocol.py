@@ -16,6 +16,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
 import orjson
@@ -24,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from aiservice_gateway.gathered import Gathered
 from aiservice_gateway.ids import new_request_id
+from aiservice_gateway.openai_errors import error_body, is_openai
 
 _log = logging.getLogger(__name__)
 
@@ -263,7 +265,8 @@ class GuardedProtocol(HttpToolsProtocol):
             running.disconnected = True  # it is the one that is wrong
             running.message_event.set()
         if refusal is not None and (running is None or running.response_complete or not running.response_started):
-            self.transport.write(_render(refusal))
+            # Between two requests `url` is still the last one's.
+            self.transport.write(_render(refusal, self.url if self._in_head or self._in_body else b""))
             _log.info("A request was refused: %s", refusal.message)
         self.transport.close()
 
@@ -296,11 +299,28 @@ def guarded(patience: Patience) -> type[GuardedProtocol]:
     return type("GuardedProtocol", (GuardedProtocol,), {"guard": Guard(patience)})
 
 
-def _render(refusal: Refusal) -> bytes:
-    """The answer, in the shape of all errors."""
+def _render(refusal: Refusal, target: bytes) -> bytes:
+    """The answer, in the shape of all errors.
+
+    Args:
+        refusal: What is wrong.
+        target: The request's, as far as it was read; it decides whose shape.
+    """
     request_id = new_request_id()
-    body = orjson.dumps({"error": refusal.message, "code": refusal.code, "request_id": request_id})
+    if is_openai(_path(target)):
+        content = error_body(refusal.status, refusal.message, refusal.code)
+    else:
+        content = {"error": refusal.message, "code": refusal.code, "request_id": request_id}
+    body = orjson.dumps(content)
     return STATUS_LINE[refusal.status] + (
         b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\nconnection: close\r\n\r\n%b"
         % (len(body), request_id.encode(), body)
     )
+
+
+def _path(target: bytes) -> str:
+    """The path of a request's target; nothing where it has none."""
+    try:
+        return unquote((httptools.parse_url(target).path or b"").decode("latin-1"))
+    except httptools.HttpParserInvalidURLError:
+        return ""

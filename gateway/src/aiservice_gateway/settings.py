@@ -288,7 +288,6 @@ class Settings(TokenSettings, DatabaseSettings, JobSettings):
     """Namespace whose AITenants count. Unset: the pod's own; outside of a pod `default`."""
     require_tenant: Annotated[bool, Field(alias="GATEWAY_REQUIRE_TENANT")] = False
     """Whether tenants without an AITenant are refused."""
-    """YAML file that lists the services, where there is no Kubernetes."""
     follow_pods: Annotated[bool, Field(alias="GATEWAY_FOLLOW_PODS")] = True
     """Whether requests go to pods, as EndpointSlices tell them, or to Services, where Kubernetes picks the pod."""
     rate_limit_per_hour: Annotated[int, Field(alias="GATEWAY_RATE_LIMIT_PER_HOUR", ge=1, le=1_000_000)] = 100

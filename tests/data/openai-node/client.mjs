@@ -2,8 +2,9 @@
 import OpenAI, { toFile } from "openai";
 import { createReadStream } from "node:fs";
 
-const [url, key, file] = process.argv.slice(2);
-const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: key, maxRetries: 0 });
+const [url, file, key, suspended, counted] = process.argv.slice(2);
+const as = (apiKey) => new OpenAI({ baseURL: `${url}/v1`, apiKey, maxRetries: 0 });
+const client = as(key);
 
 const scenes = {
   async models() {
@@ -65,7 +66,23 @@ const scenes = {
     return { content };
   },
   async badToken() {
-    return new OpenAI({ baseURL: `${url}/v1`, apiKey: "sk-nonsense", maxRetries: 0 }).models.list();
+    return as("sk-nonsense").models.list();
+  },
+  async notAllowed() {
+    return as(suspended).models.list();
+  },
+  async overLimit() {
+    const draw = () => as(counted).images.generate({ model: "sdxl", prompt: "a dog" });
+    await draw();
+    return draw();
+  },
+  async keyReused() {
+    const options = { headers: { "Idempotency-Key": "8e03978e" } };
+    await client.images.generate({ model: "sdxl", prompt: "a dog" }, options);
+    return client.images.generate({ model: "sdxl", prompt: "a cat" }, options);
+  },
+  async serviceAway() {
+    return client.images.generate({ model: "away", prompt: "a dog" });
   },
   async noSuchModel() {
     return client.images.generate({ model: "gpt-image-9", prompt: "a dog" });

@@ -154,6 +154,21 @@ async def test_wrong_requests_are_answered_with_a_sentence(
     assert body["request_id"] == answer.headers["X-Request-Id"]
 
 
+@pytest.mark.parametrize(
+    "path", ["/api/text-to-speech/", "/api/usage/", "/v1/jobs/", "/v1/chat/completions/", "/health/"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_slash_at_the_end_leads_nowhere(world: World, method: str, path: str) -> None:
+    """A redirect would name whatever host the client stated."""
+    headers = {**bearer(), "Host": "evil.example.com"}
+    async with world.client.request(method, path, headers=headers, allow_redirects=False) as answer:
+        assert answer.status == 404
+        assert "Location" not in answer.headers
+        body = await answer.json()
+    code = body["error"]["code"] if path.startswith("/v1/") else body["code"]
+    assert code == "not_found"
+
+
 async def test_a_service_is_chosen_by_name(world: World) -> None:
     async with running_engine() as other:
         write_services(
@@ -171,6 +186,28 @@ async def test_a_service_is_chosen_by_name(world: World) -> None:
             assert (await answer.json())["text"] == "hello"
         assert len(other.seen) == 1
         assert len(world.engine.seen) == 1
+
+
+async def test_an_empty_name_is_the_default(world: World) -> None:
+    for query in ("?service=", "?service=whisper&service="):
+        async with world.client.post(f"{SPEECH}{query}", json={}, headers=bearer()) as answer:
+            assert (await answer.json())["text"] == "hello"
+
+
+async def test_probes_answer_head_as_they_answer_get(world: World) -> None:
+    async def head(path: str) -> int:
+        async with world.client.get(path) as answer:
+            status, size = answer.status, int(answer.headers["Content-Length"])
+            assert len(await answer.read()) == size
+        async with world.client.head(path) as answer:
+            assert (answer.status, answer.content_type) == (status, "application/json")
+            assert (int(answer.headers["Content-Length"]) == size) or path == "/health"  # the time that it took
+            assert await answer.read() == b""
+        return status
+
+    assert [await head(path) for path in ("/livez", "/readyz", "/health")] == [200] * 3
+    async with world.client.get("/metrics") as answer:
+        assert 'requests_total{method="HEAD",route="/livez",status="200"} 1.0' in await answer.text()
 
 
 async def test_health_has_the_guides_shape(world: World) -> None:

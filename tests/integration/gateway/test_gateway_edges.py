@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import socket
 import uuid
@@ -15,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from aiservice_gateway.services.auth import Authenticator
 from support.gateway import (
     GatewayProcess,
     bearer,
@@ -74,6 +76,58 @@ async def test_pages_of_the_app_may_call_and_others_may_not(tmp_path: Path) -> N
             ) as answer:
                 assert "Access-Control-Allow-Origin" not in answer.headers
         assert all("origin" not in seen.headers for seen in engine.seen)
+
+
+@pytest.mark.parametrize("path", [SPEECH, "/v1/models", "/nothing"])
+async def test_a_refused_preflight_is_an_error_like_all_others(
+    tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    write_services(tmp_path / "services.yaml")
+    asked = {**preflight(APP), "Access-Control-Request-Method": "PATCH"}
+    evil = preflight("https://evil.example.com")
+    async with gateway_here(environment(tmp_path, GATEWAY_CORS_ORIGINS=APP)) as client:
+        for headers, reason, allowed in ((asked, "method", APP), (evil, "origin", None)):
+            async with client.options(path, headers=headers) as answer:
+                assert answer.status == 400
+                assert answer.content_type == "application/json"
+                assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+                assert answer.headers["Access-Control-Allow-Methods"] == "GET, POST, DELETE"
+                assert "Origin" in answer.headers["Vary"]
+                told, name = await answer.json(), answer.headers["X-Request-Id"]
+            sentence = f"A page may not send this request because of its {reason}."
+            if path.startswith("/v1"):
+                error = {"type": "invalid_request_error", "param": None, "code": "invalid_request"}
+                assert told == {"error": {"message": sentence, **error}}
+            else:
+                assert told == {"error": sentence, "code": "invalid_request", "request_id": name}
+            assert name in str([record.__dict__ for record in caplog.records])
+        async with client.options(path, headers=preflight(APP)) as answer:
+            assert (answer.status, len(answer.headers["X-Request-Id"])) == (200, 36)
+        async with client.get("/metrics") as answer:
+            metrics = await answer.text()
+    assert 'requests_total{method="OPTIONS",route="preflight",status="400"} 2.0' in metrics
+    assert 'requests_total{method="OPTIONS",route="preflight",status="200"} 1.0' in metrics
+
+
+async def broken(*_: Any) -> None:
+    raise RuntimeError("a fault")
+
+
+@pytest.mark.parametrize("path", [SPEECH, "/api/usage", "/v1/models"])
+async def test_a_page_may_read_what_goes_wrong_inside(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Authenticator, "identify", broken)
+    write_services(tmp_path / "services.yaml")
+    async with (
+        gateway_here(environment(tmp_path, GATEWAY_CORS_ORIGINS=APP)) as client,
+        client.request("POST" if path == SPEECH else "GET", path, headers={"Origin": APP}) as answer,
+    ):
+        assert answer.status == 500
+        assert answer.headers.getall("Access-Control-Allow-Origin") == [APP]
+        assert "x-request-id" in answer.headers["Access-Control-Expose-Headers"].lower()
+        assert len(answer.headers.getall("X-Request-Id")) == 1
 
 
 async def test_all_pages_only_without_credentials_and_none_unless_asked(tmp_path: Path) -> None:

@@ -10,7 +10,17 @@ import aiohttp
 import pytest
 import yaml
 
-from support.gateway import Engine, bearer, command, environment, eventually, gateway_here, running_engine, whisper
+from support.gateway import (
+    Engine,
+    bearer,
+    command,
+    environment,
+    eventually,
+    gateway_here,
+    running_engine,
+    token,
+    whisper,
+)
 
 SPEECH = "/api/speech-to-text"
 
@@ -190,3 +200,30 @@ def test_a_token_that_cannot_be_made_is_told(variables: dict[str, str], argument
     assert done.returncode == 1
     assert says in done.stderr
     assert done.stdout == ""
+
+
+async def test_administrators_see_the_limits_of_every_tenant(tmp_path: Path, engine: Engine) -> None:
+    counted = {"measure": "requests", "maximum": 7, "window": "1h"}
+    write(tmp_path, engine, tenant("acme", limits=[counted]), tenant("globex", limits=[{**counted, "maximum": 9}]))
+    async with gateway_here(environment(tmp_path, GATEWAY_ADMIN_ROLE="admin")) as client:
+        member, admin = bearer("acme"), {"Authorization": f"Bearer {token('acme', role='admin')}"}
+        assert (await ask(client, headers=bearer("globex")))[0] == 200
+
+        async def limits(query: str, headers: dict[str, str]) -> tuple[Any, Any]:
+            async with client.get(f"/api/limits{query}", headers=headers) as answer:
+                body = await answer.json()
+                if answer.status != 200:
+                    return answer.status, body["error"]
+                [limit] = body["limits"]
+                return body["tenantId"], (limit["limit"], limit["remaining"])
+
+        for headers in (member, admin):
+            assert await limits("", headers) == await limits("?tenant=acme", headers) == ("acme", (7, 7))
+        assert await limits("?tenant=globex", admin) == ("globex", (9, 8))
+        said = "The token is for its own tenant only: leave 'tenant' out."
+        assert await limits("?tenant=globex", member) == await limits("?tenant=*", member) == (403, said)
+        assert await limits("?tenant=*", admin) == (400, "tenant: each tenant has limits of its own, so name one.")
+        unknown = "There is no parameter 'tenent' here. There are: tenant."
+        assert await limits("?tenent=globex", admin) == await limits("?tenent=acme", member) == (400, unknown)
+        assert await limits("?tenant=acme&tenant=globex", admin) == (400, "tenant: it is there more than once.")
+        assert (await limits("?tenant=", admin))[0] == 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import signal
 from collections import Counter
 from collections.abc import Mapping
@@ -126,6 +127,34 @@ async def test_a_request_and_each_try_at_a_pod_are_spans(tmp_path: Path) -> None
     reached = {span.span_id.hex() for span in clients if span is not failed}
     assert {seen.headers["traceparent"].split("-")[2] for seen in engine.seen} == reached
     assert log.count(f'"trace_id":"{TRACE}"') == 2
+
+
+async def test_metrics_logs_and_spans_name_a_route_as_it_is_described(tmp_path: Path) -> None:
+    """Of every operation; without a token, so that none does anything."""
+    write_services(tmp_path / "services.yaml")
+    with collecting() as collector:
+        variables = environment(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.address)
+        async with gateway_process(tmp_path, variables) as gateway, aiohttp.ClientSession(gateway.url) as client:
+            async with client.get("/openapi.json") as answer:
+                paths = (await answer.json())["paths"]
+            asked = {(method.upper(), path) for path, item in paths.items() for method in item}
+            asked -= {("GET", path) for path in ("/livez", "/readyz", "/metrics")}  # counted only
+            asked = {(method, path.replace("{model}", "{model:path}")) for method, path in asked}
+            for method, path in asked:
+                async with client.request(method, path.translate({ord("{"): None, ord("}"): None})) as answer:
+                    assert answer.status in {401, 503}
+            async with client.get("/metrics") as answer:
+                metrics = await answer.text()
+            gateway.signal(signal.SIGTERM)
+            assert await gateway.ended() == 0
+    assert ("POST", "/v1/images/generations") in asked
+    assert ("GET", "/v1/models/{model:path}") in asked
+    lines = [json.loads(line) for line in gateway.log.read_text().splitlines()]
+    logged = {(line["method"], line["route"]) for line in lines if line["message"] == "request"}
+    spans = {span.name for span in collector.spans()}
+    assert [route for route in asked if f'{{method="{route[0]}",route="{route[1]}",' not in metrics] == []
+    assert asked <= logged
+    assert {" ".join(route) for route in asked} <= spans
 
 
 async def test_failures_are_marked_and_nothing_private_is_told(tmp_path: Path) -> None:

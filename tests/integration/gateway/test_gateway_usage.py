@@ -519,7 +519,7 @@ async def test_others_see_their_own_only(api: Api, path: str, tenant: str) -> No
     body = await api.get(f"{path}?tenant={tenant}", 403)
     assert (body["code"], body["error"]) == (
         "forbidden",
-        "The token is for the usage of its own tenant only: leave 'tenant' out.",
+        "The token is for its own tenant only: leave 'tenant' out.",
     )
     assert (await api.get(f"{path}?tenant=acme"))["tenantId"] == "acme"
     groups = (await api.get(f"/api/usage?{BETWEEN}&group_by=tenant"))["groups"]

@@ -33,6 +33,7 @@ from support.gateway import (
 
 T = TypeVar("T")
 SPEECH = b"/api/speech-to-text"
+OPENAI = b"/v1/audio/transcriptions"
 AUTHORIZATION = f"Authorization: {bearer()['Authorization']}\r\n".encode()
 POST = b"POST /api/speech-to-text HTTP/1.1\r\nHost: gateway\r\n" + AUTHORIZATION
 NEXT = b"GET /livez HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
@@ -49,9 +50,24 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The word for programs of an error."""
-        code: str = json.loads(self.body)["code"]
+        """The word for programs of an error in the gateway's own shape."""
+        body = json.loads(self.body)
+        assert body == {"error": body["error"], "code": body["code"], "request_id": self.headers["x-request-id"]}
+        code: str = body["code"]
         return code
+
+    @property
+    def openai_code(self) -> str:
+        """The same of an error in OpenAI's shape."""
+        error = json.loads(self.body)["error"]
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        assert error == {"message": error["message"], "type": kind, "param": None, "code": error["code"]}
+        code: str = error["code"]
+        return code
+
+    def code_of(self, path: bytes) -> str:
+        """The same, in the shape that a path has."""
+        return self.openai_code if path.startswith(b"/v1") else self.code
 
 
 @dataclass
@@ -182,11 +198,18 @@ UNDERSTOOD_IN_TWO_WAYS = {
 }
 
 
-@pytest.mark.parametrize("sent", UNDERSTOOD_IN_TWO_WAYS.values(), ids=UNDERSTOOD_IN_TWO_WAYS)
-def test_what_could_be_understood_in_two_ways_is_refused_and_ends_the_connection(fresh: Wire, sent: bytes) -> None:
-    [answer] = fresh.exchange(sent + NEXT)
+UNREAD = {"NUL in the target", "a tunnel", "HTTP/2 from the start", "no version"}
+"""Those of them that have no path, or none that could be read."""
+
+
+@pytest.mark.parametrize("path", [SPEECH, OPENAI])
+@pytest.mark.parametrize("name", UNDERSTOOD_IN_TWO_WAYS)
+def test_what_could_be_understood_in_two_ways_is_refused_and_ends_the_connection(
+    fresh: Wire, name: str, path: bytes
+) -> None:
+    [answer] = fresh.exchange(UNDERSTOOD_IN_TWO_WAYS[name].replace(SPEECH, path) + NEXT)
     assert answer.status in {400, 501, 505}
-    assert answer.code == "invalid_request"
+    assert (answer.code if name in UNREAD else answer.code_of(path)) == "invalid_request"
     assert answer.headers["connection"] == "close"
     assert len(answer.headers["x-request-id"]) == 36
     # The body of a request that was let in before its chunks turned out wrong never ends, so no engine has it.
@@ -267,10 +290,12 @@ TOO_LARGE = {
 }
 
 
+@pytest.mark.parametrize("path", [SPEECH, OPENAI])
 @pytest.mark.parametrize(("status", "sent"), TOO_LARGE.values(), ids=TOO_LARGE)
-def test_the_size_of_a_head_is_bounded(fresh: Wire, status: int, sent: bytes) -> None:
-    [answer] = fresh.exchange(sent)
+def test_the_size_of_a_head_is_bounded(fresh: Wire, status: int, sent: bytes, path: bytes) -> None:
+    [answer] = fresh.exchange(sent.replace(SPEECH, path, 1))
     assert answer.status == status
+    assert answer.code_of(path) == {414: "uri_too_long", 431: "headers_too_large"}[status]
     assert fresh.engine.seen == []
 
 
@@ -309,11 +334,12 @@ def test_a_connection_that_says_nothing_is_closed(fresh: Wire) -> None:
         assert timed(connection)[0] == []
 
 
-def test_headers_that_do_not_come_end_the_wait(fresh: Wire) -> None:
+@pytest.mark.parametrize("path", [SPEECH, OPENAI])
+def test_headers_that_do_not_come_end_the_wait(fresh: Wire, path: bytes) -> None:
     with fresh.connect() as connection:
-        connection.sendall(POST)
+        connection.sendall(POST.replace(SPEECH, path))
         [answer], _ = timed(connection)
-    assert (answer.status, answer.code) == (408, "request_timeout")
+    assert (answer.status, answer.code_of(path)) == (408, "request_timeout")
 
 
 def test_headers_that_drip_end_the_wait(fresh: Wire) -> None:
@@ -332,6 +358,34 @@ def test_empty_lines_do_not_keep_a_connection(fresh: Wire) -> None:
             connection.sendall(b"\r\n")
             time.sleep(0.1)
         pytest.fail("it read on for ten seconds")
+
+
+def test_what_follows_a_request_is_refused_in_no_shape_of_that_request(fresh: Wire) -> None:
+    """What cannot be read has no path; the one before does not count for it."""
+    first = b"GET /v1/nothing HTTP/1.1\r\nHost: a\r\n\r\n"
+    with fresh.connect() as connection:
+        connection.sendall(first)
+        received = connection.recv(65536)
+        connection.sendall(b"\x00\r\n\r\n")
+        found = answers(received + read(connection))
+    assert [answer.status for answer in found] == [404, 400]
+    assert found[0].openai_code == "not_found"
+    assert found[1].code == "invalid_request"
+
+
+STATUSES = {
+    b"Transfer-Encoding: gzip\r\n\r\n": 501,
+    b"Host: other\r\n\r\n": 400,
+    b"": 408,
+}
+
+
+@pytest.mark.parametrize(("status", "rest"), [(status, rest) for rest, status in STATUSES.items()])
+@pytest.mark.parametrize("target", [b"http://gateway/v1/models", b"/%761/models", b"/v1", b"/v1?a=b"])
+def test_however_a_path_is_written_it_decides_the_shape(fresh: Wire, target: bytes, status: int, rest: bytes) -> None:
+    [answer] = fresh.exchange(POST.replace(SPEECH, target) + rest)
+    assert answer.status == status
+    assert answer.openai_code == ("request_timeout" if status == 408 else "invalid_request")
 
 
 def test_a_body_that_stops_ends_the_wait(fresh: Wire) -> None:

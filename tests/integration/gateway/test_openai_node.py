@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from support.contract import SOUND, SRT, TEXT, Contract, picture, running_contract, services
-from support.gateway import environment, eventually, gateway_here, token, write_services
+from support.databases import free_port
+from support.gateway import environment, eventually, gateway_here, token
 from support.npm import installed, own_node
 
 PROGRAM = Path(__file__).parents[2] / "data" / "openai-node"
@@ -34,7 +36,7 @@ async def run(folder: Path, url: str) -> dict[str, Any]:
     (folder / "node_modules").symlink_to(packages / "node_modules")
     (folder / "speech.wav").write_bytes(WAV)
     process = await asyncio.create_subprocess_exec(
-        own_node(packages), "client.mjs", url, token("node"), "speech.wav",
+        own_node(packages), "client.mjs", url, "speech.wav", *map(token, ("node", "suspended", "counted")),
         cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, log = await process.communicate()
@@ -44,7 +46,16 @@ async def run(folder: Path, url: str) -> dict[str, Any]:
 
 
 async def test_every_route(engine: Contract, tmp_path: Path) -> None:
-    write_services(tmp_path / "services.yaml", *services(engine.url))
+    away: dict[str, Any] = {"name": "away", "tasks": ["text-to-image"], "url": f"http://127.0.0.1:{free_port()}"}
+    tenants = [
+        {"metadata": {"name": "suspended"}, "spec": {"suspend": True}},
+        {
+            "metadata": {"name": "counted"},
+            "spec": {"limits": [{"measure": "requests", "maximum": 1, "window": "1h"}]},
+        },
+    ]
+    document = {"services": [*services(engine.url), away], "tenants": tenants}
+    (tmp_path / "services.yaml").write_text(yaml.safe_dump(document))
     async with gateway_here(environment(tmp_path)) as gateway:
         got = await run(tmp_path, str(gateway._base_url).rstrip("/"))
         await eventually(lambda: engine.sent[-1].fields.get("text") == "Hello again")
@@ -72,6 +83,10 @@ async def test_every_route(engine: Contract, tmp_path: Path) -> None:
         "badToken": ("AuthenticationError", 401, "invalid_api_key", None),
         "noSuchModel": ("NotFoundError", 404, "model_not_found", None),
         "badParameter": ("BadRequestError", 400, "invalid_value", "response_format"),
+        "notAllowed": ("PermissionDeniedError", 403, "tenant_suspended", None),
+        "overLimit": ("RateLimitError", 429, "rate_limit_exceeded", None),
+        "keyReused": ("UnprocessableEntityError", 422, "idempotency_key_reused", None),
+        "serviceAway": ("InternalServerError", 503, "unavailable", None),
     }
     assert all(each["requestID"] for each in errors.values())
 

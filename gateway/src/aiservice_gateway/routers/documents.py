@@ -45,7 +45,8 @@ class TaskDocument:
                 "properties": {"file": _FILE, **self.fields},
                 "required": ["file", *self.required],
             }
-            content["multipart/form-data"] = {"schema": form}
+            example = {name: value for name, value in self.example.items() if name != self.media}
+            content["multipart/form-data"] = {"schema": form, "example": {"file": f"(the {self.media})", **example}}
         return {"required": True, "content": content}
 
     def answers(self) -> dict[int | str, dict[str, Any]]:
@@ -58,10 +59,10 @@ class TaskDocument:
         if not self.files:
             return {200: answer}
         answer["description"] += _BY_ITSELF
-        answer["content"] |= {name: {"schema": {"contentMediaType": name}} for name in self.files}
+        answer["content"] |= {name: itself(name) for name in self.files}
         answer["headers"] = {"Vary": _VARY} | {f"X-AIService-{name}": told for name, told in self.facts.items()}
         sentence = f"Accept takes nothing that this task answers: accept application/json, or one of {self.files[0]}."
-        return {200: answer, 406: _coded("`Accept` and the body leave no form of answer", sentence, "not_acceptable")}
+        return {200: answer, 406: coded("`Accept` and the body leave no form of answer", sentence, "not_acceptable")}
 
 
 _BY_ITSELF = (
@@ -69,6 +70,11 @@ _BY_ITSELF = (
     "tell what JSON would."
 )
 _VARY = {"description": "Another `Accept` may get another answer.", "schema": {"type": "string"}}
+
+
+def itself(media_type: str) -> dict[str, Any]:
+    """The OpenAPI media type of a file that is the answer."""
+    return {"schema": {"contentMediaType": media_type}, "example": f"(bytes of {media_type})"}
 
 
 def _usage(units: float, unit: str, tokens: int, cost: float) -> dict[str, Any]:
@@ -246,30 +252,67 @@ TASKS: dict[Task, TaskDocument] = {
 """By task."""
 
 
-def _error(description: str, example: dict[str, Any]) -> dict[str, Any]:
-    schema = {"type": "object", "properties": {"error": _TEXT}, "required": ["error"]}
+def _error(description: str, properties: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
     return {"description": description, "content": {"application/json": {"schema": schema, "example": example}}}
 
 
-def _coded(description: str, sentence: str, code: str) -> dict[str, Any]:
-    return _error(description, {"error": sentence, "code": code, "request_id": "0199c3a6-1d9e-7cc0-8f6b-2f2d7d5a4c11"})
+def coded(description: str, sentence: str, code: str) -> dict[str, Any]:
+    """The OpenAPI response of an error.
+
+    Args:
+        description: When it is answered.
+        sentence: An example of what it says.
+        code: Its word for programs.
+    """
+    example = {"error": sentence, "code": code, "request_id": "0199c3a6-1d9e-7cc0-8f6b-2f2d7d5a4c11"}
+    return _error(description, dict.fromkeys(example, _TEXT), example)
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: _coded("The service cannot use the request", "The field 'audio' is not base64.", "invalid_request"),
-    401: _coded(
+    400: coded("The service cannot use the request", "The field 'audio' is not base64.", "invalid_request"),
+    401: coded(
         "No valid token or API key", "The token has expired: get a new one from your application.", "unauthenticated"
     ),
-    403: _coded(
+    403: coded(
         "The token names no tenant (`no_tenant`), or one that may not (`tenant_suspended`, `unknown_tenant`)",
         "The token names no tenant: it must have a 'tenantId' claim.",
         "no_tenant",
     ),
-    404: _coded("No service does this for the tenant", "No service here does text-to-image.", "not_found"),
-    413: _coded("The body is too large", "The request's body is larger than 104857600 bytes.", "payload_too_large"),
-    429: _error("The limit is used up", {"error": "Rate limit exceeded", "retry_after": 3600}),
-    502: _coded("The service failed", "The service whisper failed.", "upstream_failed"),
-    503: _coded("The service is not ready, or busy", "The service whisper is not ready yet.", "unavailable"),
-    504: _coded("The service took too long", "The service whisper did not answer within 300 s.", "upstream_timeout"),
+    404: coded("No service does this for the tenant", "No service here does text-to-image.", "not_found"),
+    408: coded("The body did not arrive", "The request's body did not arrive, or came too slowly.", "request_timeout"),
+    413: coded("The body is too large", "The request's body is larger than 104857600 bytes.", "payload_too_large"),
+    415: coded(
+        "The body is compressed, or of a type that the service does not take",
+        "Compressed request bodies are not taken: send the body without Content-Encoding.",
+        "unsupported_media",
+    ),
+    429: _error(
+        "A limit is used up",
+        {"error": _TEXT, "retry_after": {"type": "integer"}},
+        {"error": "Rate limit exceeded", "retry_after": 3600},
+    ),
+    502: coded("The service failed", "The service whisper failed.", "upstream_failed"),
+    503: coded("The service is not ready, or busy", "The service whisper is not ready yet.", "unavailable"),
+    504: coded("The service took too long", "The service whisper did not answer within 300 s.", "upstream_timeout"),
 }
 """The answers that are no result, by status."""
+
+REPEATED: dict[int | str, dict[str, Any]] = {
+    409: coded(
+        "The first request with this `Idempotency-Key` is still being worked on; with `Retry-After`",
+        "The first request with this Idempotency-Key is still being worked on: try again.",
+        "in_progress",
+    ),
+    410: coded(
+        "The first request with this `Idempotency-Key` was charged, and its answer was not kept",
+        "The first request with this Idempotency-Key was answered and charged, and its answer is not kept.",
+        "gone",
+    ),
+    422: coded(
+        "This `Idempotency-Key` was sent before, with another request",
+        "This Idempotency-Key was sent before with another body, query or Accept: draw a new key for a new request.",
+        "idempotency_key_reused",
+    ),
+}
+"""What else is answered where an idempotency key was sent."""

@@ -9,6 +9,7 @@ from aiservice_api.tasks import Task
 from aiservice_gateway.models import timestamp
 from aiservice_gateway.respond import json_response
 from aiservice_gateway.routers.dependencies import Running
+from aiservice_gateway.routers.examples import with_nulls
 from aiservice_gateway.services.health import Health, Status
 
 router = APIRouter(tags=["health"])
@@ -19,6 +20,12 @@ _EXAMPLE = {
         "image-to-text": {"status": "healthy", "response_time": 0.02},
         "speech-to-text": {"status": "healthy", "response_time": 0.04},
     },
+    "timestamp": "2025-12-12T10:00:00.000Z",
+}
+
+_UNHEALTHY = {
+    "status": "unhealthy",
+    "services": {"image-to-text": {"status": "unavailable", "response_time": None}},
     "timestamp": "2025-12-12T10:00:00.000Z",
 }
 
@@ -39,13 +46,18 @@ class HealthAnswer(BaseModel):
     timestamp: str
 
 
+@router.head("/health", include_in_schema=False)
 @router.get(
     "/health",
     summary="The services' health",
     response_model=HealthAnswer,
     responses={
         200: {"content": {"application/json": {"example": _EXAMPLE}}},
-        503: {"model": HealthAnswer, "description": "No service can be used"},
+        503: {
+            "model": HealthAnswer,
+            "description": "No service can be used",
+            "content": {"application/json": {"example": with_nulls(_UNHEALTHY)}},
+        },
     },
 )
 async def health(gateway: Running) -> Response:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from aiservice_gateway.routers.openai.documents import ERRORS
+from aiservice_gateway.routers.examples import with_nulls
+from aiservice_gateway.routers.openai.documents import ERRORS, failed
 from aiservice_gateway.services.jobs.orders import FORM, JSON, JsonOrder, Order
 
 _ID: Final = "0199c3a6-1d9e-7cc0-8f6b-2f2d7d5a4c11"
@@ -43,12 +44,10 @@ _DONE: Final[dict[str, Any]] = _QUEUED | {
 
 
 def _json(description: str, example: Any) -> dict[str, Any]:
-    return {"description": description, "content": {JSON: {"schema": {"type": "object"}, "example": example}}}
-
-
-def _failed(description: str, sentence: str, code: str) -> dict[str, Any]:
-    error = {"message": sentence, "type": "invalid_request_error", "param": None, "code": code}
-    return _json(description, {"error": error})
+    return {
+        "description": description,
+        "content": {JSON: {"schema": {"type": "object"}, "example": with_nulls(example)}},
+    }
 
 
 _FILE: Final = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
@@ -103,28 +102,50 @@ ORDER: Final[dict[str, Any]] = {
 }
 """The part of an operation that describes its request."""
 
-ANSWERS: Final[dict[int | str, dict[str, Any]]] = {status: ERRORS[status] for status in (400, 401, 403, 503)}
-_NOT_FOUND: Final = _failed("No such job of the tenant", "There is no such job.", "not_found")
+_AWAY: Final = failed(
+    "The database does not answer now; with `Retry-After`",
+    "The database, which has the jobs, does not answer at the moment: try again.",
+    "unavailable",
+    "server_error",
+)
+_ASKING: Final[dict[int | str, dict[str, Any]]] = {401: ERRORS[401], 403: ERRORS[403], 503: _AWAY}
+_NOT_FOUND: Final = failed("No such job of the tenant", "There is no such job.", "not_found")
 MADE: Final[dict[int | str, dict[str, Any]]] = {
     **{status: ERRORS[status] for status in (400, 401, 403, 404, 408, 413, 415, 429, 503)},
     202: _json("The job, and its address in `Location`", _QUEUED | {"position": None}),
 }
 JOBS: Final[dict[int | str, dict[str, Any]]] = {
-    **ANSWERS,
+    **_ASKING,
+    400: failed("A parameter is wrong", "limit: Input should be less than or equal to 100.", "invalid_request"),
+    403: failed(
+        "The token names no tenant, one that may not, or asks for another's jobs and is no administrator's",
+        "Another tenant's jobs are for administrators.",
+        "forbidden",
+        "permission_error",
+    ),
     200: _json(
         "A page of jobs",
         {"object": "list", "data": [_DONE], "first_id": _ID, "last_id": _ID, "has_more": False},
     ),
 }
-JOB: Final[dict[int | str, dict[str, Any]]] = {**ANSWERS, 404: _NOT_FOUND, 200: _json("The job", _DONE)}
+JOB: Final[dict[int | str, dict[str, Any]]] = {**_ASKING, 404: _NOT_FOUND, 200: _json("The job", _DONE)}
 RESULT: Final[dict[int | str, dict[str, Any]]] = {
-    **ANSWERS,
+    **_ASKING,
     404: _NOT_FOUND,
-    409: _failed("The job is not over; with `Retry-After`", "The job is running: ask again.", "in_progress"),
-    410: _failed("The job has no answer", "The job is over: cancelled. It has no answer.", "gone"),
+    409: failed("The job is not over; with `Retry-After`", "The job is running: ask again.", "in_progress"),
+    410: failed("The job has no answer", "The job is over: cancelled. It has no answer.", "gone"),
+    400: failed("The service refused the job: its own answer", "The field 'prompt' is missing.", "invalid_request"),
     200: {
-        "description": "What the task's own route answers; of a job that the service refused, that answer",
+        "description": "What the task's own route answers, its status and headers included",
         "content": {JSON: {"schema": {"type": "object"}, "example": {"request_id": _ID, "text": "Hello."}}},
     },
 }
-SECRET: Final = _json("The secret", {"object": "webhook_secret", "secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"})
+SECRET: Final[dict[int | str, dict[str, Any]]] = {
+    **_ASKING,
+    400: failed(
+        "There are no webhooks here",
+        "There are no webhooks here: GATEWAY_WEBHOOK_SECRET is not set.",
+        "invalid_request",
+    ),
+    200: _json("The secret", {"object": "webhook_secret", "secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"}),
+}

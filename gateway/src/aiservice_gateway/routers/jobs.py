@@ -12,7 +12,7 @@ from aiservice_gateway.context import context_of
 from aiservice_gateway.ids import ID_PATTERN
 from aiservice_gateway.respond import json_response, send_kept
 from aiservice_gateway.routers.dependencies import Caller, Running, bearer
-from aiservice_gateway.routers.job_documents import ANSWERS, JOB, JOBS, MADE, ORDER, RESULT, SECRET
+from aiservice_gateway.routers.job_documents import JOB, JOBS, MADE, ORDER, RESULT, SECRET
 from aiservice_gateway.services.jobs.orders import PRINTABLE
 from aiservice_gateway.services.jobs.render import location, render
 from aiservice_gateway.services.openai.calls import NoAnswer
@@ -85,7 +85,7 @@ async def cancel_job(job_id: str, gateway: Running, caller: Caller) -> Response:
     return json_response(render(await gateway.jobs.cancel(job_id, caller)))
 
 
-@router.get("/webhook_secret", summary="What the tenant's webhooks are signed with", responses={**ANSWERS, 200: SECRET})
+@router.get("/webhook_secret", summary="What the tenant's webhooks are signed with", responses=SECRET)
 async def get_secret(gateway: Running, caller: Caller) -> dict[str, Any]:
     """For libraries of the Standard Webhooks specification. Each tenant has its own."""
     return {"object": "webhook_secret", "secret": gateway.jobs.secret(caller)}

@@ -32,7 +32,7 @@ _PARAMETERS: Final = [
         "in": "query",
         "required": False,
         "schema": {"type": "string"},
-        "description": "Name of the service to use; the task's default when left out.",
+        "description": "Name of the service to use; the task's default when left out or empty.",
     }
 ]
 _METHOD: Final = "POST"
@@ -80,8 +80,10 @@ class TaskRoutes:
 
 
 def _service(query: bytes) -> str | None:
-    """The service that a request names; of several names, the last."""
-    return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)).get(_SERVICE) if query else None
+    """The service that a request names; of several names, the last. An empty one names none."""
+    if not query:
+        return None
+    return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)).get(_SERVICE) or None
 
 
 async def _described() -> Response:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field
 from aiservice_api.tasks import Task
 from aiservice_gateway import csv_text
 from aiservice_gateway.models import Totals, timestamp
+from aiservice_gateway.routers.documents import ERRORS, coded
+from aiservice_gateway.routers.examples import with_nulls
 from aiservice_gateway.selection import Dimension, Group, Page, Period, StoredRecord
 from aiservice_gateway.services.usage import Report
 
@@ -146,6 +148,25 @@ _RECORD = {
 _RECORDS = {**_HEAD, "records": [_RECORD], "next": None}
 
 
+_REFUSED: Responses = {
+    400: coded(
+        "A parameter is wrong, or there is none of that name",
+        "The period ends before it starts: 'from' must not be after 'to'.",
+        "invalid_request",
+    ),
+    401: ERRORS[401],
+    403: coded(
+        "The token names no tenant, one that may not, or asks for another's usage and is no administrator's",
+        "The token is for its own tenant only: leave 'tenant' out.",
+        "forbidden",
+    ),
+    503: coded(
+        "The database does not answer now; with `Retry-After`",
+        "Usage cannot be read at the moment; none is lost. Try again.",
+        "unavailable",
+    ),
+}
+
 _TOTALS = tuple(_USED)
 RECORD_COLUMNS = tuple(_RECORD)
 """Of the records in CSV."""
@@ -155,12 +176,12 @@ def _responses(csv: tuple[Sequence[str], Mapping[str, Any]], *examples: Mapping[
     """What a route answers: JSON like one of the examples, or CSV with these columns and such a line."""
     columns, row = csv
     table = csv_text.line(columns) + csv_text.line(row.values())
-    named = {f"example {number}": {"value": example} for number, example in enumerate(examples, 1)}
+    named = {f"example {number}": {"value": with_nulls(example)} for number, example in enumerate(examples, 1)}
     content = {
         "application/json": {"examples": named},
         "text/csv": {"schema": {"type": "string"}, "example": table},
     }
-    return {200: {"content": content}}
+    return {**_REFUSED, 200: {"content": content}}
 
 
 USAGE = _responses((("service", *_TOTALS), {"service": "speech-to-text", **_USED}), _REPORT, _GROUPS)

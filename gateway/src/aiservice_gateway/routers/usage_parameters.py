@@ -26,7 +26,8 @@ def _printable(value: str) -> str:
     return value
 
 
-_Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
+"""Of a model, a user or a tenant."""
 
 
 class Format(StrEnum):
@@ -44,10 +45,10 @@ class RecordsParameters(BaseModel):
     ] = None
     to: Annotated[datetime | None, Field(description="ISO 8601; now when left out.")] = None
     service: Annotated[Task | None, Field(description="Only this service.")] = None
-    model: Annotated[_Name | None, Field(description="Only this model.")] = None
-    user: Annotated[_Name | None, Field(description="Only this user.")] = None
+    model: Annotated[Name | None, Field(description="Only this model.")] = None
+    user: Annotated[Name | None, Field(description="Only this user.")] = None
     tenant: Annotated[
-        _Name | None,
+        Name | None,
         Field(description="For administrators: another tenant, or * for all. The token's own when left out."),
     ] = None
     format: Annotated[Format | None, Field(description="As the Accept header says when left out.")] = None

@@ -83,7 +83,7 @@ class Report:
 
 
 def tenant_asked(caller: Identity, tenant: str | None) -> str | None:
-    """Whose usage is read: the caller's own unless it names another; None stands for all tenants.
+    """Whose usage or limits are read: the caller's own unless it names another; None stands for all tenants.
 
     Raises:
         ForbiddenError: it names another and is no administrator.
@@ -91,7 +91,7 @@ def tenant_asked(caller: Identity, tenant: str | None) -> str | None:
     if tenant is None or tenant == caller.tenant:
         return caller.tenant
     if not caller.admin:
-        raise ForbiddenError("The token is for the usage of its own tenant only: leave 'tenant' out.")
+        raise ForbiddenError("The token is for its own tenant only: leave 'tenant' out.")
     return None if tenant == ALL_TENANTS else tenant
 
 

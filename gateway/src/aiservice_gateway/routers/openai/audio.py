@@ -10,7 +10,7 @@ from aiservice_gateway.routers.openai.forwarding import forward
 from aiservice_gateway.services.openai.speech import Speech
 from aiservice_gateway.services.openai.transcriptions import Transcription, Translation
 
-router = APIRouter(dependencies=[Depends(bearer)])
+router = APIRouter(prefix="/v1", dependencies=[Depends(bearer)])
 
 _SPEECH = {"model": "xtts", "input": "Hello, this is a test", "voice": "default", "response_format": "wav"}
 _WHISPER = {"model": "whisper"}

@@ -9,7 +9,7 @@ from aiservice_gateway.routers.openai.documents import COMPLETION, PICTURE_URL, 
 from aiservice_gateway.routers.openai.forwarding import forward
 from aiservice_gateway.services.openai.chat import Chat
 
-router = APIRouter(dependencies=[Depends(bearer)])
+router = APIRouter(prefix="/v1", dependencies=[Depends(bearer)])
 
 _QUESTION = {
     "model": "blip2",

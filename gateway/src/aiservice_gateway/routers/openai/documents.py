@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from aiservice_gateway.routers.documents import itself
+from aiservice_gateway.routers.examples import with_nulls
 from aiservice_gateway.services.openai.parameters import Parameters
 
 _FILE = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
 _TEXT = {"type": "string"}
+_EVENTS = {"contentMediaType": "text/event-stream"}
+"""Without a type: some programs hold each event to the schema."""
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+M8AAAQBAQCRwVoFAAAAAElFTkSuQmCC"  # 1 x 1
 PICTURE_URL = f"data:image/png;base64,{_PIXEL}"
 _MODEL = {
@@ -55,8 +59,9 @@ def request_body(kind: type[Parameters], example: dict[str, Any]) -> dict[str, A
     """The part of an operation that describes its request body: JSON, or a form where there are files."""
     schema = kind.model_json_schema()
     schema["properties"] |= dict.fromkeys(kind.files, _FILE)
-    schema["required"] = [*list(kind.files)[:1], *schema.get("required", [])]
-    shown = {"schema": schema, "example": example}
+    needed = list(kind.files)[:1]
+    schema["required"] = [*needed, *schema.get("required", [])]
+    shown = _shown(schema, {name: f"(the {name})" for name in needed} | example)
     content = {"multipart/form-data" if kind.files else "application/json": shown}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -66,42 +71,89 @@ def _json(description: str, example: Any) -> dict[str, Any]:
 
 
 def _shown(schema: dict[str, Any], example: Any) -> dict[str, Any]:
-    return {"schema": schema, "example": example}
+    return {"schema": schema, "example": with_nulls(example)}
 
 
-def _error(
-    description: str, sentence: str, kind: str, code: str | None = None, param: str | None = None
-) -> dict[str, Any]:
-    error = {"message": sentence, "type": kind, "param": param, "code": code}
-    return _json(description, {"error": error})
-
-
-_INVALID = "invalid_request_error"
-_ASKING: dict[int | str, dict[str, Any]] = {
-    401: _error("No valid token", "This needs a token.", _INVALID, "invalid_api_key"),
-    403: _error("The token names no tenant", "The token names no tenant.", "permission_error", "no_tenant"),
-    404: _error("No such model", "No service of that name does this.", _INVALID, "model_not_found"),
-    503: _error("Not ready, or busy", "The service is busy or not ready.", "server_error", "unavailable"),
+_MAYBE = {"type": ["string", "null"]}
+_ERROR = {"message": _TEXT, "type": _TEXT, "param": _MAYBE, "code": _MAYBE}
+_ERRORS_SCHEMA = {
+    "type": "object",
+    "properties": {"error": {"type": "object", "properties": _ERROR, "required": list(_ERROR)}},
+    "required": ["error"],
 }
+
+
+def failed(
+    description: str,
+    sentence: str,
+    code: str,
+    kind: str = "invalid_request_error",
+    param: str | None = None,
+) -> dict[str, Any]:
+    """The OpenAPI response of an error.
+
+    Args:
+        description: When it is answered.
+        sentence: An example of what it says.
+        code: Its word for programs.
+        kind: Its type, by OpenAI's words.
+        param: Name of the parameter that is wrong in the example.
+    """
+    error = {"message": sentence, "type": kind, "param": param, "code": code}
+    return {
+        "description": description,
+        "content": {"application/json": _shown(_ERRORS_SCHEMA, {"error": error})},
+    }
+
+
+_ASKING: dict[int | str, dict[str, Any]] = {
+    401: failed("No valid token", "This needs a token.", "invalid_api_key"),
+    403: failed(
+        "The token names no tenant (`no_tenant`), or one that may not (`tenant_suspended`, `unknown_tenant`)",
+        "The token names no tenant.",
+        "no_tenant",
+        "permission_error",
+    ),
+    503: failed("Not ready, or busy", "The service is busy or not ready.", "unavailable", "server_error"),
+}
+_NO_MODEL = failed("No such model", "No service of that name does this.", "model_not_found")
 ERRORS: dict[int | str, dict[str, Any]] = {
     **_ASKING,
-    400: _error(
+    400: failed(
         "A parameter is wrong, or cannot be done",
         "response_format: only b64_json is supported here: nothing is stored under an address.",
-        _INVALID,
         "invalid_value",
-        "response_format",
+        param="response_format",
     ),
-    408: _error("The body did not arrive", "The body did not arrive within 300 s.", _INVALID, "request_timeout"),
-    413: _error("The body is too large", "The body is too large.", _INVALID, "payload_too_large"),
-    415: _error("The body is of another type", "The body must be application/json.", _INVALID, "unsupported_media"),
-    429: _error("The limit is used up", "Rate limit exceeded", "requests", "rate_limit_exceeded"),
-    502: _error("The service failed", "The service whisper failed.", "server_error", "upstream_failed"),
-    504: _error("The service took too long", "The service did not answer.", "server_error", "upstream_timeout"),
+    404: _NO_MODEL,
+    408: failed("The body did not arrive", "The body did not arrive within 300 s.", "request_timeout"),
+    413: failed("The body is too large", "The body is too large.", "payload_too_large"),
+    415: failed("The body is of another type", "The body must be application/json.", "unsupported_media"),
+    429: failed("A limit is used up", "Rate limit exceeded", "rate_limit_exceeded", "requests"),
+    502: failed("The service failed", "The service whisper failed.", "upstream_failed", "server_error"),
+    504: failed("The service took too long", "The service did not answer.", "upstream_timeout", "server_error"),
 }
+REPEATED: dict[int | str, dict[str, Any]] = {
+    409: failed(
+        "The first request with this `Idempotency-Key` is still being worked on; with `Retry-After`",
+        "The first request with this Idempotency-Key is still being worked on: try again.",
+        "in_progress",
+    ),
+    410: failed(
+        "The first request with this `Idempotency-Key` was charged, and its answer was not kept",
+        "The first request with this Idempotency-Key was answered and charged, and its answer is not kept.",
+        "gone",
+    ),
+    422: failed(
+        "This `Idempotency-Key` was sent before, with another request",
+        "This Idempotency-Key was sent before with another body, query or Accept: draw a new key for a new request.",
+        "idempotency_key_reused",
+    ),
+}
+"""What else is answered where an idempotency key was sent."""
 
 MODELS = {**_ASKING, 200: _json("The services", {"object": "list", "data": [_MODEL]})}
-MODEL = {**_ASKING, 200: _json("The service", _MODEL)}
+MODEL = {**_ASKING, 200: _json("The service", _MODEL), 404: _NO_MODEL}
 IMAGES = {**ERRORS, 200: _json("The images", _IMAGES)}
 COMPLETION = {
     **ERRORS,
@@ -109,7 +161,7 @@ COMPLETION = {
         "description": "The answer; with `stream` as events that end with [DONE]",
         "content": {
             "application/json": _shown({"type": "object"}, _COMPLETION),
-            "text/event-stream": _shown(_TEXT, "data: [DONE]\n\n"),
+            "text/event-stream": _shown(_EVENTS, "data: [DONE]\n\n"),
         },
     },
 }
@@ -130,7 +182,7 @@ TRANSCRIPT = {
     **ERRORS,
     200: {
         "description": f"{TRANSLATION[200]['description']}; with `stream` as events",
-        "content": {**TRANSLATION[200]["content"], "text/event-stream": _shown(_TEXT, _DELTA)},
+        "content": {**TRANSLATION[200]["content"], "text/event-stream": _shown(_EVENTS, _DELTA)},
     },
 }
 _SOUNDS = ("audio/mpeg", "audio/wav", "audio/ogg", "audio/flac", "audio/pcm")
@@ -139,8 +191,8 @@ SOUND = {
     200: {
         "description": "The sound; with `stream_format` sse as events that hold it in base64",
         "content": {
-            **{media_type: {"schema": _FILE} for media_type in _SOUNDS},
-            "text/event-stream": _shown(_TEXT, 'data: {"type":"speech.audio.delta","audio":"SUQzBAAAAAAA"}\n\n'),
+            **{media_type: itself(media_type) for media_type in _SOUNDS},
+            "text/event-stream": _shown(_EVENTS, 'data: {"type":"speech.audio.delta","audio":"SUQzBAAAAAAA"}\n\n'),
         },
     },
 }

@@ -9,7 +9,7 @@ from aiservice_gateway.routers.openai.documents import IMAGES, request_body
 from aiservice_gateway.routers.openai.forwarding import forward
 from aiservice_gateway.services.openai.images import ImageEdit, ImageGeneration
 
-router = APIRouter(dependencies=[Depends(bearer)])
+router = APIRouter(prefix="/v1", dependencies=[Depends(bearer)])
 
 _GENERATION = {"model": "sdxl", "prompt": "A beautiful sunset", "size": "1024x1024", "n": 1}
 _EDIT = {"model": "sdxl", "prompt": "The same street in winter"}

@@ -9,7 +9,7 @@ from aiservice_gateway.routers.dependencies import Caller, Running, bearer
 from aiservice_gateway.routers.openai.documents import MODEL, MODELS
 from aiservice_gateway.services.openai.models import found, listed
 
-router = APIRouter(dependencies=[Depends(bearer)])
+router = APIRouter(prefix="/v1", dependencies=[Depends(bearer)])
 
 
 @router.get("/models", summary="The services", response_class=Response, responses=MODELS)
