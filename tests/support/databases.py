@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,21 @@ class Server:
             self._process.send_signal(how)
             self._process.wait(_START_SECONDS)
             self._process = None
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """All its processes stop (SIGSTOP) and go on afterwards: connections stay open, and nothing is answered."""
+        assert self._process is not None
+        stopped = [self._process.pid]
+        os.kill(self._process.pid, signal.SIGSTOP)  # it first: from now on it has no new children
+        try:
+            for child in _children(self._process.pid):
+                os.kill(child, signal.SIGSTOP)
+                stopped.append(child)
+            yield
+        finally:
+            for one in stopped:
+                os.kill(one, signal.SIGCONT)
 
 
 class PostgresServer(Server):
@@ -203,6 +219,10 @@ def redis_url(redis_server: RedisServer) -> str:
 
 _DIE_WITH_TESTS = ("setpriv", "--pdeathsig", "KILL")
 """The kernel ends the server when the test run is killed and cannot."""
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _unprivileged() -> list[str]:

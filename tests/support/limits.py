@@ -42,7 +42,7 @@ def make(tenant: str, terms: Sequence[Terms], month: Month | None = None) -> Pla
     holds = tuple(
         Hold(
             one.measure.value,
-            f"aiservice:limit:{one.measure}:{one.name or number}:{month.name}:{tenant}",
+            f"aiservice:limit:{one.measure}:{one.name or number}:{_span(one, month)}:{tenant}",
             one.window_ms * 1000,
             max(1, min(one.held, one.maximum)),
         )
@@ -53,6 +53,10 @@ def make(tenant: str, terms: Sequence[Terms], month: Month | None = None) -> Pla
         for one in terms
     )
     return Plan(tenant, limits, tuple(one.maximum for one in terms), holds, month)
+
+
+def _span(one: Terms, month: Month) -> str:
+    return month.name if one.measure is Measure.SPEND else "0"
 
 
 def reserve(plan: Plan, request_id: str = "") -> Reservation:

@@ -19,6 +19,7 @@ class Relay:
 
     def __init__(self, server_port: int) -> None:
         self.server_port = server_port
+        """Where new connections go; a test may change it."""
         self.bytes_per_second: int | None = None
         """Speed of each connection towards the client."""
         self.mute = False
@@ -42,7 +43,11 @@ class Relay:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self.server_port))
+            try:
+                server = socket.create_connection(("127.0.0.1", self.server_port))
+            except OSError:  # the server is away: so are we, to this client
+                client.close()
+                continue
             self._open |= {client, server}
             for source, target, counted in ((client, server, False), (server, client, True)):
                 threading.Thread(target=self._pass, args=(source, target, counted), daemon=True).start()

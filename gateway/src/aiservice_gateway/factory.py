@@ -23,6 +23,7 @@ from aiservice_gateway.services.auth import Authenticator
 from aiservice_gateway.services.backends import Backends
 from aiservice_gateway.services.backlog import Backlog
 from aiservice_gateway.services.claims import Claims
+from aiservice_gateway.services.database_watch import DatabaseWatch
 from aiservice_gateway.services.delivery import Delivery
 from aiservice_gateway.services.health import HealthCheck
 from aiservice_gateway.services.idempotency import Idempotency
@@ -79,6 +80,7 @@ class Gateway:
     proxy: Proxy
     usage: Usage
     ledger: Ledger
+    database: DatabaseWatch
     health: HealthCheck
     limits: Limits
     metrics: Metrics
@@ -121,17 +123,26 @@ class Gateway:
     async def note(self) -> None:
         """Sets the gauges to what is so now."""
         metrics = self.metrics
-        for dependency, up in self.dependencies().items():
+        answers = self.dependencies()
+        for dependency, up in answers.items():
             metrics.up.labels(dependency).set(up)
         for place, records in (await self.ledger.waiting()).items():
             metrics.usage_waiting.labels(place).set(records)
-        with contextlib.suppress(StoreUnavailableError):
-            for state, jobs in (await self.jobs.jobs.open()).items():
-                metrics.jobs_open.labels(state).set(jobs)
+        if answers["database"]:
+            await self._note_jobs()
         self.proxy.backends.note()
         metrics.pods_followed.set(self.discovery.pods_followed)
         services = {(one.key, task.value): one.ready for one in self.registry.services() for task in one.tasks}
         metrics.set_all(metrics.services, services)
+
+    async def _note_jobs(self) -> None:
+        """Where the database hangs, the gauges stay as they are: the other metrics are wanted within seconds."""
+        counting = asyncio.ensure_future(self.jobs.jobs.open())
+        with contextlib.suppress(StoreUnavailableError, TimeoutError):
+            async with asyncio.timeout(_NOTE_SECONDS):
+                # Broken off, a query to a server that hangs takes its time to end: that is left to itself.
+                for state, jobs in (await asyncio.shield(counting)).items():
+                    self.metrics.jobs_open.labels(state).set(jobs)
 
     async def note_often(self) -> None:
         """Goes on until it is cancelled: whichever worker is asked for metrics, those of the others are to be fresh."""
@@ -141,7 +152,7 @@ class Gateway:
 
     def dependencies(self) -> Mapping[str, bool]:
         """Which of the things that the gateway depends on answer. None of them stops requests."""
-        return dependencies(self.discovery, self.keys, self.ledger, self.redis)
+        return dependencies(self.discovery, self.keys, self.database, self.ledger, self.redis)
 
 
 @dataclass(slots=True)
@@ -172,10 +183,10 @@ def running(lifecycle: Lifecycle) -> Gateway:
 
 
 def dependencies(
-    discovery: Discovery, keys: KeySource | None, ledger: Ledger, redis: RedisStore | None
+    discovery: Discovery, keys: KeySource | None, database: DatabaseWatch, ledger: Ledger, redis: RedisStore | None
 ) -> Mapping[str, bool]:
-    """Which of them answer."""
-    answers = {"discovery": discovery.connected, "database": ledger.database_up}
+    """Which of them answer; of the database, whether it takes records too."""
+    answers = {"discovery": discovery.connected, "database": database.up and ledger.database_up}
     if keys is not None:
         answers["issuer"] = keys.connected
     if redis is not None:
@@ -241,6 +252,9 @@ async def running_gateway(
             else SqliteUsage(settings.sqlite_file)
         )
         stack.push_async_callback(store.close)
+        watch = DatabaseWatch(store)
+        await watch.look()
+        stack.push_async_callback(_cancel, asyncio.create_task(watch.run(), name="database-watch"))
         if settings.usage_retention_days is not None:
             retention = Retention(store, settings.usage_retention_days, metrics)
             retention.start()
@@ -299,7 +313,8 @@ async def running_gateway(
             proxy=proxy,
             usage=Usage(store, ledger, limits),
             ledger=ledger,
-            health=HealthCheck(registry, pool, lambda: dependencies(discovery, keys, ledger, redis)),
+            database=watch,
+            health=HealthCheck(registry, pool, lambda: dependencies(discovery, keys, watch, ledger, redis)),
             limits=limits,
             metrics=metrics,
             redis=redis,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
+from importlib import resources
 from pathlib import Path
 
 import aiohttp
@@ -357,3 +360,70 @@ async def test_without_redis_requests_go_on_and_limits_hold(
             async with client.get("/api/usage", headers=bearer()) as answer:
                 body = await answer.json()
             assert body["services"]["speech-to-text"]["count"] == body["today"]["speech-to-text"]["count"] == 10
+
+
+async def test_a_request_makes_two_trips_to_redis(
+    tmp_path: Path, redis_url: str, migrated_database: str, redis_server: RedisServer
+) -> None:
+    """Under limits of all measures: what Redis hears of clients is one script to admit and one to settle."""
+    limits = [
+        {"measure": "requests", "maximum": 1000, "window": "1h"},
+        {"measure": "units", "maximum": 100_000, "window": "1h"},
+        {"measure": "concurrency", "maximum": 5},
+        {"measure": "spend", "maximum": 100},
+    ]
+    folder = resources.files("aiservice_gateway.stores").joinpath("lua")
+    digests = {hashlib.sha1(one.read_bytes()).hexdigest(): one.name for one in folder.iterdir()}
+    count = 200
+    async with running_engine() as engine:
+        write_services(tmp_path / "services.yaml", whisper(engine.url), tenants={"acme": limits})
+        settings = environment(
+            tmp_path, REDIS_URL=redis_url, DATABASE_URL=migrated_database, GATEWAY_LEASE_SECONDS="600"
+        )
+        async with gateway_here(settings) as client:
+
+            async def ask() -> None:
+                async with client.post("/api/speech-to-text", json={}, headers=bearer()) as answer:
+                    assert answer.status == 200
+
+            await ask()  # the first reads the month's spend, too
+            reader, writer = await asyncio.open_connection("127.0.0.1", redis_server.port)
+            writer.write(b"MONITOR\r\n")
+            assert await reader.readline() == b"+OK\r\n"
+            before = await calls_of_scripts(redis_server.port)
+            begun = time.monotonic()
+            for _ in range(count):
+                await ask()
+            seconds = time.monotonic() - begun
+            after = await calls_of_scripts(redis_server.port)
+            heard = await heard_between_counts(reader)
+            writer.close()
+    scripts = Counter({digests[name]: calls for name, calls in heard.items() if name in digests})
+    assert (scripts["admit.lua"], scripts["settle.lua"]) == (count, count)
+    assert after - before == scripts.total()
+    # The ledger's writer looks every 0.2 s, and removes what the database has.
+    assert heard.total() - 2 * count <= 5 + 10 * seconds, heard
+
+
+async def heard_between_counts(monitor: asyncio.StreamReader) -> Counter[str]:
+    """What clients asked of Redis between two calls of `calls_of_scripts`: names of commands, digests of scripts."""
+    heard: Counter[str] = Counter()
+    counts = 0
+    while counts < 2:
+        _, _, who, name, *rest = (await monitor.readline()).decode().strip().replace('"', "").split(" ", 5)
+        if name == "INFO":
+            counts += 1
+        elif counts and who != "lua]":  # else it is a script's own
+            heard[rest[0] if name == "EVALSHA" else name] += 1
+    return heard
+
+
+async def calls_of_scripts(port: int) -> int:
+    """How often Redis has been asked to run a script, by its own count."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"INFO commandstats\r\n")
+    size = int((await reader.readline())[1:])
+    text = (await reader.readexactly(size)).decode()
+    writer.close()
+    found = re.search(r"^cmdstat_evalsha:calls=(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else 0

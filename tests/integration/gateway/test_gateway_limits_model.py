@@ -1,4 +1,4 @@
-"""The limiter in Redis against an exact model, over several replicas, random times and ages.
+"""The limiter in Redis against an exact model, over several replicas, random times and ages, deaths and wrong clocks.
 
 Redis tells the time by which it decided, so the model says exactly what it must have answered: no tolerance is needed.
 """
@@ -8,21 +8,26 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from aiservice_gateway.models import Measure
-from aiservice_gateway.plans import MICROSECONDS, NOTHING_USED, Code, Reservation, Verdict, used_amounts
+from aiservice_gateway.plans import MICROSECONDS, NOTHING_USED, Code, Plan, Reservation, Verdict, month_of, used_amounts
 from aiservice_gateway.stores.memory import MemoryLimiter
 from aiservice_gateway.stores.redis import RedisStore
 from support.gateway import eventually
 from support.limits import Model, Terms, make, record_of, reserve, used
 
-REPLICAS = 3
+HOURS_OFF = (-5, 29, 1000)
+"""By how much the clocks of each replica are off: Redis' is the one that counts, so none of it changes anything."""
+REPLICAS = len(HOURS_OFF)
 _NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
 """What happens depends on real time: the same script does not fail twice."""
 
@@ -52,7 +57,7 @@ class Step:
 steps = st.lists(
     st.builds(
         Step,
-        st.sampled_from(["admit"] * 6 + ["settle"] * 3 + ["refund", "again", "tell", "tell"]),
+        st.sampled_from(["admit"] * 6 + ["settle"] * 3 + ["refund", "again", "tell", "tell", "die"]),
         st.integers(0, REPLICAS - 1),
         st.integers(0, 20),
         st.integers(0, 15),
@@ -73,81 +78,176 @@ def check(model: Model, reservation: Reservation, verdict: Verdict) -> None:
     assert list(verdict.states) == model.states(verdict.now)
 
 
-def test_redis_answers_as_the_model_does(redis_url: str) -> None:
-    with asyncio.Runner() as runner:
-        stores = [RedisStore(redis_url, uuid.uuid4().hex) for _ in range(REPLICAS)]
+class Clocks:
+    """What the module `time` is to gateways: each turn, that of one replica."""
 
-        async def connect() -> None:
-            for store in stores:
-                await eventually(store.connect)
+    def __init__(self) -> None:
+        self.hours = 0
+
+    def time(self) -> float:
+        return time.time() + self.hours * 3600
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.hours * 3600
+
+
+@dataclass
+class Worker:
+    """A process of a replica, and how many hours its clocks are off."""
+
+    clocks: Clocks
+    hours: int
+    store: RedisStore
+    name: str
+
+    def turn(self) -> RedisStore:
+        """From now on clocks are its own."""
+        self.clocks.hours = self.hours
+        return self.store
+
+    def plan(self, tenant: str, terms: list[Terms]) -> Plan:
+        """Limits as it takes them to be: the month is by its own clock."""
+        self.turn()
+        return make(tenant, terms, month_of(int(self.clocks.time() * MICROSECONDS)))
+
+    async def die(self) -> None:
+        """Loses its connections with all that it has open."""
+        self.store._closed = True
+        self.store._drop_links("kill -9")
+
+
+async def start(redis_url: str, clocks: Clocks, hours: int) -> Worker:
+    name = uuid.uuid4().hex
+    worker = Worker(clocks, hours, RedisStore(redis_url, name), name)
+    await eventually(worker.turn().connect)
+    return worker
+
+
+Ending = tuple[Callable[[], Awaitable[object]], Worker]
+
+
+def test_redis_answers_as_the_model_does(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = Clocks()
+    monkeypatch.setattr("aiservice_gateway.stores.redis.time", clocks)
+    happened: Counter[str] = Counter()
+    with asyncio.Runner() as runner:
+
+        async def connect() -> list[Worker]:
+            return [await start(redis_url, clocks, hours) for hours in HOURS_OFF]
+
+        workers = runner.run(connect())
 
         @given(terms=limits, script=steps)
         @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), phases=_NO_SHRINKING)
         def examples(terms: list[Terms], script: list[Step]) -> None:
-            runner.run(play(stores, terms, script))
+            runner.run(Scene(redis_url, workers, terms, happened).play(script))
 
         async def close() -> None:
-            await asyncio.gather(*(store.close() for store in stores))
+            await asyncio.gather(*(worker.store.close() for worker in workers))
 
-        runner.run(connect())
         try:
             examples()
         finally:
             runner.run(close())
+    assert min(happened[what] for what in ("another month", "died", "came back", "interrupted")) > 0, happened
 
 
-async def play(stores: list[RedisStore], terms: list[Terms], script: list[Step]) -> None:
-    plan = make(uuid.uuid4().hex, terms)
-    model = Model(plan)
-    opened: list[tuple[Reservation, RedisStore]] = []
-    ended: list[tuple[Callable[[], Awaitable[object]], RedisStore]] = []
-    told: list[tuple[Reservation, RedisStore]] = []
-    # The database says that nothing was spent before.
-    bases = ["0 0" if one.measure is Measure.SPEND else "" for one in terms]
-    months = any(bases)
-    for step in [Step("admit", 0, 0, 0, 0), *script]:
-        await asyncio.sleep(step.pause_ms / 1000)
-        store = stores[step.replica]
-        if step.what == "admit":
+class Scene:
+    """One example: some replicas under the same limits, and the model that says what they must hear."""
+
+    def __init__(self, redis_url: str, workers: list[Worker], terms: list[Terms], happened: Counter[str]) -> None:
+        self.redis_url = redis_url
+        self.workers = workers
+        self.terms = terms
+        self.happened = happened
+        self.tenant = uuid.uuid4().hex
+        self.true_plan = make(self.tenant, terms)
+        self.plans = {worker.hours: worker.plan(self.tenant, terms) for worker in workers}
+        self.model = Model(self.true_plan)
+        # The database says that nothing was spent before.
+        self.bases = ["0 0" if one.measure is Measure.SPEND else "" for one in terms]
+        self.opened: list[tuple[Reservation, Worker]] = []
+        self.told: list[tuple[Reservation, Worker]] = []
+        self.ended: list[Ending] = []
+
+    async def play(self, script: list[Step]) -> None:
+        for step in [Step("admit", 0, 0, 0, 0), *script]:
+            await asyncio.sleep(step.pause_ms / 1000)
+            worker = self.workers[step.replica]
+            if step.what == "admit":
+                await self.admit(worker)
+            elif step.what == "tell" and step.which % 2 and self.told:
+                reservation, teller = self.told[step.which % len(self.told)]
+                await teller.turn().tell(self.true_plan, reservation, 0)  # known already: nothing changes
+            elif step.what == "tell":
+                await self.tell(worker, step)
+            elif step.what == "die":
+                await self.die(step, comes_back=bool(step.which % 2))
+            elif step.what == "again" and self.ended:
+                await self.ended[step.which % len(self.ended)][0]()
+            elif self.opened and step.what in {"settle", "refund"}:
+                await self.end(step)
+        # The workers go on to the next example, and are to have nothing open there.
+        await asyncio.gather(*(worker.turn().refund(reservation) for reservation, worker in self.opened))
+
+    async def admit(self, worker: Worker) -> None:
+        plan = self.plans[worker.hours]
+        reservation = reserve(plan)
+        verdict = await worker.turn().admit(plan, reservation, self.bases)
+        if verdict.code == Code.OTHER_MONTH:  # its clock says another month than Redis': it takes Redis' and asks again
+            self.happened["another month"] += 1
+            assert plan.month != month_of(verdict.now)
+            plan = self.plans[worker.hours] = make(self.tenant, self.terms, month_of(verdict.now))
             reservation = reserve(plan)
-            verdict = await store.admit(plan, reservation, bases)
-            check(model, reservation, verdict)
-            if verdict.code == Code.ADMITTED:
-                opened.append((reservation, store))
-        elif step.what == "tell" and step.which % 2 and told:
-            reservation, store = told[step.which % len(told)]
-            await store.tell(plan, reservation, 0)  # known already: nothing changes
-        elif step.what == "tell":
-            reservation = reserve(plan)
-            # What was admitted before the count of a month began is the database's to sum: see the tests of budgets.
-            await store.tell(plan, reservation, 0 if months else step.amount * 2000)
-            model.admit(reservation, reservation.admitted)
-            opened.append((reservation, store))
-            told.append((reservation, store))
-        elif step.what == "again" and ended:
-            await ended[step.which % len(ended)][0]()
-        elif opened and step.what in {"settle", "refund"}:
-            reservation, store = opened.pop(step.which % len(opened))
-            end(model, reservation, store, step, ended)
-            await ended[-1][0]()
-            told = [one for one in told if one[0] is not reservation]
+            verdict = await worker.turn().admit(plan, reservation, self.bases)
+        check(self.model, reservation, verdict)
+        if verdict.code == Code.ADMITTED:
+            self.opened.append((reservation, worker))
 
+    async def tell(self, worker: Worker, step: Step) -> None:
+        reservation = reserve(self.true_plan)
+        # What was admitted before the count of a month began is the database's to sum: see the tests of budgets.
+        age = 0 if any(self.bases) else step.amount * 2000
+        await worker.turn().tell(self.true_plan, reservation, age)
+        self.model.admit(reservation, reservation.admitted)
+        self.opened.append((reservation, worker))
+        self.told.append((reservation, worker))
 
-def end(
-    model: Model,
-    reservation: Reservation,
-    store: RedisStore,
-    step: Step,
-    ended: list[tuple[Callable[[], Awaitable[object]], RedisStore]],
-) -> None:
-    units, cost = used(step.amount, step.amount)
-    if step.what == "refund":
-        ended.append((lambda: store.refund(reservation), store))
-        model.end(reservation, {}, refund=True)
-    else:
-        record = record_of(reservation, units, cost)
-        ended.append((lambda: store.settle(reservation, record), store))
-        model.end(reservation, used_amounts(units, cost))
+    async def end(self, step: Step) -> None:
+        reservation, worker = self.opened.pop(step.which % len(self.opened))
+        self.told = [one for one in self.told if one[0] is not reservation]
+        units, cost = used(step.amount, step.amount)
+        store = worker.turn()
+        ending: Callable[[], Awaitable[object]]
+        if step.what == "refund":
+            ending = partial(store.refund, reservation)
+            self.model.end(reservation, {}, refund=True)
+        else:
+            ending = partial(store.settle, reservation, record_of(reservation, units, cost))
+            self.model.end(reservation, used_amounts(units, cost))
+        await ending()
+        self.ended.append((ending, worker))
+
+    async def die(self, step: Step, *, comes_back: bool) -> None:
+        """A worker's lease is past, and another closes what it had open. It may only have stood still."""
+        victim, other = self.workers[step.replica], self.workers[(step.replica + 1 + step.amount % 2) % REPLICAS]
+        left = [reservation for reservation, worker in self.opened if worker is victim]
+        if not comes_back:
+            await victim.die()
+        await other.turn()._call("ZADD", "aiservice:leases", 1, victim.name)
+        assert victim.name in await other.turn().renew()
+        swept = [await other.turn().sweep(victim.name) for _ in range(2)]  # the second time nothing is left
+        open_still = [one for one in left if self.model.counted[one.request_id].open]
+        assert swept == [len(open_still), 0]
+        for reservation in open_still:
+            self.model.end(reservation, used_amounts(Decimal(0), Decimal(0)))
+        self.told = [one for one in self.told if one[1] is not victim]
+        self.happened["came back" if comes_back else "died"] += 1
+        self.happened["interrupted"] += len(open_still)
+        if not comes_back:
+            self.opened = [one for one in self.opened if one[1] is not victim]
+            self.ended = [one for one in self.ended if one[1] is not victim]
+            self.workers[step.replica] = await start(self.redis_url, victim.clocks, victim.hours)
 
 
 @given(terms=limits, script=steps)
@@ -171,7 +271,7 @@ def test_the_limiter_of_one_process_answers_as_the_model_does(terms: list[Terms]
             check(model, reservation, verdict)
             if verdict.code == Code.ADMITTED:
                 opened.append(reservation)
-        elif opened:
+        elif opened and step.what in {"settle", "refund"}:
             reservation = opened.pop(step.which % len(opened))
             units, cost = used(step.amount, step.amount)
             refund = step.what == "refund"

@@ -62,7 +62,8 @@ class Ledger:
         self._metrics = metrics
         self._local = local
         self._backlog = backlog
-        self._database_up = True
+        self._stuck: set[str] = set()
+        """Places of whose records the database did not take the last batch."""
         self._closing = False
         self._wakes: list[asyncio.Event] = []
         """One of each writer: set, it looks for records at once."""
@@ -76,14 +77,14 @@ class Ledger:
             places.append(("redis", self._shared))
         self._wakes = [asyncio.Event() for _ in places]
         self._writers = [
-            asyncio.create_task(self._write_from(room, wake), name=f"ledger-{name}")
+            asyncio.create_task(self._write_from(name, room, wake), name=f"ledger-{name}")
             for (name, room), wake in zip(places, self._wakes, strict=True)
         ]
 
     @property
     def database_up(self) -> bool:
-        """Whether the database took the last batch."""
-        return self._database_up
+        """Whether the database takes the records that there are, as far as this gateway has tried."""
+        return not self._stuck
 
     async def settle(self, reservation: Reservation, record: UsageRecord) -> None:
         """Ends a request that an engine worked on; returns when its record is safe, cancelled or not."""
@@ -215,7 +216,7 @@ class Ledger:
         except (StoreUnavailableError, RecordRefusedError) as error:
             self._lose(record, f"{why}; {error}")
 
-    async def _write_from(self, room: WaitingRoom, wake: asyncio.Event) -> None:
+    async def _write_from(self, place: str, room: WaitingRoom, wake: asyncio.Event) -> None:
         """Moves batches until the end; waits longer and longer while the database is away."""
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._closing:
@@ -223,13 +224,14 @@ class Ledger:
             try:
                 full = await self._move_batch(room)
             except StoreUnavailableError as error:
-                self._note_database(error)
+                self._note(place, error)
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
             except Exception:  # noqa: BLE001 - a writer that died would let records pile up unseen
                 _log.exception("The ledger met something unexpected and tries again")
                 await asyncio.sleep(_LONGEST_BACKOFF_SECONDS)
             else:
+                self._note(place, None)
                 backoff = _FIRST_BACKOFF_SECONDS
                 if not full:  # records come together until somebody waits for them: few large batches cost the least
                     with contextlib.suppress(TimeoutError):
@@ -249,7 +251,6 @@ class Ledger:
         if not batch.receipts:
             return False
         await self._insert(batch.records)
-        self._note_database(None)
         with contextlib.suppress(StoreUnavailableError):
             await room.done(batch.receipts)  # what is not forgotten is written again, which changes nothing
         return max(len(batch.receipts), len(batch.records)) >= _BATCH_RECORDS  # a receipt may be of many records
@@ -289,9 +290,14 @@ class Ledger:
         self._metrics.usage_lost.inc()
         _log.error("A usage record is kept nowhere but here: %s", why, extra={FIELDS: {"record": str(record)}})
 
-    def _note_database(self, error: StoreUnavailableError | None) -> None:
-        if error is not None and self._database_up:
+    def _note(self, place: str, error: StoreUnavailableError | None) -> None:
+        """A place that is empty, or whose records another gateway writes, gives no reason to complain any more."""
+        before = self.database_up
+        if error is None:
+            self._stuck.discard(place)
+        else:
+            self._stuck.add(place)
+        if before and error is not None:
             _log.warning("The database does not take usage records; they wait: %s", error)
-        elif error is None and not self._database_up:
+        elif not before and self.database_up:
             _log.warning("The database takes usage records again")
-        self._database_up = error is None

@@ -83,6 +83,13 @@ class UsageStore(Protocol):
             RecordRefusedError: something in the database holds on to a row; nothing was moved.
         """
 
+    async def ask(self, within_seconds: float) -> None:
+        """Has the database answer, with the least work that takes the way of records.
+
+        Raises:
+            StoreUnavailableError: it does not within that time.
+        """
+
     async def close(self) -> None:
         """Closes its connections."""
 

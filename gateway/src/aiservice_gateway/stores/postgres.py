@@ -113,6 +113,8 @@ class PostgresUsage:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
         self._reading = asyncio.Semaphore(_READERS)
+        self._asked: asyncpg.Connection[asyncpg.Record] | None = None
+        """For `ask` alone: the pool's may all be in use, and it waits seconds for one whose server hangs."""
 
     async def schema_revision(self) -> str | None:
         """The newest migration that was applied, or None when none was.
@@ -157,10 +159,27 @@ class PostgresUsage:
             moved: int = await connection.fetchval(_ROLL_UP, _naive(before), limit)
             return moved
 
+    async def ask(self, within_seconds: float) -> None:
+        """Asks over a connection that is kept; see `UsageStore`."""
+        try:
+            async with asyncio.timeout(within_seconds):
+                if self._asked is None or self._asked.is_closed():
+                    self._asked = await asyncpg.connect(**self._arguments)
+                await self._asked.execute("SELECT 1")
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            self._hang_up()
+            raise StoreUnavailableError(f"PostgreSQL: {str(error) or type(error).__name__}") from error
+
     async def close(self) -> None:
         """Closes the connections."""
+        self._hang_up()
         if self._pool is not None:
             self._pool.terminate()
+
+    def _hang_up(self) -> None:
+        connection, self._asked = self._asked, None
+        if connection is not None:
+            connection.terminate()
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:

@@ -44,6 +44,8 @@ SET count = count + excluded.count, tokens = tokens + excluded.tokens,
     units = units + excluded.units, cost = cost + excluded.cost
 """
 _REMEMBER = "INSERT OR IGNORE INTO aiservice_usage_rolled_up SELECT id FROM oldest"
+_ANY = 'SELECT 1 FROM "AIUsage" LIMIT 1'
+"""Without a table SQLite would not even open the file."""
 _DELETE = 'DELETE FROM "AIUsage" WHERE id IN (SELECT id FROM oldest)'
 
 
@@ -88,12 +90,16 @@ class SqliteUsage:
         moved: int = await self._run(move)
         return moved
 
+    async def ask(self, within_seconds: float) -> None:
+        """Looks into the file; see `UsageStore`. A disk that hangs is waited for."""
+        await self._run(lambda database: database.execute(_ANY).fetchone(), within_seconds)
+
     async def close(self) -> None:
         """Nothing is open between calls."""
 
-    async def _run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def _run(self, work: Callable[[sqlite3.Connection], Any], busy_seconds: float = _BUSY_SECONDS) -> Any:
         def transaction() -> Any:
-            with closing(sqlite3.connect(self._path, timeout=_BUSY_SECONDS)) as database, database:
+            with closing(sqlite3.connect(self._path, timeout=busy_seconds)) as database, database:
                 return work(database)
 
         try:
