@@ -242,7 +242,7 @@ async def running_gateway(
         )
         stack.push_async_callback(store.close)
         if settings.usage_retention_days is not None:
-            retention = Retention(store, settings.usage_retention_days, metrics)
+            retention = Retention(store, settings.usage_retention_days, settings.usage_daily_days, metrics)
             retention.start()
             stack.push_async_callback(retention.close)
         database: Database = (

@@ -297,6 +297,8 @@ class Settings(TokenSettings, DatabaseSettings, JobSettings):
     usage_retention_days: Annotated[int | None, Field(alias="GATEWAY_USAGE_RETENTION_DAYS", ge=31, le=36500)] = None
     """Days for which single usage records are kept; a whole month at least, which the application's own queries read.
     Then their sums by day stay. Unset: for ever."""
+    usage_daily_days: Annotated[int, Field(alias="GATEWAY_USAGE_DAILY_DAYS", ge=31, le=36500)] = 400
+    """Days after which the sums by day that retention made become sums by month. Not before the rows went."""
     prices: Annotated[dict[Task, Decimal], Field(alias="GATEWAY_PRICES"), BeforeValidator(_from_json)] = DEFAULT_PRICES
     """JSON object: dollars for one unit, by task. Tasks that it leaves out keep their default."""
     reserved_units: Annotated[
