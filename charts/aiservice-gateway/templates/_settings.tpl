@@ -139,6 +139,8 @@
 - name: GATEWAY_USAGE_RETENTION_DAYS
   value: {{ int64 . | quote }}
 {{- end }}
+- name: GATEWAY_USAGE_DAILY_DAYS
+  value: {{ int64 .Values.usageDailyDays | quote }}
 - name: GATEWAY_MAX_BODY_BYTES
   value: {{ int64 .Values.maxBodyBytes | quote }}
 - name: GATEWAY_HELD_UPLOAD_BYTES

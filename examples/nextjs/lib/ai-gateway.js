@@ -5,8 +5,11 @@ import { secret } from './secret.js'
 
 export const TASKS = ['text-to-image', 'text-to-speech', 'speech-to-text', 'image-to-image', 'image-to-text']
 
-/** The gateway was not reached, so nothing was computed or counted. */
+/** There was no connection to the gateway, so nothing was computed or counted. */
 export class GatewayUnreachableError extends Error {}
+
+/** The gateway was reached and gave no answer: the request may have been computed and counted, or may still be. */
+export class GatewayBrokeOffError extends Error {}
 
 export const gatewayIsOn = () => process.env.USE_AI_GATEWAY === 'true'
 
@@ -24,6 +27,7 @@ async function tokenFor({ tenantId, userId }) {
  * @param who { tenantId, userId }
  * @param options as of fetch
  * @returns the gateway's Response, whatever its status
+ * @throws GatewayUnreachableError, GatewayBrokeOffError; what fetch throws where options.signal ended it
  */
 export async function callGateway(path, who, { headers, ...options } = {}) {
   const authorization = `Bearer ${await tokenFor(who)}`
@@ -31,8 +35,21 @@ export async function callGateway(path, who, { headers, ...options } = {}) {
     return await fetch(new URL(path, process.env.AI_GATEWAY_URL), { ...options, headers: { ...headers, authorization } })
   } catch (error) {
     if (options.signal?.aborted) throw error
-    throw new GatewayUnreachableError(`${process.env.AI_GATEWAY_URL} cannot be reached`, { cause: error })
+    const cause = { cause: error }
+    if (nothingWasSent(error)) throw new GatewayUnreachableError(`${process.env.AI_GATEWAY_URL} cannot be reached`, cause)
+    throw new GatewayBrokeOffError(`${process.env.AI_GATEWAY_URL} did not answer to the end`, cause)
   }
+}
+
+/**
+ * Whether fetch failed before there was a connection: no such name, refused, no route, or no answer to that. A reset
+ * (ECONNRESET, UND_ERR_SOCKET) or a timeout for headers comes later, when the request may be in work.
+ */
+function nothingWasSent({ cause }) {
+  const failures = cause?.errors?.length ? cause.errors : [cause] // of several addresses, one each
+  return failures.every(
+    (one) => ['getaddrinfo', 'connect'].includes(one?.syscall) || one?.code === 'UND_ERR_CONNECT_TIMEOUT',
+  )
 }
 
 /** A tenant's usage; query as the gateway takes it, for example { from: '2026-11-01', group_by: 'service,day' }. */

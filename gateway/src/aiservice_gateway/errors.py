@@ -24,12 +24,12 @@ GatewayError
 SettingsError                  stops the start with a sentence
 StoreUnavailableError               Redis, PostgreSQL or the disk does not answer now; the caller has another way
 RecordRefusedError                  the database will never take this one record
-TooFineError                        of what was asked only sums by the day are left
+TooFineError                        of what was asked only sums by the day or by the month are left
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class GatewayError(Exception):
@@ -271,4 +271,8 @@ class RecordRefusedError(Exception):
 
 
 class TooFineError(Exception):
-    """Hours, or a part of a day, were asked for, and only the sums of whole days are left of them."""
+    """Finer times were asked for than the sums that are left of them."""
+
+    def __init__(self, left: Literal["day", "month"]) -> None:
+        super().__init__(f"only sums of each {left} are left")
+        self.left = left

@@ -256,7 +256,7 @@ async def running_gateway(
         await watch.look()
         stack.push_async_callback(_cancel, asyncio.create_task(watch.run(), name="database-watch"))
         if settings.usage_retention_days is not None:
-            retention = Retention(store, settings.usage_retention_days, metrics)
+            retention = Retention(store, settings.usage_retention_days, settings.usage_daily_days, metrics)
             retention.start()
             stack.push_async_callback(retention.close)
         database: Database = (

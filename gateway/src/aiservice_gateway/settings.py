@@ -26,19 +26,11 @@ from pydantic_core import PydanticCustomError
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.errors import SettingsError
+from aiservice_gateway.secret_strength import MINIMUM_DISTINCT_CHARACTERS, PLACEHOLDER, weakness
 from aiservice_gateway.webhook_signing import read_secret
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that makes prometheus_client keep its values where all processes see them. Read when it is imported."""
-
-MINIMUM_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size
-_MINIMUM_DISTINCT_CHARACTERS = 8
-
-_PLACEHOLDER = re.compile(
-    r"your.{0,20}(secret|key|jwt)|change.?(me|this|it|in)|secret.{0,4}here|replace.?(me|this|with)"
-    r"|super.?secret|placeholder|example|insecure|default.?secret|dev(elopment)?.?(secret|key)",
-    re.IGNORECASE,
-)
 
 DEFAULT_PRICES: dict[Task, Decimal] = {
     Task.TEXT_TO_IMAGE: Decimal("0.003"),  # an image
@@ -66,17 +58,6 @@ DEFAULT_RESERVED_UNITS: dict[Task, Decimal] = {
 _MOST_RESERVED_UNITS = 10**6
 _HIGHEST_PRICE = 10**9
 """The services refuse a higher one (docs/inference.md)."""
-
-
-def weakness(secret: str) -> str | None:
-    """Why a secret must not sign tokens, or None when it may."""
-    if len(secret.encode()) < MINIMUM_SECRET_BYTES:
-        return f"it is shorter than {MINIMUM_SECRET_BYTES} bytes"
-    if _PLACEHOLDER.search(secret):
-        return "it looks like the placeholder of an example"
-    if len(set(secret)) < _MINIMUM_DISTINCT_CHARACTERS:
-        return f"it has fewer than {_MINIMUM_DISTINCT_CHARACTERS} different characters"
-    return None
 
 
 def _demand_strength(secret: SecretStr, where: str = "") -> None:
@@ -262,7 +243,7 @@ class JobSettings(_Environment):
     def _webhook_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             key = read_secret(value.get_secret_value())
-            if len(set(key)) < _MINIMUM_DISTINCT_CHARACTERS or _PLACEHOLDER.search(key.decode("latin-1")):
+            if len(set(key)) < MINIMUM_DISTINCT_CHARACTERS or PLACEHOLDER.search(key.decode("latin-1")):
                 raise ValueError("is too easily guessed, so anyone could sign webhooks: make one with openssl rand")
         return value
 
@@ -315,6 +296,8 @@ class Settings(TokenSettings, DatabaseSettings, JobSettings):
     usage_retention_days: Annotated[int | None, Field(alias="GATEWAY_USAGE_RETENTION_DAYS", ge=31, le=36500)] = None
     """Days for which single usage records are kept; a whole month at least, which the application's own queries read.
     Then their sums by day stay. Unset: for ever."""
+    usage_daily_days: Annotated[int, Field(alias="GATEWAY_USAGE_DAILY_DAYS", ge=31, le=36500)] = 400
+    """Days after which the sums by day that retention made become sums by month. Not before the rows went."""
     prices: Annotated[dict[Task, Decimal], Field(alias="GATEWAY_PRICES"), BeforeValidator(_from_json)] = DEFAULT_PRICES
     """JSON object: dollars for one unit, by task. Tasks that it leaves out keep their default."""
     reserved_units: Annotated[

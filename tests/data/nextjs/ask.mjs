@@ -1,6 +1,6 @@
 // Calls the example's route as Next.js would, and prints what it answers as JSON.
 //
-//   node ask.mjs TASK '{"session": ..., "body": ..., "type": ..., "hangUp": ms}'
+//   node ask.mjs TASK '{"session": ..., "body": ..., "type": ..., "hangUp": ms, "waits": options}'
 //   node ask.mjs usage '{"who": ..., "query": ...}'
 import { SignJWT } from 'jose'
 
@@ -8,7 +8,14 @@ import { POST } from './app/api/ai/[task]/route.js'
 import { usageOf } from './lib/ai-gateway.js'
 
 const [what, given] = process.argv.slice(2)
-const { session, body = '{}', type = 'application/json', who, query, hangUp } = JSON.parse(given)
+const { session, body = '{}', type = 'application/json', who, query, hangUp, waits } = JSON.parse(given)
+
+// The options of fetch's own connections, such as headersTimeout: minutes are too long for a test.
+if (waits) {
+  const theirs = Symbol.for('undici.globalDispatcher.1')
+  await fetch('data:,') // makes them
+  globalThis[theirs] = new globalThis[theirs].constructor(waits)
+}
 
 async function ask() {
   const headers = { 'content-type': type }

@@ -15,7 +15,7 @@ from support.charts import Case, Manifest
 from support.cluster import REPOSITORY, CommandError, ControlPlane, eventually
 
 Helm = Callable[..., str]
-KEY = "0123456789abcdefghijklmnopqrstuv"
+KEY = "f0rChartTests-Wc7kQz2nVb9xLd4mT8"
 BUNDLED = {
     "auth": {"jwtSecret": KEY},
     "postgresql": {"bundled": {"enabled": True}},

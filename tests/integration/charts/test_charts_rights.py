@@ -93,7 +93,7 @@ def test_an_operator_of_some_namespaces_may_do_nothing_in_others(
 def test_the_gateway_may_only_read_services_their_pods_addresses_and_its_own_tenants(
     control_plane: ControlPlane, restricted: str, elsewhere: str, helm: Helm
 ) -> None:
-    values = {"auth": {"jwtSecret": "0123456789abcdefghijklmnopqrstuv"}, "embedded": {"enabled": True}, "replicas": 1}
+    values = {"auth": {"jwtSecret": "f0rChartTests-Wc7kQz2nVb9xLd4mT8"}, "embedded": {"enabled": True}, "replicas": 1}
     helm("install", restricted, "gateway", values)
     account = f"{restricted}:{restricted}-aiservice-gateway"
     eventually(lambda: rights(control_plane, account, elsewhere) == GATEWAY)

@@ -70,6 +70,7 @@ def test_a_new_table(postgres_server: PostgresServer, database_url: str) -> None
         "aiservice|jobs",
         "aiservice|pieces",
         "aiservice|usage_daily",
+        "aiservice|usage_horizon",
         "aiservice|usage_rolled_up",
         "public|AIUsage",
     ]
@@ -169,7 +170,7 @@ def test_sqlite_is_made_and_kept(tmp_path: Path) -> None:
     with sqlite3.connect(path) as database:
         tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     database.close()
-    own = {"usage_daily", "usage_rolled_up", "jobs", "pieces", "idempotency_keys"}
+    own = {"usage_daily", "usage_horizon", "usage_rolled_up", "jobs", "pieces", "idempotency_keys"}
     assert tables == {"AIUsage", "alembic_version", *(f"aiservice_{name}" for name in own)}
 
 

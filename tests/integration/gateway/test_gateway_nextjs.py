@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +133,66 @@ async def test_without_the_gateway_the_other_provider_answers(application: Appli
     answer = await application.ask("speech-to-text", session=ANN, body='{"audio": ""}')
     assert answer["body"] == {"task": "speech-to-text", "bytes": 13, "type": "application/json", "tenant": "acme"}
     assert application.engine.seen == []
+
+
+OTHER_PROVIDER = "export const otherProvider = async () => Response.json({ from: 'the other' })"
+LOST = {"error": "The answer got lost. Try again later."}
+
+
+@asynccontextmanager
+async def listener(answer: bytes | None) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A gateway that reads a request's head, writes this and hangs up; None: it stays silent. With what it read."""
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        if answer is None:
+            await reader.read()
+        else:
+            writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+
+
+@pytest.mark.parametrize(
+    ("answer", "given"),
+    [(b"", {}), (b"HTTP/1.1 200 OK\r\ncontent-le", {}), (None, {"waits": {"headersTimeout": 1000}})],
+    ids=["nothing", "half a head", "silence"],
+)
+async def test_a_gateway_that_breaks_off_is_not_computed_twice(
+    application: Application, answer: bytes | None, given: dict[str, Any]
+) -> None:
+    application.folder.joinpath("lib", "other-provider.js").write_text(OTHER_PROVIDER)
+    async with listener(answer) as (url, heads):
+        application.variables["AI_GATEWAY_URL"] = url
+        got = await application.ask("speech-to-text", session=ANN, **given)
+    assert (got["status"], got["body"]) == (502, LOST)
+    assert "did not answer to the end" in application.errors
+    assert len(heads) == 1
+
+
+@pytest.mark.parametrize("url", ["http://gateway.invalid:8000", "http://[::1]:{port}", "http://localhost:{port}"])
+async def test_who_cannot_be_connected_to_has_computed_nothing(application: Application, url: str) -> None:
+    application.folder.joinpath("lib", "other-provider.js").write_text(OTHER_PROVIDER)
+    application.variables["AI_GATEWAY_URL"] = url.format(port=free_port())
+    got = await application.ask("speech-to-text", session=ANN)
+    assert got["body"] == {"from": "the other"}
+    assert "cannot be reached" in application.errors
+
+
+async def test_a_connection_that_is_not_accepted_in_time_has_computed_nothing(application: Application) -> None:
+    application.folder.joinpath("lib", "other-provider.js").write_text(OTHER_PROVIDER)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
+        for _ in range(8):  # more than it queues: what comes then gets no answer
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        application.variables["AI_GATEWAY_URL"] = f"http://127.0.0.1:{full.getsockname()[1]}"
+        got = await application.ask("speech-to-text", session=ANN, waits={"connectTimeout": 1000})
+    assert got["body"] == {"from": "the other"}
+    assert "UND_ERR_CONNECT_TIMEOUT" in application.errors
 
 
 async def test_a_failing_service_is_not_computed_twice(application: Application) -> None:

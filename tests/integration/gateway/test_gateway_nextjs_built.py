@@ -126,3 +126,22 @@ async def test_without_a_gateway(built: NextApplication) -> None:
         browser.post(ROUTE, json={}) as answer,
     ):
         assert (answer.status, await answer.json()) == (503, {"error": "AI is not available at the moment."})
+
+
+async def test_a_gateway_that_breaks_off(built: NextApplication) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        settings = {
+            "AI_GATEWAY_URL": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+            "USE_AI_GATEWAY": "true",
+            "JWT_SECRET": SECRET,
+        }
+        async with (
+            built.serving(settings) as url,
+            aiohttp.ClientSession(url, cookies=ANN) as browser,
+            browser.post(ROUTE, json={}) as answer,
+        ):
+            assert (answer.status, await answer.json()) == (502, {"error": "The answer got lost. Try again later."})

@@ -16,7 +16,7 @@ BUNDLED = Case("aiservice-gateway", "bundled")
 EMBEDDED = Case("aiservice-gateway", "embedded")
 FULL = Case("aiservice-gateway", "full")
 BARE = Case("aiservice-gateway", "default")
-KEY = "0123456789abcdefghijklmnopqrstuv"
+KEY = "f0rChartTests-Wc7kQz2nVb9xLd4mT8"
 WITHOUT_VALUE = {
     "GATEWAY_HOST": "probes and Service reach the pod's address",
     "GATEWAY_PORT": "the Service's port is what clients see: service.port",

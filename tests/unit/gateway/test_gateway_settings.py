@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import random
+import string
+import uuid
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,8 @@ import yaml
 
 from aiservice_api.tasks import Task
 from aiservice_gateway.errors import SettingsError
-from aiservice_gateway.settings import DEFAULT_PRICES, DatabaseSettings, Settings, unknown_variables, weakness
+from aiservice_gateway.secret_strength import weakness
+from aiservice_gateway.settings import DEFAULT_PRICES, DatabaseSettings, Settings, unknown_variables
 
 CHARTS = Path(__file__).parents[2] / "data" / "charts"
 SECRET = "Zk3vR8qLw1xT6bNf9sHd2mYc7pJg4aUe"
@@ -44,6 +50,28 @@ def test_defaults() -> None:
         ("your-super-secret-jwt-key-change-this-in-production", "placeholder"),
         ("please-change-me-please-change-me-0123", "placeholder"),
         ("development-secret-0123456789-0123456789", "placeholder"),
+        ("a-string-secret-at-least-256-bits-long", "placeholder"),
+        ("your-256-bit-secret-your-256-bit-secret", "placeholder"),
+        ("your-256-bit-your-256-bit-your-256-bit", "placeholder"),
+        ("my-256-bit-secret-my-256-bit-secret", "placeholder"),
+        ("this-is-a-very-long-secret-key-123", "placeholder"),
+        ("my-ultra-secure-and-ultra-long-secret", "placeholder"),
+        ("some-long-random-secret-some-long-random", "placeholder"),
+        ("jwt_secret_jwt_secret_jwt_secret_", "placeholder"),
+        ("JWT_SECRET_MUST_BE_AT_LEAST_32_CHARACTERS", "placeholder"),
+        ("reallyreallyreallyreallyverysafe", "placeholder"),
+        ("thisisasecretthisisasecretthisisasecret", "placeholder"),
+        ("passwordpasswordpasswordpassword1", "placeholder"),
+        ("Zk3vR8qLw1xT6bNfZk3vR8qLw1xT6bNf", "placeholder"),
+        ("0123456789abcdef0123456789abcdef", "placeholder"),
+        ("0123456789abcdefghijklmnopqrstuv", "placeholder"),
+        ("qwertyuiopasdfghjklzxcvbnm123456", "placeholder"),
+        ("zyxwvutsrqponmlkjihgfedcba987654", "placeholder"),
+        ("09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "placeholder"),
+        ("09D25E094FAA6CA2556C818166B7A9563B93F7099F6F0F4CAA6CF63B88E8D3E7\n", "placeholder"),
+        ("404E635266556A586E3272357538782F413F4428472B4B6250645367566B5970", "placeholder"),
+        ("3EK6FD+o0+c7tzBNVfjpMkNDi2yARAAKzQlk8O2IKoxQu4nF7EdAh8s3TwpHwrdWT6R", "placeholder"),
+        ("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow", "placeholder"),
     ],
 )
 def test_a_weak_secret_stops_the_start_and_is_not_shown(secret: str, says: str) -> None:
@@ -121,6 +149,34 @@ def test_keys_come_from_nowhere_that_can_be_forged(url: str, says: str) -> None:
 def test_a_strong_secret_passes() -> None:
     assert weakness(SECRET) is None
     assert weakness("c2VjcmV0IGtleSBtYWRlIGJ5IG9wZW5zc2wgcmFuZAo=") is None
+    assert weakness("unlit-scorch-9-vendetta-Prism-ottoman-gully") is None  # as password managers make them of words
+
+
+_LETTERS = string.ascii_letters + string.digits
+
+
+def _chosen(alphabet: str, length: int) -> Callable[[random.Random], str]:
+    return lambda source: "".join(source.choices(alphabet, k=length))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda source: source.randbytes(32).hex(),
+        lambda source: source.randbytes(16).hex(),
+        lambda source: base64.b64encode(source.randbytes(48)).decode(),
+        lambda source: base64.urlsafe_b64encode(source.randbytes(32)).decode().rstrip("="),
+        lambda source: str(uuid.UUID(bytes=source.randbytes(16), version=4)),
+        _chosen(_LETTERS, 32),
+        _chosen(_LETTERS + string.punctuation, 32),
+        _chosen(string.ascii_lowercase, 40),
+    ],
+    ids=["hex 32", "hex 16", "base64 48", "base64url 32", "uuid", "letters", "signs", "lower case"],
+)
+def test_no_random_secret_is_refused(make: Callable[[random.Random], str]) -> None:
+    source = random.Random(7)
+    refused = [secret for _ in range(5000) if weakness(secret := make(source))]
+    assert refused == []
 
 
 @pytest.mark.parametrize(
@@ -186,6 +242,13 @@ def rendered(case: str) -> dict[str, str]:
         "GATEWAY_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     }
     return {one["name"]: one.get("value", secret.get(one["name"], SECRET)) for one in pod["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize("case", ["embedded", "bundled"])
+def test_the_charts_examples_sign_with_what_the_gateway_takes(case: str) -> None:
+    manifests: list[Any] = list(yaml.safe_load_all((CHARTS / f"gateway-{case}.yaml").read_text()))
+    [key] = [one["stringData"]["JWT_SECRET"] for one in manifests if "JWT_SECRET" in one.get("stringData", {})]
+    assert weakness(key) is None
 
 
 def test_the_charts_defaults_are_the_gateways() -> None:

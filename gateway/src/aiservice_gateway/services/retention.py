@@ -1,6 +1,6 @@
-"""Lets old rows of `"AIUsage"` go, once they are part of their days' sums.
+"""Lets old rows of `"AIUsage"` go, once they are part of their days' sums, and old days, once part of their months'.
 
-Rows are moved in batches, each in one transaction, so at every moment a record is a row or part of a sum. Whatever
+Both are moved in batches, each in one transaction, so at every moment a record is a row or part of one sum. Whatever
 ends in the middle, the next turn goes on where it was. Of several gateways one works; the others find the lock taken.
 """
 
@@ -17,7 +17,8 @@ from aiservice_gateway.stores.base import UsageStore
 
 _log = logging.getLogger(__name__)
 
-_BATCH_ROWS = 5000
+_BATCH = 5000
+"""Rows, sums or ids."""
 _PAUSE_SECONDS = 0.1
 """Between batches, so that records and reports get their turn."""
 _INTERVAL_SECONDS = 3600.0
@@ -29,11 +30,14 @@ def _now() -> datetime:
 
 
 class Retention:
-    """Keeps rows for a number of days."""
+    """Keeps rows for a number of days, and their sums by day for another, or as long as rows where that is longer."""
 
-    def __init__(self, store: UsageStore, days: int, metrics: Metrics, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self, store: UsageStore, days: int, daily_days: int, metrics: Metrics, clock: Callable[[], datetime] = _now
+    ) -> None:
         self._store = store
         self._kept = timedelta(days=days)
+        self._daily_kept = timedelta(days=max(days, daily_days))
         self._metrics = metrics
         self._clock = clock
         self._working: asyncio.Task[None] | None = None
@@ -54,14 +58,28 @@ class Retention:
         Raises:
             StoreUnavailableError, RecordRefusedError: as `UsageStore.roll_up`.
         """
-        # Whole days, so that no day stays half in rows for long.
-        before = (self._clock() - self._kept).replace(hour=0, minute=0, second=0, microsecond=0)
+        before = self._midnight(self._kept)  # whole days, so that no day stays half in rows for long
         moved = 0
-        while batch := await self._store.roll_up(before, _BATCH_ROWS):
+        while batch := await self._store.roll_up(before, _BATCH):
             moved += batch
             self._metrics.usage_rolled_up.inc(batch)
             await asyncio.sleep(_PAUSE_SECONDS)
         return moved
+
+    async def sum_months(self) -> int:
+        """Merges the days that are old enough into months; returns how many sums and ids went.
+
+        Raises:
+            StoreUnavailableError: as `UsageStore.sum_months`.
+        """
+        before, gone = self._midnight(self._daily_kept).replace(day=1), 0
+        while batch := await self._store.sum_months(before, _BATCH):
+            gone += batch
+            await asyncio.sleep(_PAUSE_SECONDS)
+        return gone
+
+    def _midnight(self, ago: timedelta) -> datetime:
+        return (self._clock() - ago).replace(hour=0, minute=0, second=0, microsecond=0)
 
     async def _work(self) -> None:
         while True:  # noqa: ASYNC110 - it waits for time to pass, not for an event
@@ -71,6 +89,7 @@ class Retention:
         """Runs once; whether that went well."""
         try:
             moved = await self.run()
+            gone = await self.sum_months()
         except StoreUnavailableError as error:
             _log.warning("Old usage records are not rolled up while the database does not answer: %s", error)
         except RecordRefusedError as error:
@@ -80,5 +99,7 @@ class Retention:
         else:
             if moved:
                 _log.info("%d usage records were rolled up and their rows deleted", moved)
+            if gone:
+                _log.info("%d sums of days and ids of their records went into sums of months", gone)
             return True
         return False

@@ -35,6 +35,13 @@ _STREAMED_ITEMS = 10_000
 _FLUSH_SECONDS = 1.0
 _RECORD_PLACES = 2
 
+_TOO_FINE: Mapping[str, str] = {
+    "day": "Of a part of this period only sums of whole days are left: begin and end it at midnight (UTC), and "
+    "group by day instead of hour.",
+    "month": "Of a part of this period only sums of whole months are left: begin and end it on the first of a month "
+    "at midnight (UTC), and group by month instead of day or hour.",
+}
+
 T = TypeVar("T")
 
 
@@ -208,10 +215,7 @@ async def _ask(answer: Awaitable[T]) -> T:
     except RecordRefusedError as error:
         raise BadRequestError("The database cannot compare with a value of the filter.") from error
     except TooFineError as error:
-        raise BadRequestError(
-            "Of a part of this period only sums of whole days are left: begin and end it at midnight (UTC), and "
-            "group by day instead of hour."
-        ) from error
+        raise BadRequestError(_TOO_FINE[error.left]) from error
 
 
 def _only(service: Task | None, found: Mapping[Task, T]) -> Mapping[Task, T]:

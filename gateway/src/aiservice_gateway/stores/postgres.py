@@ -11,13 +11,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
-from aiservice_gateway.errors import RecordRefusedError, StoreUnavailableError, TooFineError
+from aiservice_gateway.errors import RecordRefusedError, StoreUnavailableError
 from aiservice_gateway.models import UsageRecord
 from aiservice_gateway.selection import Dimension, Group, StoredRecord, Want
 from aiservice_gateway.stores import usage_sql
-from aiservice_gateway.stores.base import distinct
+from aiservice_gateway.stores.base import distinct, log_late, oldest_id
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 """The newest migration that this code needs. Revisions sort as text."""
 
 OWN_SCHEMA = "aiservice"
@@ -35,22 +35,40 @@ _UUID = "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"
 _PRISMA_ONLY = {"schema", "connection_limit", "pool_timeout", "socket_timeout", "pgbouncer", "statement_cache_size"}
 
 # The columns' own types decide how each value is read, so a table that the application made with other number types
-# is written all the same. A record that comes again after its row was rolled up counts as one that is there.
+# is written all the same. A record that comes again after its row was rolled up counts as one that is there. One of a
+# month that is summed up is not written: its id is forgotten. FOR SHARE waits for a gateway that is just about to sum
+# up, and makes it wait; no month is so young that other records need that.
 INSERT = f"""
-INSERT INTO "AIUsage" (id, "tenantId", "userId", service, model, "requestId",
-                       tokens, units, unit, cost, "durationMs", status, "createdAt")
-SELECT id, "tenantId", "userId", service, model, "requestId",
-       tokens, units, unit, cost, "durationMs", status, "createdAt"
-FROM json_populate_recordset(NULL::"AIUsage", $1::json) AS given
-WHERE CASE WHEN given.id::text ~ {_UUID}
-           THEN NOT EXISTS (SELECT FROM {OWN_SCHEMA}.usage_rolled_up WHERE id = given.id::text::uuid)
-           ELSE true END
-ON CONFLICT (id) DO UPDATE
-SET model = EXCLUDED.model, tokens = EXCLUDED.tokens, units = EXCLUDED.units, unit = EXCLUDED.unit,
-    cost = EXCLUDED.cost, "durationMs" = EXCLUDED."durationMs", status = EXCLUDED.status
-WHERE "AIUsage".status::text = 'interrupted' AND EXCLUDED.status::text <> 'interrupted'
+WITH given AS (
+  SELECT * FROM json_populate_recordset(NULL::"AIUsage", $1::json)
+), horizon AS (
+  SELECT before FROM {OWN_SCHEMA}.usage_horizon
+  WHERE number = 1
+  AND EXISTS (SELECT FROM given WHERE "createdAt" < (now() AT TIME ZONE 'UTC') - interval '30 days')
+  FOR SHARE
+), written AS (
+  INSERT INTO "AIUsage" (id, "tenantId", "userId", service, model, "requestId",
+                         tokens, units, unit, cost, "durationMs", status, "createdAt")
+  SELECT id, "tenantId", "userId", service, model, "requestId",
+         tokens, units, unit, cost, "durationMs", status, "createdAt"
+  FROM given
+  WHERE CASE WHEN given.id::text ~ {_UUID}
+             THEN NOT EXISTS (SELECT FROM {OWN_SCHEMA}.usage_rolled_up WHERE id = given.id::text::uuid)
+                  AND coalesce(given."createdAt" >= (SELECT before FROM horizon), true)
+             ELSE true END
+  ON CONFLICT (id) DO UPDATE
+  SET model = EXCLUDED.model, tokens = EXCLUDED.tokens, units = EXCLUDED.units, unit = EXCLUDED.unit,
+      cost = EXCLUDED.cost, "durationMs" = EXCLUDED."durationMs", status = EXCLUDED.status
+  WHERE "AIUsage".status::text = 'interrupted' AND EXCLUDED.status::text <> 'interrupted'
+)
+SELECT given.id::text FROM given
+WHERE given."createdAt" < (SELECT before FROM horizon)
+AND CASE WHEN given.id::text ~ {_UUID}
+         THEN NOT EXISTS (SELECT FROM {OWN_SCHEMA}.usage_rolled_up WHERE id = given.id::text::uuid)
+         ELSE false END
 """  # noqa: S608 - constants
-"""Writes a JSON list of records as `UsageRecord.to_wire` makes them, each id once; see `UsageStore.insert`."""
+"""Writes a JSON list of records as `UsageRecord.to_wire` makes them, each id once; see `UsageStore.insert`. Its rows
+are the ids that came too late."""
 
 # One statement: a row is gone, its id kept and its day's sums grown, or nothing of it. What was inserted again between
 # its first roll-up and the moment when INSERT could see that is deleted and not counted.
@@ -76,6 +94,44 @@ WITH oldest AS (
       units = daily.units + excluded.units, cost = daily.cost + excluded.cost
 )
 SELECT count(*) FROM moved
+"""  # noqa: S608 - constants
+
+_HORIZON = f"SELECT before FROM {OWN_SCHEMA}.usage_horizon"  # noqa: S608 - a constant
+_ADVANCE = f"""
+UPDATE {OWN_SCHEMA}.usage_horizon SET before = $1 WHERE before < $1 AND NOT EXISTS (
+  SELECT FROM "AIUsage" WHERE "createdAt" < $1::timestamp AND "requestId"::text = id::text AND id::text ~ {_UUID}
+)
+"""  # noqa: S608 - constants
+
+# One statement: a sum is gone and its month's grown, or neither. The newest first: behind them lie the months that are
+# done, which would be read again with each batch.
+_MERGE = f"""
+WITH moved AS (
+  DELETE FROM {OWN_SCHEMA}.usage_daily WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM {OWN_SCHEMA}.usage_daily WHERE day < $1 AND extract(day FROM day) <> 1 ORDER BY day DESC LIMIT $2
+  )) RETURNING *
+), summed AS (
+  INSERT INTO {OWN_SCHEMA}.usage_daily AS monthly
+         (day, tenant_id, service, model, user_id, unit, count, tokens, units, cost)
+  SELECT date_trunc('month', day::timestamp)::date, tenant_id, service, model, user_id, unit,
+         sum(count), sum(tokens), sum(units), sum(cost)
+  FROM moved GROUP BY 1, 2, 3, 4, 5, 6
+  ON CONFLICT (tenant_id, day, service, model, user_id, unit) DO UPDATE
+  SET count = monthly.count + excluded.count, tokens = monthly.tokens + excluded.tokens,
+      units = monthly.units + excluded.units, cost = monthly.cost + excluded.cost
+)
+SELECT count(*) FROM moved
+"""  # noqa: S608 - constants
+
+# Only of version 7, which begin with their time.
+_FORGET = f"""
+WITH forgotten AS (
+  DELETE FROM {OWN_SCHEMA}.usage_rolled_up WHERE id IN (
+    SELECT id FROM {OWN_SCHEMA}.usage_rolled_up WHERE id < $1::uuid AND substr(id::text, 15, 1) = '7'
+    ORDER BY id LIMIT $2
+  ) RETURNING id
+)
+SELECT count(*) FROM forgotten
 """  # noqa: S608 - constants
 
 _REVISION = f"SELECT version_num FROM {OWN_SCHEMA}.alembic_version"  # noqa: S608 - a constant
@@ -133,14 +189,16 @@ class PostgresUsage:
         """Writes records in one statement; see `UsageStore`."""
         document = b"[" + b",".join(record.to_wire() for record in distinct(records)) + b"]"
         async with self._connection() as connection:
-            await connection.execute(INSERT, document.decode())
+            late = await connection.fetch(INSERT, document.decode())
+        log_late([identifier for (identifier,) in late])
 
     async def groups(self, want: Want) -> Sequence[Group]:
         """Sums; see `UsageStore`. Rows of services that are no task (the application's own) are left out."""
         wanted, check = usage_sql.groups(_DIALECT, want), usage_sql.too_fine(_DIALECT, want)
         async with self._snapshot() as connection:
-            if check is not None and await connection.fetchval(check.sql, *check.values):
-                raise TooFineError
+            if check is not None:
+                [cut] = await connection.fetch(check.sql, *check.values)
+                usage_sql.refuse(tuple(cut))
             rows = await connection.fetch(wanted.sql, *wanted.values)
         return [usage_sql.group(want.dimensions, tuple(row)) for row in rows]
 
@@ -169,6 +227,20 @@ class PostgresUsage:
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             self._hang_up()
             raise StoreUnavailableError(f"PostgreSQL: {str(error) or type(error).__name__}") from error
+
+    async def sum_months(self, before: datetime, limit: int) -> int | None:
+        """Merges sums of days into their months'; see `UsageStore`."""
+        async with self._connection() as connection, connection.transaction():
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ROLLING_UP):
+                return None
+            if await connection.fetchval(_HORIZON) < before.date():
+                # Late records that are just written are seen once this is granted: the next statement looks anew.
+                await connection.execute(f"{_HORIZON} FOR UPDATE")
+                await connection.execute(_ADVANCE, before.date())
+            horizon = await connection.fetchval(_HORIZON)
+            merged: int = await connection.fetchval(_MERGE, horizon, limit)
+            forgotten: int = await connection.fetchval(_FORGET, oldest_id(horizon), limit)
+            return merged + forgotten
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -218,6 +290,7 @@ def _naive(moment: datetime) -> datetime:
 _DIALECT = usage_sql.Dialect(
     mark="$",
     daily=f"{OWN_SCHEMA}.usage_daily",
+    horizon=f"({_HORIZON})",
     by_bytes=' COLLATE "C"',
     moment_parameter="{}::timestamp",
     moment_column="CAST({} AS timestamp)",

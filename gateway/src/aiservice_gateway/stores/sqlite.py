@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aiservice_gateway.errors import StoreUnavailableError, TooFineError
+from aiservice_gateway.errors import StoreUnavailableError
 from aiservice_gateway.models import UsageRecord, timestamp
 from aiservice_gateway.selection import Dimension, Group, StoredRecord, Want
 from aiservice_gateway.stores import usage_sql
+from aiservice_gateway.stores.base import log_late, oldest_id
 
 _BUSY_SECONDS = 5.0
 
@@ -22,6 +23,7 @@ INSERT INTO "AIUsage" (id, "tenantId", "userId", service, model, "requestId",
                        tokens, units, unit, cost, "durationMs", status, "createdAt")
 SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
 WHERE NOT EXISTS (SELECT 1 FROM aiservice_usage_rolled_up WHERE id = ?1)
+AND ?13 >= (SELECT before FROM aiservice_usage_horizon)
 ON CONFLICT (id) DO UPDATE
 SET model = excluded.model, tokens = excluded.tokens, units = excluded.units, unit = excluded.unit,
     cost = excluded.cost, "durationMs" = excluded."durationMs", status = excluded.status
@@ -48,6 +50,38 @@ _ANY = 'SELECT 1 FROM "AIUsage" LIMIT 1'
 """Without a table SQLite would not even open the file."""
 _DELETE = 'DELETE FROM "AIUsage" WHERE id IN (SELECT id FROM oldest)'
 
+_LATE = """
+SELECT ?1 WHERE ?2 < (SELECT before FROM aiservice_usage_horizon)
+AND NOT EXISTS (SELECT 1 FROM aiservice_usage_rolled_up WHERE id = ?1)
+"""
+
+_HORIZON = "SELECT before FROM aiservice_usage_horizon"
+_ADVANCE = """
+UPDATE aiservice_usage_horizon SET before = ?1
+WHERE before < ?1 AND NOT EXISTS (SELECT 1 FROM "AIUsage" WHERE "createdAt" < ?1 AND "requestId" = id)
+"""
+# The newest first: behind them lie the months that are done, which would be read again with each batch.
+_WITHIN_MONTHS = """
+CREATE TEMP TABLE newest AS
+SELECT rowid AS place FROM aiservice_usage_daily WHERE day < ? AND substr(day, 9, 2) <> '01' ORDER BY day DESC LIMIT ?
+"""
+_MERGE = """
+INSERT INTO aiservice_usage_daily (day, tenant_id, service, model, user_id, unit, count, tokens, units, cost)
+SELECT substr(day, 1, 7) || '-01T00:00:00.000', tenant_id, service, model, user_id, unit,
+       sum(count), sum(tokens), sum(units), sum(cost)
+FROM aiservice_usage_daily WHERE rowid IN (SELECT place FROM newest) GROUP BY 1, 2, 3, 4, 5, 6
+ON CONFLICT (tenant_id, day, service, model, user_id, unit) DO UPDATE
+SET count = count + excluded.count, tokens = tokens + excluded.tokens,
+    units = units + excluded.units, cost = cost + excluded.cost
+"""
+_DELETE_MERGED = "DELETE FROM aiservice_usage_daily WHERE rowid IN (SELECT place FROM newest)"
+# Only of version 7, which begin with their time.
+_FORGET = """
+DELETE FROM aiservice_usage_rolled_up WHERE id IN (
+  SELECT id FROM aiservice_usage_rolled_up WHERE id < ? AND substr(id, 15, 1) = '7' ORDER BY id LIMIT ?
+)
+"""
+
 
 class SqliteUsage:
     """Usage in a file. Each call opens it anew, in a thread: calls are few, because records come in batches."""
@@ -57,7 +91,13 @@ class SqliteUsage:
 
     async def insert(self, records: Sequence[UsageRecord]) -> None:
         """Writes records in one transaction; see `UsageStore`."""
-        await self._run(lambda database: database.executemany(_INSERT, map(_row, records)).rowcount)
+
+        def write(database: sqlite3.Connection) -> list[str]:
+            database.executemany(_INSERT, map(_row, records))
+            asked = (database.execute(_LATE, (one.id, _column(one.created_at))).fetchone() for one in records)
+            return [row[0] for row in asked if row is not None]
+
+        log_late(await self._run(write))
 
     async def groups(self, want: Want) -> Sequence[Group]:
         """Sums; see `UsageStore`."""
@@ -65,8 +105,8 @@ class SqliteUsage:
 
         def read(database: sqlite3.Connection) -> list[Any]:
             database.execute("BEGIN")  # both see the same state
-            if check is not None and database.execute(check.sql, check.values).fetchone()[0]:
-                raise TooFineError
+            if check is not None:
+                usage_sql.refuse(database.execute(check.sql, check.values).fetchone())
             return database.execute(wanted.sql, wanted.values).fetchall()
 
         return [usage_sql.group(want.dimensions, row) for row in await self._run(read)]
@@ -93,6 +133,22 @@ class SqliteUsage:
     async def ask(self, within_seconds: float) -> None:
         """Looks into the file; see `UsageStore`. A disk that hangs is waited for."""
         await self._run(lambda database: database.execute(_ANY).fetchone(), within_seconds)
+
+    async def sum_months(self, before: datetime, limit: int) -> int | None:
+        """Merges sums of days into their months'; see `UsageStore`. A second gateway waits for the first."""
+
+        def merge(database: sqlite3.Connection) -> int:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute(_ADVANCE, (_column(before),))
+            horizon: str = database.execute(_HORIZON).fetchone()[0]
+            database.execute(_WITHIN_MONTHS, (horizon, limit))
+            database.execute(_MERGE)
+            merged = database.execute(_DELETE_MERGED).rowcount
+            oldest = oldest_id(datetime.fromisoformat(horizon).date())
+            return merged + database.execute(_FORGET, (oldest, limit)).rowcount
+
+        gone: int = await self._run(merge)
+        return gone
 
     async def close(self) -> None:
         """Nothing is open between calls."""
@@ -134,6 +190,7 @@ def _column(moment: datetime) -> str:
 _DIALECT = usage_sql.Dialect(
     mark="?",
     daily="aiservice_usage_daily",
+    horizon=f"({_HORIZON})",
     by_bytes="",  # as SQLite does by itself
     moment_parameter="{}",
     moment_column="{}",

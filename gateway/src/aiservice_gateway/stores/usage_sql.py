@@ -11,12 +11,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from aiservice_api.tasks import Task
+from aiservice_gateway.errors import TooFineError
 from aiservice_gateway.models import Totals
 from aiservice_gateway.selection import Dimension, Filter, Group, Period, StoredRecord, Want
 
 _UNITS_DIGITS = 6
 _COST_DIGITS = 8
 """Of the columns' scales. SQLite sums in floating point; rounded, both databases say the same."""
+
+_MONTH_AND_SOME = 32
+"""Days after the first of a month, the next one has begun."""
 
 _SERVICES = ", ".join(f"'{task}'" for task in Task)
 """Rows of other services are the application's own."""
@@ -44,6 +48,8 @@ class Dialect:
     """What a numbered parameter begins with."""
     daily: str
     """Table of the roll-ups."""
+    horizon: str
+    """The first day that is not part of its month's sum; those sums are rows of the months' first days."""
     by_bytes: str
     """Makes texts compare by their bytes."""
     moment_parameter: str
@@ -140,39 +146,72 @@ def record(row: Sequence[Any], created_at: datetime) -> StoredRecord:
 
 
 def too_fine(dialect: Dialect, want: Want) -> Statement | None:
-    """Asks whether roll-ups, which know days only, would have to be cut; None where nothing can be.
+    """Asks whether roll-ups, which know days or only months, would have to be cut; None where nothing can be.
 
-    Its one row is true where they would: then the sums would leave something out, or hold what was not asked for.
+    Its one row says it of days and of months: then sums would leave something out, or hold what was not asked for.
     """
-    statement, period = Statement(dialect), want.period
-    if Dimension.HOUR in want.dimensions:
-        days = _conditions(statement, _ROLLED_UP, "day", want.which, _whole_days(period))
-    else:
-        cut = [edge for edge in (period.start, period.end) if edge != _midnight(edge)]
-        if not cut:
-            return None
-        either = " OR ".join(
-            f"({_conditions(statement, _ROLLED_UP, 'day', want.which, _whole_days(Period(edge, edge)))})"
-            for edge in cut
-        )
-        days = f"({either})"
-    statement.sql = f"SELECT EXISTS (SELECT 1 FROM {dialect.daily} WHERE {days})"  # noqa: S608 - constants
+    statement, period, dimensions = Statement(dialect), want.period, want.dimensions
+    days = [_whole_days(one) for one in _cut_of(period, _midnight, whole=Dimension.HOUR not in dimensions)]
+    by_month = not {Dimension.HOUR, Dimension.DAY} & set(dimensions)
+    months = [_whole_months(one) for one in _cut_of(period, _first_of_month, whole=by_month)]
+    if not days and not months:
+        return None
+    found = (_any(statement, want.which, days), _any(statement, want.which, months, f"day < {dialect.horizon}"))
+    statement.sql = f"SELECT {', '.join(found)}"
     return statement
+
+
+def refuse(too_fine: Sequence[Any]) -> None:
+    """Refuses what the row of `too_fine` says that it cannot be told.
+
+    Raises:
+        TooFineError: something.
+    """
+    of_days, of_months = too_fine
+    if of_months:
+        raise TooFineError("month")
+    if of_days:
+        raise TooFineError("day")
+
+
+def _cut_of(period: Period, floor: Callable[[datetime], datetime], *, whole: bool) -> list[Period]:
+    """When no sums may be: in the period; or, where sums are wanted `whole`, where its edges cut one."""
+    if not whole:
+        return [period]
+    return [Period(edge, edge) for edge in (period.start, period.end) if edge != floor(edge)]
+
+
+def _any(statement: Statement, which: Filter, periods: Sequence[Period], only: str = "true") -> str:
+    """Whether a roll-up is in one of these periods."""
+    if not periods:
+        return "false"
+    either = " OR ".join(f"({_conditions(statement, _ROLLED_UP, 'day', which, period)})" for period in periods)
+    return f"EXISTS (SELECT 1 FROM {statement.dialect.daily} WHERE ({either}) AND {only})"  # noqa: S608 - constants
 
 
 def _whole_days(period: Period) -> Period:
     """The days that a period touches."""
     start, end = _midnight(period.start), _midnight(period.end)
-    return Period(start, end if end == period.end else _day_after(end))
+    return Period(start, end if end == period.end else _days_after(end, 1))
+
+
+def _whole_months(period: Period) -> Period:
+    """The months that a period touches."""
+    start, end = _first_of_month(period.start), _first_of_month(period.end)
+    return Period(start, end if end == period.end else _first_of_month(_days_after(end, _MONTH_AND_SOME)))
+
+
+def _first_of_month(moment: datetime) -> datetime:
+    return _midnight(moment).replace(day=1)
 
 
 def _midnight(moment: datetime) -> datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _day_after(day: datetime) -> datetime:
+def _days_after(day: datetime, days: int) -> datetime:
     try:
-        return day + timedelta(days=1)
+        return day + timedelta(days=days)
     except OverflowError:
         return datetime.max.replace(tzinfo=day.tzinfo)
 

@@ -1,5 +1,5 @@
 // POST /api/ai/text-to-image and the other four: the browser's request, in the name of the tenant who is signed in.
-import { GatewayUnreachableError, TASKS, callGateway, gatewayIsOn } from '../../../../lib/ai-gateway.js'
+import { GatewayBrokeOffError, GatewayUnreachableError, TASKS, callGateway, gatewayIsOn } from '../../../../lib/ai-gateway.js'
 import { otherProvider } from '../../../../lib/other-provider.js'
 import { sessionOf } from '../../../../lib/session.js'
 
@@ -19,8 +19,10 @@ export async function POST(request, { params }) {
     try {
       return passOn(await callGateway(`/api/${task}`, who, { method: 'POST', headers, body, signal: request.signal }))
     } catch (error) {
-      if (!(error instanceof GatewayUnreachableError)) throw error
+      if (!(error instanceof GatewayUnreachableError || error instanceof GatewayBrokeOffError)) throw error
       console.error(error)
+      // No other provider then: it would compute, and bill, what the gateway may have done already.
+      if (error instanceof GatewayBrokeOffError) return problem(502, 'The answer got lost. Try again later.')
     }
   }
   return otherProvider ? otherProvider(task, body, headers, who) : problem(503, 'AI is not available at the moment.')
