@@ -171,6 +171,13 @@ class Scene:
         self.ended: list[Ending] = []
 
     async def play(self, script: list[Step]) -> None:
+        try:
+            await self._play(script)
+        finally:
+            # The workers go on to the next example, and are to have nothing open there.
+            await asyncio.gather(*(worker.turn().refund(reservation) for reservation, worker in self.opened))
+
+    async def _play(self, script: list[Step]) -> None:
         for step in [Step("admit", 0, 0, 0, 0), *script]:
             await asyncio.sleep(step.pause_ms / 1000)
             worker = self.workers[step.replica]
@@ -187,8 +194,6 @@ class Scene:
                 await self.ended[step.which % len(self.ended)][0]()
             elif self.opened and step.what in {"settle", "refund"}:
                 await self.end(step)
-        # The workers go on to the next example, and are to have nothing open there.
-        await asyncio.gather(*(worker.turn().refund(reservation) for reservation, worker in self.opened))
 
     async def admit(self, worker: Worker) -> None:
         plan = self.plans[worker.hours]
@@ -236,6 +241,8 @@ class Scene:
             await victim.die()
         await other.turn()._call("ZADD", "aiservice:leases", 1, victim.name)
         assert victim.name in await other.turn().renew()
+        # Renewing forgets what has ended: in life that is seconds after anybody would end it again.
+        self.ended = [one for one in self.ended if one[1] is not other]
         swept = [await other.turn().sweep(victim.name) for _ in range(2)]  # the second time nothing is left
         open_still = [one for one in left if self.model.counted[one.request_id].open]
         assert swept == [len(open_still), 0]
