@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from aiservice_gateway.migrations import migrate_sqlite
+from aiservice_gateway.stores.base import UsageStore
+from aiservice_gateway.stores.postgres import PostgresUsage
+from aiservice_gateway.stores.sqlite import SqliteUsage
 from support.databases import PostgresServer
 from support.gateway import Stage, command, staged
 
@@ -32,3 +36,16 @@ async def stage(tmp_path: Path, redis_url: str, migrated_database: str) -> Async
     """What several gateways share."""
     async with staged(tmp_path, redis_url, migrated_database) as stage:
         yield stage
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[UsageStore]:
+    """Usage in one of the databases, empty."""
+    found: UsageStore
+    if request.param == "postgresql":
+        found = PostgresUsage(request.getfixturevalue("migrated_database"))
+    else:
+        migrate_sqlite(tmp_path / "usage.sqlite3")
+        found = SqliteUsage(tmp_path / "usage.sqlite3")
+    yield found
+    await found.close()
