@@ -370,6 +370,17 @@ async def test_closing_everything_does_not_make_half_an_answer_whole(pool: Pool)
             await answer.read()
 
 
+async def test_nothing_is_connected_to_after_the_end(pool: Pool) -> None:
+    async with place(says(OK)) as here:
+        asking = asyncio.create_task(pool.request("POST", here.url, {}))
+        await asyncio.sleep(0)
+        pool.close()
+        with pytest.raises(UnreachedError, match="stops"):
+            await asking
+        with pytest.raises(UnreachedError, match="stops"):
+            await pool.request("POST", here.url, {})
+
+
 async def test_a_stream_by_its_length_and_in_chunks(pool: Pool) -> None:
     asked: list[bytes] = []
 

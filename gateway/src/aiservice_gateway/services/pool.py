@@ -80,6 +80,7 @@ class Pool:
         self._asking: dict[Origin, asyncio.Task[deque[Address]]] = {}
         self._looking: asyncio.TimerHandle | None = None
         self._trust: ssl.SSLContext | None = None
+        self._closed = False
 
     async def request(self, method: str, url: str, headers: Mapping[str, str], body: Body = b"") -> Answer:
         """Sends a request once.
@@ -100,7 +101,8 @@ class Pool:
         return await connection.ask(head, body, chunked=chunked)
 
     def close(self) -> None:
-        """Closes all connections, whatever is under way."""
+        """Closes all connections, whatever is under way, and makes no new ones."""
+        self._closed = True
         if self._looking is not None:
             self._looking.cancel()
         for connection in list(self._origins):
@@ -162,6 +164,9 @@ class Pool:
             raise UnreachedError(f"{where}: no connection within {_CONNECT_SECONDS:g} s") from error
         except (OSError, ValueError) as error:  # ValueError: a name that can be none
             raise UnreachedError(f"{where}: {error}") from error
+        if self._closed:
+            connection.close()
+            raise UnreachedError("the gateway stops")
         self._origins[connection] = origin
         return connection
 
