@@ -37,7 +37,7 @@ def crds(control_plane: ControlPlane) -> None:
 
 def established(plane: ControlPlane, name: str) -> bool:
     """Whether objects of a CRD can be made. `kubectl wait` fails on one that has no status yet."""
-    conditions = plane.get("crd", name).get("status", {}).get("conditions", [])
+    conditions = plane.get("crd", name).get("status", {}).get("conditions") or []
     return any((found["type"], found["status"]) == ("Established", "True") for found in conditions)
 
 
