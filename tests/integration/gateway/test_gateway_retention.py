@@ -311,6 +311,26 @@ async def test_several_gateways_sum_up_months_at_once(migrated_database: str, po
     assert postgres_server.psql(migrated_database, "SELECT count(DISTINCT day) FROM aiservice.usage_daily") == "2"
 
 
+async def test_a_deadlock_is_no_outage(migrated_database: str) -> None:
+    """Records that are written again, and somebody who changes their rows in the other order."""
+    store, (first, second) = PostgresUsage(migrated_database), made(2)
+    await store.insert([first, second])
+    other = await asyncpg.connect(**connection_arguments(migrated_database))
+    lock = 'SELECT 1 FROM "AIUsage" WHERE id = $1 FOR UPDATE'
+    async with other.transaction():
+        await other.execute(lock, second.id)
+        writing = asyncio.create_task(store.insert([first, second]))  # has the first, and waits for the second
+        await eventually(lambda: other.fetchval(_WAITING))
+        await other.execute(lock, first.id)
+    await writing
+    await eventually(
+        lambda: other.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    )
+    assert len(await rows_of(store, ALL, PERIOD)) == 2
+    await other.close()
+    await store.close()
+
+
 _IS_JANUARY = "SELECT before = '2021-01-01' FROM aiservice.usage_horizon"
 
 

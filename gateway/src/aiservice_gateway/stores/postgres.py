@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -17,6 +17,8 @@ from aiservice_gateway.selection import Dimension, Group, StoredRecord, Want
 from aiservice_gateway.stores import usage_sql
 from aiservice_gateway.stores.base import distinct, log_late, oldest_id
 
+Answer = TypeVar("Answer")
+
 SCHEMA_REVISION = "0005"
 """The newest migration that this code needs. Revisions sort as text."""
 
@@ -26,6 +28,8 @@ OWN_SCHEMA = "aiservice"
 _CONNECT_SECONDS = 5.0
 _COMMAND_SECONDS = 15.0
 _CONNECTIONS = 4
+_DEADLOCKS = 3
+"""After so many in a row it is not tried again. PostgreSQL takes a second to notice one."""
 _READERS = 2
 """Connections that reports may hold; the others are for records."""
 _ROLLING_UP = 0x6169_726F_6C6C_7570  # any number: the advisory lock's name, "airollup" in ASCII
@@ -188,9 +192,12 @@ class PostgresUsage:
     async def insert(self, records: Sequence[UsageRecord]) -> None:
         """Writes records in one statement; see `UsageStore`."""
         document = b"[" + b",".join(record.to_wire() for record in distinct(records)) + b"]"
-        async with self._connection() as connection:
-            late = await connection.fetch(INSERT, document.decode())
-        log_late([identifier for (identifier,) in late])
+
+        async def write() -> list[asyncpg.Record]:
+            async with self._connection() as connection:
+                return await connection.fetch(INSERT, document.decode())
+
+        log_late([identifier for (identifier,) in await _without_deadlock(write)])
 
     async def groups(self, want: Want) -> Sequence[Group]:
         """Sums; see `UsageStore`. Rows of services that are no task (the application's own) are left out."""
@@ -211,36 +218,60 @@ class PostgresUsage:
 
     async def roll_up(self, before: datetime, limit: int) -> int | None:
         """Moves rows into the days' sums; see `UsageStore`."""
-        async with self._connection() as connection, connection.transaction():
-            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ROLLING_UP):
-                return None
-            moved: int = await connection.fetchval(_ROLL_UP, _naive(before), limit)
-            return moved
+
+        async def move() -> int | None:
+            async with self._connection() as connection, connection.transaction():
+                if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ROLLING_UP):
+                    return None
+                moved: int = await connection.fetchval(_ROLL_UP, _naive(before), limit)
+                return moved
+
+        return await _without_deadlock(move)
 
     async def ask(self, within_seconds: float) -> None:
         """Asks over a connection that is kept; see `UsageStore`."""
+        asking = asyncio.create_task(self._ask())
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to look
         try:
-            async with asyncio.timeout(within_seconds):
-                if self._asked is None or self._asked.is_closed():
-                    self._asked = await asyncpg.connect(**self._arguments)
-                await self._asked.execute("SELECT 1")
+            answered, _ = await asyncio.wait({asking}, timeout=within_seconds)
+        finally:
+            if not asking.done():
+                # A query that is cancelled opens a connection to say so; one whose connection ends does not.
+                if self._asked is None:
+                    asking.cancel()
+                self._hang_up()
+        if not answered:
+            await asyncio.wait({asking})
+            raise StoreUnavailableError(f"PostgreSQL: no answer within {within_seconds:g} s")
+        try:
+            asking.result()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             self._hang_up()
             raise StoreUnavailableError(f"PostgreSQL: {str(error) or type(error).__name__}") from error
 
+    async def _ask(self) -> None:
+        if self._asked is None or self._asked.is_closed():
+            self._asked = None
+            self._asked = await asyncpg.connect(**self._arguments)
+        await self._asked.execute("SELECT 1")
+
     async def sum_months(self, before: datetime, limit: int) -> int | None:
         """Merges sums of days into their months'; see `UsageStore`."""
-        async with self._connection() as connection, connection.transaction():
-            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ROLLING_UP):
-                return None
-            if await connection.fetchval(_HORIZON) < before.date():
-                # Late records that are just written are seen once this is granted: the next statement looks anew.
-                await connection.execute(f"{_HORIZON} FOR UPDATE")
-                await connection.execute(_ADVANCE, before.date())
-            horizon = await connection.fetchval(_HORIZON)
-            merged: int = await connection.fetchval(_MERGE, horizon, limit)
-            forgotten: int = await connection.fetchval(_FORGET, oldest_id(horizon), limit)
-            return merged + forgotten
+
+        async def merge() -> int | None:
+            async with self._connection() as connection, connection.transaction():
+                if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ROLLING_UP):
+                    return None
+                if await connection.fetchval(_HORIZON) < before.date():
+                    # Late records that are just written are seen once this is granted: the next statement looks anew.
+                    await connection.execute(f"{_HORIZON} FOR UPDATE")
+                    await connection.execute(_ADVANCE, before.date())
+                horizon = await connection.fetchval(_HORIZON)
+                merged: int = await connection.fetchval(_MERGE, horizon, limit)
+                forgotten: int = await connection.fetchval(_FORGET, oldest_id(horizon), limit)
+                return merged + forgotten
+
+        return await _without_deadlock(merge)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -280,6 +311,23 @@ class PostgresUsage:
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(min_size=0, max_size=_CONNECTIONS, **self._arguments)
             return self._pool
+
+
+async def _without_deadlock(transaction: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Runs it, and again where PostgreSQL ended it for waiting for rows of another that waits for its own.
+
+    Records that are written again and retention meet like that; no order of their rows would keep them apart.
+
+    Raises:
+        StoreUnavailableError, RecordRefusedError: as it does.
+    """
+    for _ in range(_DEADLOCKS):
+        try:
+            return await transaction()
+        except StoreUnavailableError as error:
+            if not isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
+                raise
+    return await transaction()
 
 
 def _naive(moment: datetime) -> datetime:
