@@ -3,8 +3,8 @@
 Real requests by 32 clients to a gateway of two workers, while PostgreSQL is stopped for a minute, Redis is restarted
 and a worker is killed (SIGKILL) ten times. Each client notes the ids of the answers that it got, and at the end
 PostgreSQL compares the notes with `"AIUsage"`; the rows are then compared with the counters of the day that Redis
-keeps by tenant. `scripts/bench ledger` makes a million requests, which takes 20 minutes
-to an hour; `scripts/bench ledger --requests 20000 --outage 10` takes one minute.
+keeps by tenant. `scripts/bench ledger` makes a million requests, which takes 5 to
+20 minutes; `scripts/bench ledger --requests 20000 --outage 10` takes one minute.
 """
 
 from __future__ import annotations
