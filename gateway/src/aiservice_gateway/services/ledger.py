@@ -144,7 +144,7 @@ class Ledger:
         if self._settling:
             await asyncio.wait(self._settling, timeout=within_seconds)
         await self.flushed(within_seconds)
-        # Cancelling alone does not always end them: redis-py now and then swallows a cancellation.
+        # A library that swallows a cancellation must not keep a writer, and with it the gateway, from its end.
         self._closing = True
         for writer in self._writers:
             writer.cancel()
