@@ -138,6 +138,7 @@ class Gateway:
     async def _note_jobs(self) -> None:
         """Where the database hangs, the gauges stay as they are: the other metrics are wanted within seconds."""
         counting = asyncio.ensure_future(self.jobs.jobs.open())
+        counting.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to look
         with contextlib.suppress(StoreUnavailableError, TimeoutError):
             async with asyncio.timeout(_NOTE_SECONDS):
                 # Broken off, a query to a server that hangs takes its time to end: that is left to itself.
